@@ -1,0 +1,209 @@
+# kadmsg. Plain GNU make; a new .c file in one of the folders below just builds.
+#
+#   make                    library, program, tools           (O=dir, V=1, WERROR=1, CC=…)
+#   make test               everything; last line is the total of all groups
+#   make unit e2e fuzz-check  one group of it                 (SAN=address,undefined | SAN=thread)
+#   make fuzz               libFuzzer with clang              (FUZZ=name, FUZZ_SECONDS=60 each)
+#   make demo bench lint format format-check install uninstall clean
+#
+# SAN= builds go to a build directory of their own unless O= is given.
+
+comma := ,
+empty :=
+space := $(empty) $(empty)
+
+SAN    ?=
+O      ?= build$(if $(SAN),-san-$(subst $(comma),-,$(SAN)))
+PREFIX ?= /usr/local
+DESTDIR ?=
+JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
+PYTHON ?= /usr/bin/python3
+PKG_CONFIG ?= pkg-config
+CLANG_FORMAT ?= clang-format
+FUZZ_SECONDS ?= 60
+TEST_TIMEOUT ?= 120
+E2E_TIMEOUT  ?= 1200
+ifeq ($(origin CC),default)
+CC := $(shell command -v gcc >/dev/null 2>&1 && echo gcc || echo cc)
+endif
+# A continuous integration run turns warnings into errors.
+ifneq ($(CI),)
+WERROR ?= 1
+endif
+
+# ---- flags ------------------------------------------------------------------------------------
+msgpack_pc := $(shell $(PKG_CONFIG) --exists msgpack-c 2>/dev/null && echo msgpack-c || echo msgpack)
+PKGS := libsodium libsecp256k1 libevent_core libevent_extra libevent_pthreads lmdb $(msgpack_pc) \
+        libmicrohttpd libcurl jansson libsystemd hiredis
+PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS   := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null)
+TEST_LIBS  := $(shell $(PKG_CONFIG) --libs cmocka 2>/dev/null)
+
+WARN := -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes \
+        -Wwrite-strings -Wformat=2 -Wvla -Wimplicit-fallthrough -Wundef $(if $(filter 1,$(WERROR)),-Werror)
+ifeq ($(SAN),)
+OPT  := -O2 -g -D_FORTIFY_SOURCE=2
+else
+OPT  := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all
+endif
+# -fPIC with hidden visibility costs what -fPIE costs, and serves program and shared library alike.
+CODE := -std=gnu11 -D_GNU_SOURCE -I. $(OPT) -fPIC -fvisibility=hidden -fstack-protector-strong \
+        -ffunction-sections -fdata-sections -pthread
+ALL_CFLAGS  = $(CODE) $(WARN) -Wconversion $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS)
+# Test programs are not held to -Wconversion; fuzz targets define a function nobody declares.
+TEST_CFLAGS = $(CODE) $(WARN) -Wno-missing-prototypes $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS)
+ALL_LDFLAGS = -pie -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now -Wl,-z,noexecstack \
+              -Wl,--gc-sections -Wl,--as-needed $(LDFLAGS)
+
+# ---- sources ----------------------------------------------------------------------------------
+LIB_DIRS  := base transport kademlia store compat-http apps node simulator
+present    = $(wildcard $(1))
+find_c     = $(sort $(shell find $(call present,$(1)) /dev/null -name '*.c' 2>/dev/null))
+PROG_SRC  := $(wildcard node/main.c)
+LIB_SRC   := $(filter-out $(PROG_SRC),$(call find_c,$(LIB_DIRS)))
+UNIT_ALL  := $(call find_c,tests/unit)
+UNIT_SRC  := $(foreach s,$(UNIT_ALL),$(if $(filter test_%,$(notdir $(s))),$(s)))
+HELP_SRC  := $(filter-out $(UNIT_SRC),$(UNIT_ALL))
+FUZZ_SRC  := $(sort $(wildcard tests/fuzz/*_fuzz.c))
+FUZZ_HELP := $(filter-out $(FUZZ_SRC) tests/fuzz/run_corpus.c,$(wildcard tests/fuzz/*.c))
+BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
+LOAD_SRC  := $(sort $(wildcard tests/bench/load/*.c tests/bench/kadmsg_load.c))
+BENCH_HELP := $(filter-out $(BENCH_SRC) $(LOAD_SRC),$(wildcard tests/bench/*.c))
+C_FILES   := $(sort $(shell find $(call present,$(LIB_DIRS) tests) /dev/null \( -name '*.c' -o -name '*.h' \) 2>/dev/null))
+
+obj = $(patsubst %.c,$(O)/obj/%.o,$(1))
+LIB_OBJ := $(call obj,$(LIB_SRC))
+UNITS   := $(patsubst %.c,$(O)/%,$(UNIT_SRC))
+FUZZERS := $(patsubst tests/fuzz/%_fuzz.c,%,$(FUZZ_SRC))
+FUZZ_CHECKS := $(patsubst %,$(O)/tests/fuzz/%_check,$(FUZZERS))
+BENCHES := $(patsubst tests/bench/%.c,$(O)/bench/%,$(BENCH_SRC))
+LIB     := $(O)/libkadmsg.a
+TESTLIB := $(O)/libtest.a
+PROGS   := $(if $(PROG_SRC),$(O)/kadmsg) $(if $(LOAD_SRC),$(O)/kadmsg-load)
+
+Q := $(if $(V),,@)
+say = $(if $(V),@:,@printf '%-5s %s\n' '$(1)' '$(patsubst $(O)/%,%,$@)')
+# Recursive builds are parallel even if the caller did not ask for it.
+SUBMAKE = @+$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
+
+.PHONY: all test unit unit-build e2e demo bench bench-build lint format format-check fuzz fuzz-build \
+        fuzz-check fuzz-check-build install uninstall clean FORCE
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.SECONDARY:
+
+all: $(LIB) $(PROGS)
+
+# ---- version and flags: rewritten only when they change ---------------------------------------
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || cat VERSION 2>/dev/null || echo unknown)
+$(O)/version.stamp: FORCE
+	@mkdir -p $(@D); echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' > $@
+$(O)/flags.stamp: FORCE
+	@mkdir -p $(@D); echo '$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)' > $@
+$(O)/obj/base/version.o: $(O)/version.stamp
+$(O)/obj/base/version.o: CPPFLAGS += -DKADMSG_VERSION='"$(VERSION)"'
+
+# ---- compile and link -------------------------------------------------------------------------
+$(O)/obj/tests/%.o: tests/%.c $(O)/flags.stamp
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(TEST_CFLAGS) -MMD -MP -c -o $@ $<
+$(O)/obj/%.o: %.c $(O)/flags.stamp
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+# 'q', not 'r': two folders may hold files of one name.
+archive = mkdir -p $(@D); rm -f $@; ar qcs $@ $(filter %.o,$^)
+link    = $(Q)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(1) $(PKG_LIBS)
+
+# The list of members is a dependency too, so that a removed file leaves the archive.
+$(O)/members.stamp: FORCE
+	@mkdir -p $(@D); echo '$(LIB_OBJ)' | cmp -s - $@ || echo '$(LIB_OBJ)' > $@
+$(LIB): $(LIB_OBJ) $(O)/members.stamp
+	$(call say,AR)
+	$(Q)$(archive)
+$(TESTLIB): $(call obj,$(HELP_SRC) $(FUZZ_HELP) $(BENCH_HELP))
+	$(Q)$(archive)
+
+$(O)/kadmsg: $(call obj,$(PROG_SRC)) $(LIB)
+	$(call say,LD)
+	$(call link)
+$(O)/kadmsg-load: $(call obj,$(LOAD_SRC)) $(TESTLIB) $(LIB)
+	$(call say,LD)
+	$(call link)
+$(O)/tests/unit/%: $(O)/obj/tests/unit/%.o $(TESTLIB) $(LIB)
+	$(call say,LD)
+	$(call link,$(TEST_LIBS))
+$(O)/tests/fuzz/%_check: $(O)/obj/tests/fuzz/%_fuzz.o $(O)/obj/tests/fuzz/run_corpus.o $(TESTLIB) $(LIB)
+	$(call say,LD)
+	$(call link)
+$(O)/bench/%: $(O)/obj/tests/bench/%.o $(TESTLIB) $(LIB)
+	$(call say,LD)
+	$(call link)
+
+-include $(shell find $(O)/obj -name '*.d' 2>/dev/null)
+
+# ---- tests ------------------------------------------------------------------------------------
+GROUP_TAG := $(if $(SAN), [$(SAN)])
+RUN_TESTS := $(PYTHON) scripts/run_tests.py
+RESULTS   ?= $(O)/results
+
+unit-build: $(UNITS)
+unit: $(UNITS)
+	@$(RUN_TESTS) run --group 'unit$(GROUP_TAG)' --results $(RESULTS) --timeout $(TEST_TIMEOUT) --logs $(O)/logs $^
+
+fuzz-check-build: $(FUZZ_CHECKS)
+fuzz-check: $(FUZZ_CHECKS)
+	@$(RUN_TESTS) run --group 'fuzz-check$(GROUP_TAG)' --results $(RESULTS) --timeout $(TEST_TIMEOUT) --logs $(O)/logs \
+	    --corpus tests/fuzz/corpus $^
+
+e2e: all
+	@$(RUN_TESTS) pytest --group 'e2e$(GROUP_TAG)' --results $(RESULTS) --timeout $(E2E_TIMEOUT) --build $(O) tests/e2e
+
+test:
+	@scripts/deps.sh
+	@rm -rf $(RESULTS)
+	$(SUBMAKE) all unit-build fuzz-check-build
+	$(if $(SAN),,$(SUBMAKE) SAN=address,undefined O=$(O)-san-address-undefined unit-build fuzz-check-build)
+	+@st=0; make='$(MAKE) --no-print-directory RESULTS=$(RESULTS)'; \
+	for group in unit fuzz-check e2e; do $$make $$group || st=1; done; \
+	$(if $(SAN),,for group in unit fuzz-check; do \
+	    $$make SAN=address,undefined O=$(O)-san-address-undefined $$group || st=1; done;) \
+	$(RUN_TESTS) summary --results $(RESULTS) || st=1; exit $$st
+
+# ---- fuzzing ----------------------------------------------------------------------------------
+ifeq ($(FUZZ_BUILD),1)
+$(O)/fuzz/%: $(O)/obj/tests/fuzz/%_fuzz.o $(TESTLIB) $(LIB)
+	$(call say,LD)
+	$(Q)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(filter %.a,$^) $(PKG_LIBS)
+endif
+fuzz-build: $(patsubst %,$(O)/fuzz/%,$(or $(FUZZ),$(FUZZERS)))
+
+fuzz:
+	$(SUBMAKE) fuzz-build FUZZ_BUILD=1 CC=clang O=$(O)-fuzz SAN=fuzzer-no-link,address,undefined
+	@for name in $(or $(FUZZ),$(FUZZERS)); do \
+	    mkdir -p $(O)-fuzz/corpus/$$name $(O)-fuzz/crashes; \
+	    echo "FUZZ  $$name ($(FUZZ_SECONDS) s)"; \
+	    $(O)-fuzz/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=10 -print_final_stats=1 -verbosity=0 \
+	        -artifact_prefix=$(O)-fuzz/crashes/$$name- $(O)-fuzz/corpus/$$name tests/fuzz/corpus/$$name || exit 1; \
+	done
+
+# ---- bench, demo ------------------------------------------------------------------------------
+bench-build: $(BENCHES)
+bench: all $(BENCHES)
+	@$(PYTHON) scripts/run_bench.py --build $(O) --version '$(VERSION)' $(if $(OUT),--out '$(OUT)') $(BENCH)
+
+demo:
+	@scripts/deps.sh
+	$(SUBMAKE) all
+	@$(PYTHON) scripts/demo.py --kadmsg $(O)/kadmsg
+
+# ---- static checks ----------------------------------------------------------------------------
+format:
+	@$(if $(C_FILES),$(CLANG_FORMAT) -i $(C_FILES))
+format-check:
+	@$(if $(C_FILES),$(CLANG_FORMAT) --dry-run -Werror $(C_FILES))
+
+clean:
+	rm -rf build build-* $(filter-out build,$(O))

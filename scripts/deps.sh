@@ -1,0 +1,30 @@
+#!/bin/sh
+# Packages of Debian 12 that building, testing and the demo need. Nothing missing: silent, exit 0.
+# Missing, and root on Debian: installs them. Otherwise: prints the missing ones, exit 1.
+set -u
+
+packages='
+    gcc make pkg-config git libc6-dev
+    libsodium-dev libsecp256k1-dev libevent-dev liblmdb-dev libmsgpack-dev libmicrohttpd-dev
+    libcurl4-openssl-dev libjansson-dev libhiredis-dev libsystemd-dev
+    libcmocka-dev python3 python3-pytest redis-server procps
+    clang libclang-rt-14-dev clang-format clang-tidy cppcheck mandoc
+'
+
+missing=''
+for package in $packages; do
+    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)
+    [ "$status" = installed ] || missing="$missing $package"
+done
+[ -z "$missing" ] && exit 0
+
+if [ "$(id -u)" -eq 0 ] && [ -f /etc/debian_version ] && command -v apt-get >/dev/null; then
+    echo "installing:$missing" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086  # a list of words on purpose
+    apt-get update -q >&2 && apt-get install -q -y --no-install-recommends $missing >&2 && exit 0
+    echo "could not install:$missing" >&2
+    exit 1
+fi
+echo "these packages of Debian 12 are missing (apt-get install):$missing"
+exit 1
