@@ -1,0 +1,100 @@
+/*
+ * list - intrusive doubly linked list.
+ *
+ * A node is a member of the object that is linked; linking allocates nothing and cannot fail. An object with several nodes can be in
+ * several lists. A zeroed node is "not linked"; removing an unlinked node does nothing, so a destroy function may always call it.
+ * The list owns nothing.
+ *
+ *     struct list l; list_init(&l);
+ *     list_push_back(&l, &x->node);
+ *     struct thing *t = list_pop_front_as(&l, struct thing, node);
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+
+struct list_node {
+    struct list_node *prev, *next; /* both NULL = not linked */
+};
+
+struct list {
+    struct list_node head; /* circular through the head */
+};
+
+static inline void list_init(struct list *l)
+{
+    l->head.prev = l->head.next = &l->head;
+}
+
+static inline bool list_empty(const struct list *l)
+{
+    return l->head.next == &l->head;
+}
+
+static inline bool list_node_is_linked(const struct list_node *n)
+{
+    return n->next != NULL;
+}
+
+static inline void list_insert_before(struct list_node *at, struct list_node *n)
+{
+    n->prev = at->prev;
+    n->next = at;
+    at->prev->next = n;
+    at->prev = n;
+}
+
+static inline void list_push_back(struct list *l, struct list_node *n)
+{
+    list_insert_before(&l->head, n);
+}
+
+static inline void list_push_front(struct list *l, struct list_node *n)
+{
+    list_insert_before(l->head.next, n);
+}
+
+static inline void list_remove(struct list_node *n)
+{
+    if (n->next == NULL)
+        return;
+    n->prev->next = n->next;
+    n->next->prev = n->prev;
+    n->prev = n->next = NULL;
+}
+
+static inline struct list_node *list_first(const struct list *l)
+{
+    return list_empty(l) ? NULL : l->head.next;
+}
+
+static inline struct list_node *list_next(const struct list *l, const struct list_node *n)
+{
+    return n->next == &l->head ? NULL : n->next;
+}
+
+static inline struct list_node *list_pop_front(struct list *l)
+{
+    struct list_node *n = list_first(l);
+    if (n != NULL)
+        list_remove(n);
+    return n;
+}
+
+/* Move all nodes of `from` to the end of `to`. */
+static inline void list_splice(struct list *to, struct list *from)
+{
+    struct list_node *n;
+    while ((n = list_pop_front(from)) != NULL)
+        list_push_back(to, n);
+}
+
+#define list_first_as(l, type, member) (list_empty(l) ? NULL : container_of((l)->head.next, type, member))
+#define list_pop_front_as(l, type, member) (list_empty(l) ? NULL : container_of(list_pop_front(l), type, member))
+
+/* Iterate; the body may remove the current node but no other. */
+#define list_for_each(pos, tmp, l) \
+    for ((pos) = (l)->head.next, (tmp) = (pos)->next; (pos) != &(l)->head; (pos) = (tmp), (tmp) = (pos)->next)
