@@ -93,6 +93,7 @@ SUBMAKE = @+$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$
 .SECONDARY:
 
 all: $(LIB) $(PROGS)
+	@:
 
 # ---- version and flags: rewritten only when they change ---------------------------------------
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || cat VERSION 2>/dev/null || echo unknown)
@@ -101,7 +102,7 @@ $(O)/version.stamp: FORCE
 $(O)/flags.stamp: FORCE
 	@mkdir -p $(@D); echo '$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)' > $@
 $(O)/obj/base/version.o: $(O)/version.stamp
-$(O)/obj/base/version.o: CPPFLAGS += -DKADMSG_VERSION='"$(VERSION)"'
+$(O)/obj/base/version.o: private DEFS := -DKADMSG_VERSION='"$(VERSION)"'
 
 # ---- compile and link -------------------------------------------------------------------------
 $(O)/obj/tests/%.o: tests/%.c $(O)/flags.stamp
@@ -111,7 +112,7 @@ $(O)/obj/tests/%.o: tests/%.c $(O)/flags.stamp
 $(O)/obj/%.o: %.c $(O)/flags.stamp
 	$(call say,CC)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(DEFS) -MMD -MP -c -o $@ $<
 
 # 'q', not 'r': two folders may hold files of one name.
 archive = mkdir -p $(@D); rm -f $@; ar qcs $@ $(filter %.o,$^)
@@ -150,10 +151,12 @@ RUN_TESTS := $(PYTHON) scripts/run_tests.py
 RESULTS   ?= $(O)/results
 
 unit-build: $(UNITS)
+	@:
 unit: $(UNITS)
 	@$(RUN_TESTS) run --group 'unit$(GROUP_TAG)' --results $(RESULTS) --timeout $(TEST_TIMEOUT) --logs $(O)/logs $^
 
 fuzz-check-build: $(FUZZ_CHECKS)
+	@:
 fuzz-check: $(FUZZ_CHECKS)
 	@$(RUN_TESTS) run --group 'fuzz-check$(GROUP_TAG)' --results $(RESULTS) --timeout $(TEST_TIMEOUT) --logs $(O)/logs \
 	    --corpus tests/fuzz/corpus $^
@@ -179,6 +182,7 @@ $(O)/fuzz/%: $(O)/obj/tests/fuzz/%_fuzz.o $(TESTLIB) $(LIB)
 	$(Q)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(filter %.a,$^) $(PKG_LIBS)
 endif
 fuzz-build: $(patsubst %,$(O)/fuzz/%,$(or $(FUZZ),$(FUZZERS)))
+	@:
 
 fuzz:
 	$(SUBMAKE) fuzz-build FUZZ_BUILD=1 CC=clang O=$(O)-fuzz SAN=fuzzer-no-link,address,undefined
@@ -191,6 +195,7 @@ fuzz:
 
 # ---- bench, demo ------------------------------------------------------------------------------
 bench-build: $(BENCHES)
+	@:
 bench: all $(BENCHES)
 	@$(PYTHON) scripts/run_bench.py --build $(O) --version '$(VERSION)' $(if $(OUT),--out '$(OUT)') $(BENCH)
 
