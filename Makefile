@@ -20,6 +20,8 @@ JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON ?= /usr/bin/python3
 PKG_CONFIG ?= pkg-config
 CLANG_FORMAT ?= clang-format
+CLANG_TIDY ?= clang-tidy
+CPPCHECK ?= cppcheck
 FUZZ_SECONDS ?= 60
 TEST_TIMEOUT ?= 120
 E2E_TIMEOUT  ?= 1200
@@ -87,7 +89,7 @@ say = $(if $(V),@:,@printf '%-5s %s\n' '$(1)' '$(patsubst $(O)/%,%,$@)')
 SUBMAKE = @+$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
 .PHONY: all test unit unit-build e2e demo bench bench-build lint format format-check fuzz fuzz-build \
-        fuzz-check fuzz-check-build install uninstall clean FORCE
+        fuzz-check fuzz-check-build lint-tree lint-tidy lint-cppcheck install uninstall clean FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .SECONDARY:
@@ -205,10 +207,77 @@ demo:
 	@$(PYTHON) scripts/demo.py --kadmsg $(O)/kadmsg
 
 # ---- static checks ----------------------------------------------------------------------------
+# clang-tidy once per changed file: an object file depends on the headers, its .tidy on the object.
+TIDY := $(patsubst %.c,$(O)/tidy/%.tidy,$(LIB_SRC) $(PROG_SRC))
+
 format:
 	@$(if $(C_FILES),$(CLANG_FORMAT) -i $(C_FILES))
 format-check:
-	@$(if $(C_FILES),$(CLANG_FORMAT) --dry-run -Werror $(C_FILES))
+	@bad=''; for f in $(C_FILES); do $(CLANG_FORMAT) --dry-run -Werror $$f 2>/dev/null || bad="$$bad $$f"; done; \
+	[ -z "$$bad" ] || { echo "not formatted (make format):$$bad"; exit 1; }
+
+lint: lint-tree
+	$(SUBMAKE) format-check lint-cppcheck lint-tidy
+
+lint-tree:
+	@$(PYTHON) scripts/check_includes.py --self-test && $(PYTHON) scripts/check_includes.py
+	@$(PYTHON) scripts/check_outside.py --self-test && $(PYTHON) scripts/check_outside.py
+	@$(if $(MANPAGES),mandoc -Tlint -W warning $(MANPAGES))
+
+$(O)/tidy/%.tidy: %.c $(O)/obj/%.o .clang-tidy
+	$(call say,TIDY)
+	$(Q)mkdir -p $(@D) && $(CLANG_TIDY) --quiet $< -- $(filter-out -fstack-protector-strong,$(ALL_CFLAGS)) 2>$@.log >$@.out \
+	    || { cat $@.out; grep -v 'warnings generated' $@.log; exit 1; }
+	$(Q)touch $@
+lint-tidy: $(TIDY)
+	@:
+
+CPPCHECK_FLAGS = -q -j $(JOBS) --cppcheck-build-dir=$(O)/cppcheck --error-exitcode=1 --inline-suppr --std=c11 \
+    --enable=warning,performance,portability -D_GNU_SOURCE -D__GNUC__ -I.
+lint-cppcheck:
+	@mkdir -p $(O)/cppcheck
+	@$(CPPCHECK) $(CPPCHECK_FLAGS) $(LIB_SRC) $(PROG_SRC) $(LOAD_SRC)
+
+# ---- install ----------------------------------------------------------------------------------
+# The library is installed as soon as there is its one public header.
+API_H    := $(firstword $(wildcard kadmsg.h */kadmsg.h))
+MANPAGES := $(sort $(wildcard docs/man/*.[1578]))
+SOVERSION := 0
+BINDIR := $(PREFIX)/bin
+LIBDIR := $(PREFIX)/lib
+UNITDIR := $(LIBDIR)/systemd/system
+MANDIR := $(PREFIX)/share/man
+man_dest = $(MANDIR)/man$(patsubst .%,%,$(suffix $(1)))/$(notdir $(1))
+
+INSTALLED := $(if $(PROG_SRC),$(BINDIR)/kadmsg $(UNITDIR)/kadmsg.service) $(foreach m,$(MANPAGES),$(call man_dest,$(m))) \
+    $(if $(API_H),$(addprefix $(LIBDIR)/,libkadmsg.a libkadmsg.so libkadmsg.so.$(SOVERSION) pkgconfig/kadmsg.pc) \
+        $(PREFIX)/include/kadmsg.h)
+
+$(O)/libkadmsg.so.$(SOVERSION): $(call obj,$(API_H:.h=.c)) $(LIB)
+	$(call say,LD)
+	$(Q)$(CC) -shared $(filter-out -pie,$(ALL_LDFLAGS)) -Wl,-soname,$(@F) -Wl,-z,defs -o $@ $(filter %.o %.a,$^) $(PKG_LIBS)
+$(O)/kadmsg.service: node/kadmsg.service.in FORCE
+	@mkdir -p $(@D); sed 's|@BINDIR@|$(BINDIR)|' $< > $@
+$(O)/kadmsg.pc: Makefile FORCE
+	@mkdir -p $(@D); printf '%s\n' 'Name: kadmsg' 'Description: DHT-first node of the DMSG protocols' 'Version: $(VERSION)' \
+	    'Requires.private: $(PKGS)' 'Libs: -L$(LIBDIR) -lkadmsg' 'Libs.private: -pthread' 'Cflags: -I$(PREFIX)/include' > $@
+
+install: all $(O)/kadmsg.service $(if $(API_H),$(O)/libkadmsg.so.$(SOVERSION) $(O)/kadmsg.pc)
+ifneq ($(PROG_SRC),)
+	install -D -m 755 $(O)/kadmsg $(DESTDIR)$(BINDIR)/kadmsg
+	install -D -m 644 $(O)/kadmsg.service $(DESTDIR)$(UNITDIR)/kadmsg.service
+endif
+	$(foreach m,$(MANPAGES),install -D -m 644 $(m) $(DESTDIR)$(call man_dest,$(m)) &&) :
+ifneq ($(API_H),)
+	install -D -m 644 $(LIB) $(DESTDIR)$(LIBDIR)/libkadmsg.a
+	install -D -m 755 $(O)/libkadmsg.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libkadmsg.so.$(SOVERSION)
+	ln -sf libkadmsg.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libkadmsg.so
+	install -D -m 644 $(O)/kadmsg.pc $(DESTDIR)$(LIBDIR)/pkgconfig/kadmsg.pc
+	install -D -m 644 $(API_H) $(DESTDIR)$(PREFIX)/include/kadmsg.h
+endif
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
 
 clean:
 	rm -rf build build-* $(filter-out build,$(O))
