@@ -1,19 +1,21 @@
 /*
  * buf - byte buffers from a pool with a global budget, slices of them, and queues of slices.
  *
- * Bytes from a socket are read into a struct buf once and then only passed on: a struct slice is a counted reference to a range of a buf,
- * a struct bufq is a FIFO of slices that can be written with writev(). The relay moves payload from one session to another this way
- * without copying it.
+ * Bytes from a socket are read into a struct buf once and then only passed on: a struct slice is a
+ * counted reference to a range of a buf, a struct bufq is a FIFO of slices that can be written with
+ * writev(). The relay moves payload from one session to another this way without copying it.
  *
- * Owners: a bufpool belongs to one thread; bufs, slices and queues made from it stay on that thread. Several pools may share one struct
- * buf_budget (atomic), which is the process-wide cap. Memory is borrowed only while bytes are in flight: an idle session owns no buf.
- * References are counted; slice_release() and bufq_clear() give them back. A pool keeps at most BUFPOOL_KEEP_BYTES of free buffers.
+ * Owners: a bufpool belongs to one thread; bufs, slices and queues made from it stay on that
+ * thread. Several pools may share one struct buf_budget (atomic), which is the process-wide cap.
+ * Memory is borrowed only while bytes are in flight: an idle session owns no buf. References are
+ * counted; slice_release() and bufq_clear() give them back. A pool keeps at most BUFPOOL_KEEP_BYTES
+ * of free buffers.
  *
- * Amplification: a slice pins its whole buf. Whoever parks slices for longer than a turn calls bufq_compact(), which copies when less
- * than half of what is pinned is used.
+ * Amplification: a slice pins its whole buf. Whoever parks slices for longer than a turn calls
+ * bufq_compact(), which copies when less than half of what is pinned is used.
  *
- * Errors: ERR_NOMEM when the budget or memory is used up (counted in budget->drops): the caller stops reading or closes that connection,
- * nothing else.
+ * Errors: ERR_NOMEM when the budget or memory is used up (counted in budget->drops): the caller
+ * stops reading or closes that connection, nothing else.
  *
  *     struct buf *b = buf_get(pool, BUF_READ_SIZE);         // room of at least that size
  *     n = read(fd, buf_room(b), buf_room_len(b));
@@ -30,7 +32,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#define BUF_READ_SIZE (64u * 1024u)
+#define BUF_READ_SIZE      (64u * 1024u)
 #define BUFPOOL_KEEP_BYTES (1024u * 1024u)
 
 struct buf_budget {
@@ -39,7 +41,8 @@ struct buf_budget {
     atomic_ullong drops;
 };
 
-struct bufpool; /* size classes 512, 4096, 16384 and 65536 bytes; larger requests are refused (assert) */
+struct bufpool; /* size classes 512, 4096, 16384 and 65536 bytes; larger requests are refused
+                   (assert) */
 
 struct buf {
     struct bufpool *pool;
@@ -72,7 +75,8 @@ void bufpool_free(struct bufpool *pool);
 size_t bufpool_in_use(const struct bufpool *pool);
 size_t bufpool_kept(const struct bufpool *pool);
 
-/* A buf with room for at least min bytes (<= 65536), one reference; NULL when the budget is used up. */
+/* A buf with room for at least min bytes (<= 65536), one reference; NULL when the budget is used
+ * up. */
 struct buf *buf_get(struct bufpool *pool, size_t min);
 struct buf *buf_ref(struct buf *b);
 void buf_put(struct buf *b);
@@ -97,9 +101,11 @@ static inline size_t bufq_len(const struct bufq *q)
 {
     return q->len;
 }
-/* Append; the reference moves into the queue on success and on failure. ERR_NOMEM. Adjacent slices of one buf are merged. */
+/* Append; the reference moves into the queue on success and on failure. ERR_NOMEM. Adjacent slices
+ * of one buf are merged. */
 int bufq_append_slice(struct bufq *q, struct slice s);
-/* Append a copy (fills the room of the last buf first when the queue owns its only slice end). ERR_NOMEM leaves the queue as it was. */
+/* Append a copy (fills the room of the last buf first when the queue owns its only slice end).
+ * ERR_NOMEM leaves the queue as it was. */
 int bufq_append_copy(struct bufq *q, const void *p, size_t n);
 /* Fill up to max iovecs with the first bytes; returns how many. */
 int bufq_iov(const struct bufq *q, struct iovec *iov, int max);
@@ -109,9 +115,11 @@ void bufq_consume(struct bufq *q, size_t n);
 size_t bufq_read(struct bufq *q, void *out, size_t n);
 /* Copy out without dropping, from offset off; returns bytes copied. */
 size_t bufq_peek(const struct bufq *q, size_t off, void *out, size_t n);
-/* Move the first n (<= len) bytes to the end of another queue of the same pool without copying. ERR_NOMEM moves nothing. */
+/* Move the first n (<= len) bytes to the end of another queue of the same pool without copying.
+ * ERR_NOMEM moves nothing. */
 int bufq_move(struct bufq *to, struct bufq *from, size_t n);
 /* Take the first contiguous run, at most max bytes, as a slice; n = 0 when empty. */
 struct slice bufq_pop(struct bufq *q, size_t max);
-/* Copy into tight buffers when less than half of the pinned bytes is used. ERR_NOMEM leaves it as it was. */
+/* Copy into tight buffers when less than half of the pinned bytes is used. ERR_NOMEM leaves it as
+ * it was. */
 int bufq_compact(struct bufq *q);

@@ -6,11 +6,13 @@
  *     0                  success
  *     -1 … -999          -errno of the operating system (err_sys() makes one from errno)
  *     -1000 … -1999      conditions of kadmsg (ERR_FORMAT …)
- *     -2000-c            an error that dmsg peers send as the 16-bit code c (docs/protocol/dmsg.md §4.6)
+ *     -2000-c            an error that dmsg peers send as the 16-bit code c (docs/protocol/dmsg.md
+ * §4.6)
  *
- * ERR_PENDING and ERR_AGAIN are not failures: the first says that the answer comes later (env.h), the second
- * that nothing could be moved now. Texts are static, lower case, without the name of the thing that failed:
- * the caller adds key, address or path. No function here allocates; all may be called from any thread.
+ * ERR_PENDING and ERR_AGAIN are not failures: the first says that the answer comes later (env.h),
+ * the second that nothing could be moved now. Texts are static, lower case, without the name of the
+ * thing that failed: the caller adds key, address or path. No function here allocates; all may be
+ * called from any thread.
  *
  *     int rc = session_input(s, in, now_ns);
  *     if (rc < 0)
@@ -81,10 +83,12 @@ enum err {
     ERR_DMSG_ACCEPT_FULL = ERR_DMSG_BASE - 401,
 };
 
-/* Text of a code of any of the three ranges; never NULL. For dmsg codes the peers' text, see err_dmsg_text(). */
+/* Text of a code of any of the three ranges; never NULL. For dmsg codes the peers' text, see
+ * err_dmsg_text(). */
 const char *err_str(int err);
 
-/* -errno of the last failed system call, or ERR_NOMEM for ENOMEM and ERR_NO_SPACE for ENOSPC/EDQUOT. */
+/* -errno of the last failed system call, or ERR_NOMEM for ENOMEM and ERR_NO_SPACE for
+ * ENOSPC/EDQUOT. */
 int err_sys(void);
 
 /* The same for a value that is already at hand (errnum > 0). */
@@ -93,12 +97,13 @@ int err_from_errno(int errnum);
 /* Wire code (100 … 401) of a dmsg error, or 0 when err is not one of the table's. */
 unsigned err_dmsg_code(int err);
 
-/* Error for a wire code; an unknown code gives ERR_DMSG_RSP_REJECTED as 2023 peers do (docs/protocol/dmsg.md §4.6). */
+/* Error for a wire code; an unknown code gives ERR_DMSG_RSP_REJECTED as 2023 peers do
+ * (docs/protocol/dmsg.md §4.6). */
 int err_from_dmsg_code(unsigned code);
 
 /* The peers' exact text "dmsg error <code> - <text>"; NULL when err is not a dmsg error. */
 const char *err_dmsg_text(int err);
 
-/* Exit code of the command-line contract for an error: 0 done, 1 failed, 2 usage, 3 not found, 4 refused,
- * 5 timed out, 6 no route. */
+/* Exit code of the command-line contract for an error: 0 done, 1 failed, 2 usage, 3 not found, 4
+ * refused, 5 timed out, 6 no route. */
 int err_exit_code(int err);

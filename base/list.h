@@ -1,9 +1,9 @@
 /*
  * list - intrusive doubly linked list.
  *
- * A node is a member of the object that is linked; linking allocates nothing and cannot fail. An object with several nodes can be in
- * several lists. A zeroed node is "not linked"; removing an unlinked node does nothing, so a destroy function may always call it.
- * The list owns nothing.
+ * A node is a member of the object that is linked; linking allocates nothing and cannot fail. An
+ * object with several nodes can be in several lists. A zeroed node is "not linked"; removing an
+ * unlinked node does nothing, so a destroy function may always call it. The list owns nothing.
  *
  *     struct list l; list_init(&l);
  *     list_push_back(&l, &x->node);
@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 struct list_node {
     struct list_node *prev, *next; /* both NULL = not linked */
@@ -92,9 +92,12 @@ static inline void list_splice(struct list *to, struct list *from)
         list_push_back(to, n);
 }
 
-#define list_first_as(l, type, member) (list_empty(l) ? NULL : container_of((l)->head.next, type, member))
-#define list_pop_front_as(l, type, member) (list_empty(l) ? NULL : container_of(list_pop_front(l), type, member))
+#define list_first_as(l, type, member)                                                             \
+    (list_empty(l) ? NULL : container_of((l)->head.next, type, member))
+#define list_pop_front_as(l, type, member)                                                         \
+    (list_empty(l) ? NULL : container_of(list_pop_front(l), type, member))
 
 /* Iterate; the body may remove the current node but no other. */
-#define list_for_each(pos, tmp, l) \
-    for ((pos) = (l)->head.next, (tmp) = (pos)->next; (pos) != &(l)->head; (pos) = (tmp), (tmp) = (pos)->next)
+#define list_for_each(pos, tmp, l)                                                                 \
+    for ((pos) = (l)->head.next, (tmp) = (pos)->next; (pos) != &(l)->head;                         \
+         (pos) = (tmp), (tmp) = (pos)->next)

@@ -1,22 +1,25 @@
 /*
  * loop - timers and deferred work of one thread, without an event library.
  *
- * A struct loop is the part of an event loop that cores need: what time is it, call me at that time, call me at the end of this turn.
- * It knows no descriptors. Somebody drives it: transport/drive_loop.c by libevent in the node, tests and the simulator by virtual time.
+ * A struct loop is the part of an event loop that cores need: what time is it, call me at that
+ * time, call me at the end of this turn. It knows no descriptors. Somebody drives it:
+ * transport/drive_loop.c by libevent in the node, tests and the simulator by virtual time.
  *
- * Owner: one thread. Timers and tasks are intrusive (embedded in the object they serve): arming allocates nothing and cannot fail, except
- * that the heap of timers grows; growth is reserved at arm time with abort-free fall-back (see loop_timer_set()).
+ * Owner: one thread. Timers and tasks are intrusive (embedded in the object they serve): arming
+ * allocates nothing and cannot fail, except that the heap of timers grows; growth is reserved at
+ * arm time with abort-free fall-back (see loop_timer_set()).
  *
- * Life cycle: loop_init(); then, again and again, loop_turn(now_ns) which sets loop->now_ns, runs due timers in order of (time, arming
- * order), then runs deferred tasks until none is left (tasks posted by tasks run in the same turn, at most LOOP_TASK_ROUNDS rounds, the rest
- * next turn); loop_deadline() says when to call again. loop_close() asserts that nothing is armed.
+ * Life cycle: loop_init(); then, again and again, loop_turn(now_ns) which sets loop->now_ns, runs
+ * due timers in order of (time, arming order), then runs deferred tasks until none is left (tasks
+ * posted by tasks run in the same turn, at most LOOP_TASK_ROUNDS rounds, the rest next turn);
+ * loop_deadline() says when to call again. loop_close() asserts that nothing is armed.
  *
- * Rules: no callback re-enters its caller, so cores finish their work, then post a task or a timer; destruction is deferred to the end of
- * the turn by posting a task. `now_ns` is monotonic and constant within a turn.
+ * Rules: no callback re-enters its caller, so cores finish their work, then post a task or a timer;
+ * destruction is deferred to the end of the turn by posting a task. `now_ns` is monotonic and
+ * constant within a turn.
  *
- *     static void fire(struct loop_timer *t) { struct thing *x = container_of(t, struct thing, timer); ... }
- *     x->timer.fn = fire;
- *     loop_timer_set(loop, &x->timer, loop->now_ns + 5 * NS_PER_S);
+ *     static void fire(struct loop_timer *t) { struct thing *x = container_of(t, struct thing,
+ * timer); ... } x->timer.fn = fire; loop_timer_set(loop, &x->timer, loop->now_ns + 5 * NS_PER_S);
  */
 #pragma once
 
@@ -26,10 +29,10 @@
 
 #include "base/list.h"
 
-#define NS_PER_US UINT64_C(1000)
-#define NS_PER_MS UINT64_C(1000000)
-#define NS_PER_S UINT64_C(1000000000)
-#define LOOP_NEVER UINT64_MAX
+#define NS_PER_US        UINT64_C(1000)
+#define NS_PER_MS        UINT64_C(1000000)
+#define NS_PER_S         UINT64_C(1000000000)
+#define LOOP_NEVER       UINT64_MAX
 #define LOOP_TASK_ROUNDS 64
 
 struct loop_timer {
@@ -50,7 +53,8 @@ struct loop {
     size_t heap_len, heap_cap;
     uint64_t next_order;
     struct list tasks;
-    void (*wake)(struct loop *loop); /* optional: told when something is armed or posted outside loop_turn(), so that the driver re-arms */
+    void (*wake)(struct loop *loop); /* optional: told when something is armed or posted outside
+                                        loop_turn(), so that the driver re-arms */
     void *driver;
     bool in_turn;
 };
@@ -60,7 +64,8 @@ void loop_init(struct loop *loop, uint64_t now_ns);
 /* Free the heap. Armed timers or posted tasks at this point are a bug (assert). */
 void loop_close(struct loop *loop);
 
-/* Arm or re-arm for at_ns (a time already past fires in the next turn, never from inside this call). O(log n). */
+/* Arm or re-arm for at_ns (a time already past fires in the next turn, never from inside this
+ * call). O(log n). */
 void loop_timer_set(struct loop *loop, struct loop_timer *t, uint64_t at_ns);
 
 /* Disarm; harmless when not armed. Part of every destroy function. */
@@ -71,7 +76,8 @@ static inline bool loop_timer_armed(const struct loop_timer *t)
     return t->slot != 0;
 }
 
-/* Run the task once at the end of this turn (or in the next one when called outside a turn). Posting it twice is posting it once. */
+/* Run the task once at the end of this turn (or in the next one when called outside a turn).
+ * Posting it twice is posting it once. */
 void loop_task_post(struct loop *loop, struct loop_task *t);
 void loop_task_cancel(struct loop *loop, struct loop_task *t);
 
