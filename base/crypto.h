@@ -15,7 +15,7 @@
  *
  *     struct seckey sk; struct pubkey pk; struct sig sig;
  *     crypto_keypair(&sk, &pk, seed32);
- *     crypto_sign(&sig, &sk, msg, len);
+ *     crypto_sign_msg(&sig, &sk, msg, len);
  *     assert(crypto_verify(&pk, &sig, msg, len) == 0);
  *     seckey_wipe(&sk);
  */
@@ -103,7 +103,7 @@ int crypto_ecdh(uint8_t out[32], const struct seckey *sk, const struct pubkey *p
 
 /* Sign SHA-256(msg), or a ready digest. Low s, RFC 6979 nonce. ERR_KEY; an all-zero digest is
  * refused with ERR_SIG. */
-int crypto_sign(struct sig *out, const struct seckey *sk, const void *msg, size_t n)
+int crypto_sign_msg(struct sig *out, const struct seckey *sk, const void *msg, size_t n)
     __attribute__((warn_unused_result));
 int crypto_sign_digest(struct sig *out, const struct seckey *sk, const struct hash *digest)
     __attribute__((warn_unused_result));
