@@ -1,0 +1,69 @@
+/*
+ * msg - the typed form of the six DHT methods (docs/protocol/dht.md §3.4), whatever dialect carries them.
+ *
+ * The engine speaks struct kad_msg; codecs (codec_json.h, later a binary one) turn it into bytes and back; the simulator may hand
+ * it over as it is. A message owns nothing but references to items: kad_msg_clear() drops them and frees the arrays.
+ *
+ * Contacts are given as keys only: IDs are recomputed from keys, whatever a peer claims (an answer whose id differs from H(pk) is
+ * dropped by the decoder and counted in `bad_contacts`).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/crypto.h"
+#include "kademlia/id.h"
+#include "kademlia/item.h"
+
+#define KAD_PORT 100
+#define KAD_K 20
+#define KAD_MSG_MAX_ITEMS 4096 /* per page or batch; a longer one is a malformed message */
+
+enum kad_method {
+    KAD_PING = 1,
+    KAD_FIND_NODE = 2,
+    KAD_GET_VALUE = 3,
+    KAD_PUT_VALUE = 4,
+    KAD_GET_ITEMS = 5,
+    KAD_PUT_BATCH = 6,
+};
+
+struct kad_msg_item {
+    struct item_ref *item;
+    bool has_target;      /* false: the item's own slot */
+    struct kad_id target; /* explicit slot */
+    int result;           /* responses to PUT_BATCH: 0 = stored, else the error */
+};
+
+struct kad_msg {
+    enum kad_method method;
+    bool response;
+    /* requests: sender as claimed in the body (the engine believes the stream); responses to PING: responder */
+    struct pubkey sender;
+    struct kad_id target;    /* FIND_NODE, GET_VALUE */
+    struct pubkey *closest;  /* n_closest contacts, closest first */
+    size_t n_closest;
+    size_t bad_contacts;
+    struct kad_msg_item *items; /* GET_VALUE response and PUT_VALUE request: one; GET_ITEMS response, PUT_BATCH: n */
+    size_t n_items;
+    const char *salt; /* GET_ITEMS request: plain text, n bytes; owned */
+    size_t salt_len;
+    uint64_t since_seq;
+    int64_t limit;
+    bool has_more;
+    bool stored;        /* PUT_VALUE response */
+    int error;          /* PUT_VALUE response: our error for the text */
+    char error_text[160]; /* the text itself, cut */
+    bool targets_missing; /* GET_ITEMS response of a peer that sends none */
+    size_t wire_bytes;    /* size on the wire, filled by the codec: charged to the peer */
+};
+
+/* Zeroed message of that method. */
+void kad_msg_init(struct kad_msg *m, enum kad_method method, bool response);
+void kad_msg_clear(struct kad_msg *m);
+/* Append an item (takes a reference of its own); ERR_LIMIT, ERR_NOMEM. target may be NULL. */
+int kad_msg_add_item(struct kad_msg *m, struct item_ref *item, const struct kad_id *target);
+/* Copy the contact list (n <= KAD_K). */
+int kad_msg_set_closest(struct kad_msg *m, const struct pubkey *pks, size_t n);
