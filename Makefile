@@ -222,6 +222,7 @@ lint: lint-tree
 lint-tree:
 	@$(PYTHON) scripts/check_includes.py --self-test && $(PYTHON) scripts/check_includes.py
 	@$(PYTHON) scripts/check_outside.py --self-test && $(PYTHON) scripts/check_outside.py
+	@for h in $(filter %.h,$(C_FILES)); do $(CC) $(TEST_CFLAGS) -Werror -fsyntax-only -include $$h -x c /dev/null || exit 1; done
 	@$(if $(MANPAGES),mandoc -Tlint -W warning $(MANPAGES))
 
 $(O)/tidy/%.tidy: %.c $(O)/obj/%.o .clang-tidy
