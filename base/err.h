@@ -5,7 +5,7 @@
  *
  *     0                  success
  *     -1 … -999          -errno of the operating system (err_sys() makes one from errno)
- *     -1000 … -1999      conditions of kadmsg (ERR_FORMAT …)
+ *     -1000 … -1999      conditions of kadmsg (ERR_FORMAT …), counted upwards from -1999
  *     -2000-c            an error that dmsg peers send as the 16-bit code c (docs/protocol/dmsg.md
  * §4.6)
  *
@@ -22,7 +22,7 @@
 
 enum err {
     ERR_OK = 0,
-    ERR_FORMAT = -1000, /* bytes that do not follow the format */
+    ERR_FORMAT = -1999, /* bytes that do not follow the format */
     ERR_SHORT,          /* input ends before the object does */
     ERR_TOO_LONG,       /* a length above its limit */
     ERR_KEY,            /* not a key: wrong length, not on the curve, zero */

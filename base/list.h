@@ -84,12 +84,17 @@ static inline struct list_node *list_pop_front(struct list *l)
     return n;
 }
 
-/* Move all nodes of `from` to the end of `to`. */
+/* Move all nodes of `from` to the end of `to`, in their order. O(1). */
 static inline void list_splice(struct list *to, struct list *from)
 {
-    struct list_node *n;
-    while ((n = list_pop_front(from)) != NULL)
-        list_push_back(to, n);
+    if (list_empty(from))
+        return;
+    struct list_node *first = from->head.next, *last = from->head.prev;
+    first->prev = to->head.prev;
+    to->head.prev->next = first;
+    last->next = &to->head;
+    to->head.prev = last;
+    list_init(from);
 }
 
 #define list_first_as(l, type, member)                                                             \
