@@ -10,8 +10,8 @@
 #include "base/crypto.h"
 
 #define KAD_ID_BYTES 32
-#define KAD_ID_HEX 64
-#define KAD_ID_BITS 256
+#define KAD_ID_HEX   64
+#define KAD_ID_BITS  256
 
 struct kad_id {
     uint8_t b[KAD_ID_BYTES];
@@ -26,7 +26,8 @@ bool kad_id_equal(const struct kad_id *a, const struct kad_id *b);
 bool kad_id_is_zero(const struct kad_id *a);
 int kad_id_cmp(const struct kad_id *a, const struct kad_id *b);
 
-/* Which of a and b is closer to t: <0 a, 0 equal, >0 b. Distance is XOR as a 256-bit big-endian number. */
+/* Which of a and b is closer to t: <0 a, 0 equal, >0 b. Distance is XOR as a 256-bit big-endian
+ * number. */
 int kad_id_closer(const struct kad_id *t, const struct kad_id *a, const struct kad_id *b);
 
 /* Number of leading zero bits of a XOR b: 0 … 256. */

@@ -3,42 +3,52 @@
  *
  * The host (node: kademlia/rpc.c over dmsg streams; tests and simulator: in memory) drives it:
  *
- *     in      kad_request()      an authenticated peer asks something           -> later KAD_ACT_REPLY or KAD_ACT_REFUSE with the host's token
- *             kad_response()     the answer to a call that the engine asked for
- *             kad_call_failed()  that call failed, and how
- *             kad_get/put/…()    operations of this node's own users             -> later KAD_ACT_DONE with the operation's report
- *             kad_tick()         time passes
- *     out     kad_next()         next action, until it returns false; kad_deadline() says when to tick
+ *     in      kad_request()      an authenticated peer asks something           -> later
+ * KAD_ACT_REPLY or KAD_ACT_REFUSE with the host's token kad_response()     the answer to a call
+ * that the engine asked for kad_call_failed()  that call failed, and how kad_get/put/…() operations
+ * of this node's own users             -> later KAD_ACT_DONE with the operation's report kad_tick()
+ * time passes out     kad_next()         next action, until it returns false; kad_deadline() says
+ * when to tick
  *
- * Nothing is called back from inside these functions; public-key work goes through env_pk() and its answers may produce new actions: the engine
- * then calls hooks->ready(arg) once, which must only schedule a kad_next() loop (post a task), not call into the engine.
+ * Nothing is called back from inside these functions; public-key work goes through env_pk() and its
+ * answers may produce new actions: the engine then calls hooks->ready(arg) once, which must only
+ * schedule a kad_next() loop (post a task), not call into the engine.
  *
- * Contacts are 4-byte handles (kad_peer) into a peer table owned by the host (struct kad_peers), so that a million virtual nodes share one table.
- * Buckets are allocated as they fill. Items are counted references (item.h).
+ * Contacts are 4-byte handles (kad_peer) into a peer table owned by the host (struct kad_peers), so
+ * that a million virtual nodes share one table. Buckets are allocated as they fill. Items are
+ * counted references (item.h).
  *
  * Rules (design §6; the case in docs/protocol/dht.md is named where we differ from the Go peers)
- *  - Only a peer that answered, or called in over an authenticated stream, enters a bucket. A full bucket pings its least recently seen
- *    contact before it evicts it; the newcomer waits in a replacement cache (<= 8 per bucket). Contacts heard of in answers are candidates of
- *    that look-up only. Buckets without traffic are refreshed by a look-up of a random ID in their range.
- *  - Cheap checks first: length, the asker's rate bucket, seq, unchanged bytes; then one signature check; then the store, which compares seq
- *    again. Identical bytes are verified once.
- *  - An answer must match the question: an item counts only when it is owner-signed for the asked target, or self-certifying under salt
- *    "dmsg", or signed by a configured mirror key; it is verified before it is ranked (item.h kinds).
- *  - Own seq = max(stored, seen in the network, wall clock ns) + 1, persisted before it is published.
- *  - Look-ups keep alpha requests in flight and never wait for a whole round; a silent contact is overtaken after hedge_ms. They end when the k
- *    closest live candidates have all answered, or on the first acceptable item when the caller asked for that (KAD_GET_FIRST), or at their deadline.
- *  - "Not a DHT peer" is remembered for neg_ttl_ms only on KAD_FAIL_NO_DHT, never on time-out or unreachability, never for bootstrap keys,
- *    and is cleared when the peer calls in.
- *  - Answers cost the asker: response bytes are charged to its token bucket; one GET_ITEMS at a time per peer; streams and calls per peer bounded.
- *  - Foreign cached copies answer for cache_fresh_ms, then are revalidated in the background; they are never counted as replicas.
+ *  - Only a peer that answered, or called in over an authenticated stream, enters a bucket. A full
+ * bucket pings its least recently seen contact before it evicts it; the newcomer waits in a
+ * replacement cache (<= 8 per bucket). Contacts heard of in answers are candidates of that look-up
+ * only. Buckets without traffic are refreshed by a look-up of a random ID in their range.
+ *  - Cheap checks first: length, the asker's rate bucket, seq, unchanged bytes; then one signature
+ * check; then the store, which compares seq again. Identical bytes are verified once.
+ *  - An answer must match the question: an item counts only when it is owner-signed for the asked
+ * target, or self-certifying under salt "dmsg", or signed by a configured mirror key; it is
+ * verified before it is ranked (item.h kinds).
+ *  - Own seq = max(stored, seen in the network, wall clock ns) + 1, persisted before it is
+ * published.
+ *  - Look-ups keep alpha requests in flight and never wait for a whole round; a silent contact is
+ * overtaken after hedge_ms. They end when the k closest live candidates have all answered, or on
+ * the first acceptable item when the caller asked for that (KAD_GET_FIRST), or at their deadline.
+ *  - "Not a DHT peer" is remembered for neg_ttl_ms only on KAD_FAIL_NO_DHT, never on time-out or
+ * unreachability, never for bootstrap keys, and is cleared when the peer calls in.
+ *  - Answers cost the asker: response bytes are charged to its token bucket; one GET_ITEMS at a
+ * time per peer; streams and calls per peer bounded.
+ *  - Foreign cached copies answer for cache_fresh_ms, then are revalidated in the background; they
+ * are never counted as replicas.
  *
- * Limits (struct kad_limits) all have a counter of drops and a gauge in struct kad_stat. Errors are reports, never asserts, for anything a peer
- * or the store does. Memory of an idle node with an empty table is below 2 KiB beside the configuration.
+ * Limits (struct kad_limits) all have a counter of drops and a gauge in struct kad_stat. Errors are
+ * reports, never asserts, for anything a peer or the store does. Memory of an idle node with an
+ * empty table is below 2 KiB beside the configuration.
  *
  *     struct kad *k;
  *     kad_new(&k, &cfg, env, store, &peers, &hooks, now_ns);
  *     kad_bootstrap(k, keys, n, now_ns);
- *     for (struct kad_act a; kad_next(k, &a); kad_act_clear(&a)) switch (a.type) { case KAD_ACT_CALL: send(a.call, a.peer, a.msg); … }
+ *     for (struct kad_act a; kad_next(k, &a); kad_act_clear(&a)) switch (a.type) { case
+ * KAD_ACT_CALL: send(a.call, a.peer, a.msg); … }
  */
 #pragma once
 
@@ -55,10 +65,12 @@
 typedef uint32_t kad_peer; /* handle; KAD_PEER_NONE is never a peer */
 #define KAD_PEER_NONE UINT32_MAX
 
-/* The host's table of keys. Handles are counted; the engine holds one reference per place that it keeps a handle in. */
+/* The host's table of keys. Handles are counted; the engine holds one reference per place that it
+ * keeps a handle in. */
 struct kad_peers {
     void *arg;
-    kad_peer (*intern)(void *arg, const struct pubkey *pk); /* with a reference; KAD_PEER_NONE when full */
+    kad_peer (*intern)(void *arg,
+                       const struct pubkey *pk); /* with a reference; KAD_PEER_NONE when full */
     void (*ref)(void *arg, kad_peer p);
     void (*unref)(void *arg, kad_peer p);
     const struct pubkey *(*pk)(void *arg, kad_peer p);
@@ -68,38 +80,41 @@ struct kad_peers {
 struct kad_hooks {
     void *arg;
     void (*ready)(void *arg); /* actions appeared outside a call of the host; only schedule */
-    /* optional: a record was accepted into the store (put, sync, own, cache) or removed. Must not call into the engine. */
+    /* optional: a record was accepted into the store (put, sync, own, cache) or removed. Must not
+     * call into the engine. */
     void (*stored)(void *arg, const struct store_rec *rec);
     void (*removed)(void *arg, const struct kad_id *target, enum item_kind kind);
 };
 
-struct kad_limits {           /* 0 = default */
-    unsigned k;               /* 20 */
-    unsigned alpha;           /* 3 */
-    unsigned rpc_timeout_ms;  /* 10 000: dial and call; GET_ITEMS has three times that */
-    unsigned hedge_ms;        /* 1 000: a contact silent for so long no longer counts as in flight */
-    unsigned op_timeout_ms;   /* 30 000: whole operation */
-    unsigned max_ops;         /* 256 operations at once */
-    unsigned max_pending;     /* 512 requests of peers waiting for a signature check */
-    unsigned slots_per_key;   /* 50: public tier, full and regular nodes */
-    unsigned max_items;       /* 10 000 on a regular node; full nodes are bound by bytes only */
-    uint64_t max_bytes;       /* 1 GiB full, 64 MiB regular */
-    unsigned ttl_ms;          /* 7 200 000: public items; also for trusted ones (trust extends quota, not lifetime) */
-    unsigned cert_ttl_ms;     /* 600 000 for carried entries without renewal */
-    unsigned cache_fresh_ms;  /* 300 000 */
-    unsigned neg_ttl_ms;      /* 600 000 "not a DHT peer" */
-    unsigned refresh_ms;      /* 900 000 a bucket without traffic is refreshed; own ID every refresh_ms too */
-    unsigned republish_ms;    /* 1 800 000 own items; replicas are handed on once an hour */
+struct kad_limits {          /* 0 = default */
+    unsigned k;              /* 20 */
+    unsigned alpha;          /* 3 */
+    unsigned rpc_timeout_ms; /* 10 000: dial and call; GET_ITEMS has three times that */
+    unsigned hedge_ms;       /* 1 000: a contact silent for so long no longer counts as in flight */
+    unsigned op_timeout_ms;  /* 30 000: whole operation */
+    unsigned max_ops;        /* 256 operations at once */
+    unsigned max_pending;    /* 512 requests of peers waiting for a signature check */
+    unsigned slots_per_key;  /* 50: public tier, full and regular nodes */
+    unsigned max_items;      /* 10 000 on a regular node; full nodes are bound by bytes only */
+    uint64_t max_bytes;      /* 1 GiB full, 64 MiB regular */
+    unsigned ttl_ms; /* 7 200 000: public items; also for trusted ones (trust extends quota, not
+                        lifetime) */
+    unsigned cert_ttl_ms;    /* 600 000 for carried entries without renewal */
+    unsigned cache_fresh_ms; /* 300 000 */
+    unsigned neg_ttl_ms;     /* 600 000 "not a DHT peer" */
+    unsigned
+        refresh_ms; /* 900 000 a bucket without traffic is refreshed; own ID every refresh_ms too */
+    unsigned republish_ms;       /* 1 800 000 own items; replicas are handed on once an hour */
     unsigned bootstrap_retry_ms; /* 30 000 while the table is empty, 300 000 otherwise */
-    unsigned rate_per_s;      /* requests a second per peer, 50, burst 4x */
-    uint64_t rate_bytes_per_s; /* answer bytes per peer, 1 MiB, burst 8x */
-    unsigned clock_skew_ms;   /* not refused, only reported */
+    unsigned rate_per_s;         /* requests a second per peer, 50, burst 4x */
+    uint64_t rate_bytes_per_s;   /* answer bytes per peer, 1 MiB, burst 8x */
+    unsigned clock_skew_ms;      /* not refused, only reported */
 };
 
 struct kad_cfg {
     struct pubkey self;
     struct seckey sk;
-    bool full;                      /* keeps everything it is given and syncs with other full nodes */
+    bool full; /* keeps everything it is given and syncs with other full nodes */
     const struct pubkey *whitelisted, *trusted, *mirrors, *bootstrap; /* copied */
     size_t n_whitelisted, n_trusted, n_mirrors, n_bootstrap;
     struct kad_limits limits;
@@ -108,28 +123,32 @@ struct kad_cfg {
 struct kad;
 
 /* Create. cfg is copied (sk too; wiped by kad_free). The store and peers must outlive it. */
-int kad_new(struct kad **out, const struct kad_cfg *cfg, struct env *env, struct store *store, const struct kad_peers *peers,
-            const struct kad_hooks *hooks, uint64_t now_ns) __attribute__((warn_unused_result));
+int kad_new(struct kad **out, const struct kad_cfg *cfg, struct env *env, struct store *store,
+            const struct kad_peers *peers, const struct kad_hooks *hooks, uint64_t now_ns)
+    __attribute__((warn_unused_result));
 /* Cancels all public-key work, ends operations without report, drops references, wipes. */
 void kad_free(struct kad *k);
 
-uint64_t kad_deadline(const struct kad *k); /* absolute now_ns of the next kad_tick(), LOOP_NEVER = none */
+uint64_t
+kad_deadline(const struct kad *k); /* absolute now_ns of the next kad_tick(), LOOP_NEVER = none */
 void kad_tick(struct kad *k, uint64_t now_ns);
 
 /* ---- what peers do ---- */
 
-/* A request read from an authenticated stream of `from`. Takes over *req's contents (cleared). token comes back in KAD_ACT_REPLY / _REFUSE;
- * exactly one of them is given for each request. */
-void kad_request(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t token, uint64_t now_ns);
+/* A request read from an authenticated stream of `from`. Takes over *req's contents (cleared).
+ * token comes back in KAD_ACT_REPLY / _REFUSE; exactly one of them is given for each request. */
+void kad_request(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t token,
+                 uint64_t now_ns);
 
 enum kad_fail {
     KAD_FAIL_TIMEOUT,     /* no whole answer in time */
     KAD_FAIL_UNREACHABLE, /* no session, no entry, relay gone */
     KAD_FAIL_NO_DHT,      /* reached, and nothing listens on port 100 */
-    KAD_FAIL_CLOSED,      /* the stream ended before the answer: method unknown or refused, or peer died */
-    KAD_FAIL_FORMAT,      /* the answer could not be decoded */
-    KAD_FAIL_TOO_LONG,    /* the answer's length is over the limit: sync repeats with a smaller page */
-    KAD_FAIL_LOCAL,       /* this node ran out of something */
+    KAD_FAIL_CLOSED, /* the stream ended before the answer: method unknown or refused, or peer died
+                      */
+    KAD_FAIL_FORMAT, /* the answer could not be decoded */
+    KAD_FAIL_TOO_LONG, /* the answer's length is over the limit: sync repeats with a smaller page */
+    KAD_FAIL_LOCAL,    /* this node ran out of something */
 };
 
 /* The answer to a.call. Takes over *rsp's contents. An unknown call number (late) is ignored. */
@@ -150,26 +169,28 @@ enum kad_op_type {
 
 enum kad_get_flags {
     KAD_GET_NETWORK = 1, /* do not answer from the local store */
-    KAD_GET_FIRST = 2,   /* end with the first acceptable owner item instead of asking all k closest */
+    KAD_GET_FIRST =
+        2, /* end with the first acceptable owner item instead of asking all k closest */
     KAD_GET_NO_CACHE = 4, /* do not keep the result */
 };
 
 enum kad_source { KAD_SRC_NONE, KAD_SRC_LOCAL, KAD_SRC_DHT };
 
-enum kad_end { /* why a look-up ended */
-    KAD_END_CLOSEST,  /* the k closest live candidates have answered */
-    KAD_END_FOUND,    /* an acceptable item and KAD_GET_FIRST */
-    KAD_END_LOCAL,
-    KAD_END_NO_PEERS, /* routing table was empty */
-    KAD_END_TIMEOUT,
-    KAD_END_CANCELLED,
+enum kad_end {                  /* why a look-up ended */
+               KAD_END_CLOSEST, /* the k closest live candidates have answered */
+               KAD_END_FOUND,   /* an acceptable item and KAD_GET_FIRST */
+               KAD_END_LOCAL,
+               KAD_END_NO_PEERS, /* routing table was empty */
+               KAD_END_TIMEOUT,
+               KAD_END_CANCELLED,
 };
 
 struct kad_report {
     uint32_t op;
     enum kad_op_type type;
     void *user;
-    int err; /* 0, ERR_NOT_FOUND, ERR_NO_ROUTE (no peers), ERR_TIMEOUT, ERR_REFUSED (put: all refused), ERR_SEQ … */
+    int err; /* 0, ERR_NOT_FOUND, ERR_NO_ROUTE (no peers), ERR_TIMEOUT, ERR_REFUSED (put: all
+                refused), ERR_SEQ … */
     enum kad_source source;
     enum item_kind kind;
     struct item_ref *item; /* GET: the item (a reference of the report); PUT: what was published */
@@ -183,22 +204,26 @@ struct kad_report {
     uint64_t pulled, pushed; /* SYNC */
 };
 
-/* Start an operation; its number (> 0), or 0 when max_ops are running or an argument is out of bounds. Results come by KAD_ACT_DONE, also when the
- * answer is already known. user is given back untouched. */
+/* Start an operation; its number (> 0), or 0 when max_ops are running or an argument is out of
+ * bounds. Results come by KAD_ACT_DONE, also when the answer is already known. user is given back
+ * untouched. */
 uint32_t kad_find_node(struct kad *k, const struct kad_id *target, void *user, uint64_t now_ns);
-uint32_t kad_get(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len, unsigned flags, void *user, uint64_t now_ns);
-/* Sign and publish under this node's key. has_seq forces a sequence number (dht put --seq), otherwise the rule of the page above. */
-uint32_t kad_put(struct kad *k, const void *salt, size_t salt_len, const void *v, size_t v_len, bool has_seq, uint64_t seq, void *user,
-                 uint64_t now_ns);
+uint32_t kad_get(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len,
+                 unsigned flags, void *user, uint64_t now_ns);
+/* Sign and publish under this node's key. has_seq forces a sequence number (dht put --seq),
+ * otherwise the rule of the page above. */
+uint32_t kad_put(struct kad *k, const void *salt, size_t salt_len, const void *v, size_t v_len,
+                 bool has_seq, uint64_t seq, void *user, uint64_t now_ns);
 /* Publish an item that is signed already, by whoever; verified first. */
 uint32_t kad_put_signed(struct kad *k, const struct item *it, void *user, uint64_t now_ns);
 uint32_t kad_ping(struct kad *k, kad_peer peer, void *user, uint64_t now_ns);
 uint32_t kad_sync(struct kad *k, kad_peer peer, void *user, uint64_t now_ns);
 void kad_cancel(struct kad *k, uint32_t op);
 
-/* Local copy only: what the dial path asks first. 0 and a record valid until the next call of the engine, or ERR_NOT_FOUND. `fresh` tells whether it
- * may be used without asking the network. */
-int kad_local(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len, struct store_rec *out, bool *fresh, uint64_t now_ns);
+/* Local copy only: what the dial path asks first. 0 and a record valid until the next call of the
+ * engine, or ERR_NOT_FOUND. `fresh` tells whether it may be used without asking the network. */
+int kad_local(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len,
+              struct store_rec *out, bool *fresh, uint64_t now_ns);
 
 /* Replace the bootstrap keys (pinged at once and by the bootstrap loop). */
 int kad_bootstrap(struct kad *k, const struct pubkey *pks, size_t n, uint64_t now_ns);
@@ -210,10 +235,12 @@ void kad_set_full(struct kad *k, bool full);
 /* ---- actions ---- */
 
 enum kad_act_type {
-    KAD_ACT_CALL,   /* send msg to peer, answer with kad_response() or kad_call_failed() within timeout_ms */
+    KAD_ACT_CALL,   /* send msg to peer, answer with kad_response() or kad_call_failed() within
+                       timeout_ms */
     KAD_ACT_ABORT,  /* the engine no longer waits for this call: the host may close its stream */
     KAD_ACT_REPLY,  /* send msg as the answer to the request with this token */
-    KAD_ACT_REFUSE, /* close the request's stream without an answer (malformed or over a limit: err) */
+    KAD_ACT_REFUSE, /* close the request's stream without an answer (malformed or over a limit: err)
+                     */
     KAD_ACT_DONE,   /* report of an operation */
 };
 
@@ -235,15 +262,17 @@ void kad_act_clear(struct kad_act *a);
 /* ---- looking in ---- */
 
 struct kad_stat {
-    size_t routing_peers, buckets, ops, calls, pending; /* gauges */
+    size_t routing_peers, buckets, ops, calls, pending;               /* gauges */
     uint64_t requests[8], replies[8], calls_sent[8], calls_failed[8]; /* by method */
-    uint64_t refused_rate, refused_size, refused_seq, refused_sig, refused_quota, refused_foreign, refused_busy, refused_space;
-    uint64_t verified, verify_skipped; /* signature checks done / saved because the bytes were known */
-    uint64_t rejected_answers;         /* items in answers that did not match or verify */
+    uint64_t refused_rate, refused_size, refused_seq, refused_sig, refused_quota, refused_foreign,
+        refused_busy, refused_space;
+    uint64_t verified,
+        verify_skipped;        /* signature checks done / saved because the bytes were known */
+    uint64_t rejected_answers; /* items in answers that did not match or verify */
     uint64_t evictions, neg_cached;
     uint64_t lookups, lookup_hops, lookup_messages;
-    bool alone;                        /* routing table empty although there are bootstrap keys */
-    bool synced;                       /* full node: first complete pull is done (or there is nobody to pull from) */
+    bool alone;  /* routing table empty although there are bootstrap keys */
+    bool synced; /* full node: first complete pull is done (or there is nobody to pull from) */
     uint64_t network_size_estimate;
 };
 
@@ -261,6 +290,7 @@ void kad_contacts(const struct kad *k, kad_contact_fn *fn, void *arg);
 /* Keys of the n closest contacts; returns how many were written. */
 size_t kad_closest(const struct kad *k, const struct kad_id *target, struct pubkey *out, size_t n);
 
-/* Bytes that restore the routing table after a restart (store meta "routing"), and back: loaded contacts are candidates that are pinged first. */
+/* Bytes that restore the routing table after a restart (store meta "routing"), and back: loaded
+ * contacts are candidates that are pinged first. */
 int kad_save_routing(const struct kad *k, uint8_t *out, size_t cap, size_t *n);
 int kad_load_routing(struct kad *k, const uint8_t *p, size_t n, uint64_t now_ns);

@@ -1,11 +1,13 @@
 /*
- * msg - the typed form of the six DHT methods (docs/protocol/dht.md §3.4), whatever dialect carries them.
+ * msg - the typed form of the six DHT methods (docs/protocol/dht.md §3.4), whatever dialect carries
+ * them.
  *
- * The engine speaks struct kad_msg; codecs (codec_json.h, later a binary one) turn it into bytes and back; the simulator may hand
- * it over as it is. A message owns nothing but references to items: kad_msg_clear() drops them and frees the arrays.
+ * The engine speaks struct kad_msg; codecs (codec_json.h, later a binary one) turn it into bytes
+ * and back; the simulator may hand it over as it is. A message owns nothing but references to
+ * items: kad_msg_clear() drops them and frees the arrays.
  *
- * Contacts are given as keys only: IDs are recomputed from keys, whatever a peer claims (an answer whose id differs from H(pk) is
- * dropped by the decoder and counted in `bad_contacts`).
+ * Contacts are given as keys only: IDs are recomputed from keys, whatever a peer claims (an answer
+ * whose id differs from H(pk) is dropped by the decoder and counted in `bad_contacts`).
  */
 #pragma once
 
@@ -17,8 +19,8 @@
 #include "kademlia/id.h"
 #include "kademlia/item.h"
 
-#define KAD_PORT 100
-#define KAD_K 20
+#define KAD_PORT          100
+#define KAD_K             20
 #define KAD_MSG_MAX_ITEMS 4096 /* per page or batch; a longer one is a malformed message */
 
 enum kad_method {
@@ -40,21 +42,23 @@ struct kad_msg_item {
 struct kad_msg {
     enum kad_method method;
     bool response;
-    /* requests: sender as claimed in the body (the engine believes the stream); responses to PING: responder */
+    /* requests: sender as claimed in the body (the engine believes the stream); responses to PING:
+     * responder */
     struct pubkey sender;
-    struct kad_id target;    /* FIND_NODE, GET_VALUE */
-    struct pubkey *closest;  /* n_closest contacts, closest first */
+    struct kad_id target;   /* FIND_NODE, GET_VALUE */
+    struct pubkey *closest; /* n_closest contacts, closest first */
     size_t n_closest;
     size_t bad_contacts;
-    struct kad_msg_item *items; /* GET_VALUE response and PUT_VALUE request: one; GET_ITEMS response, PUT_BATCH: n */
+    struct kad_msg_item *
+        items; /* GET_VALUE response and PUT_VALUE request: one; GET_ITEMS response, PUT_BATCH: n */
     size_t n_items;
     const char *salt; /* GET_ITEMS request: plain text, n bytes; owned */
     size_t salt_len;
     uint64_t since_seq;
     int64_t limit;
     bool has_more;
-    bool stored;        /* PUT_VALUE response */
-    int error;          /* PUT_VALUE response: our error for the text */
+    bool stored;          /* PUT_VALUE response */
+    int error;            /* PUT_VALUE response: our error for the text */
     char error_text[160]; /* the text itself, cut */
     bool targets_missing; /* GET_ITEMS response of a peer that sends none */
     size_t wire_bytes;    /* size on the wire, filled by the codec: charged to the peer */

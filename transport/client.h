@@ -1,26 +1,34 @@
 /*
- * client - a key's presence on the network: sessions to relays, listening ports, dialled streams (docs/protocol/dmsg.md §4, §5.4-5.6).
+ * client - a key's presence on the network: sessions to relays, listening ports, dialled streams
+ * (docs/protocol/dmsg.md §4, §5.4-5.6).
  *
- * Sessions. The client holds a session to each server that it was given (client_add_server) up to `want` of them, most wanted first, and opens more
- * when a destination needs it. A lost session is dialled again first, with back-off 0.5 s … 60 s and full jitter, reset after 30 s of life; an
- * intentionally closed one is not. One dial at a time per server key; a session replaced by a twin with the same key backs off and says so
- * (incident 3). hooks->sessions_changed tells when the verified set (sessions that are up) changed: the published entry is derived from it.
+ * Sessions. The client holds a session to each server that it was given (client_add_server) up to
+ * `want` of them, most wanted first, and opens more when a destination needs it. A lost session is
+ * dialled again first, with back-off 0.5 s … 60 s and full jitter, reset after 30 s of life; an
+ * intentionally closed one is not. One dial at a time per server key; a session replaced by a twin
+ * with the same key backs off and says so (incident 3). hooks->sessions_changed tells when the
+ * verified set (sessions that are up) changed: the published entry is derived from it.
  *
- * Dialling PK:port:  1. sessions that are up to a server the destination delegates to, or to the destination itself if it is a server
+ * Dialling PK:port:  1. sessions that are up to a server the destination delegates to, or to the
+ * destination itself if it is a server
  *                    2. new sessions to its delegated servers (at most 2, staggered by 250 ms)
  *                    3. every other session that is up (the server mesh), at most 4
- * Each attempt has attempt_ms (5 s; 20 s towards servers of 2023 is reached by the whole timeout); every attempt is a step in the report
- * (server, phase, reason, ms), which is what `dht why` and error messages show. Where the destination is, is asked of hooks->resolve; a failed dial
- * calls hooks->distrust once and asks again with fresh = true before it gives up. The static table of direct mode (client_add_route) is asked first.
+ * Each attempt has attempt_ms (5 s; 20 s towards servers of 2023 is reached by the whole timeout);
+ * every attempt is a step in the report (server, phase, reason, ms), which is what `dht why` and
+ * error messages show. Where the destination is, is asked of hooks->resolve; a failed dial calls
+ * hooks->distrust once and asks again with fresh = true before it gives up. The static table of
+ * direct mode (client_add_route) is asked first.
  *
- * Listening. client_listen(port): accepted streams come by callback; up to `backlog` (256) streams may be in set-up at once per port, beyond it the
- * dialer gets a signed refusal 401. A request for a port without listener gets a signed refusal 306. One bad stream never ends the session
+ * Listening. client_listen(port): accepted streams come by callback; up to `backlog` (256) streams
+ * may be in set-up at once per port, beyond it the dialer gets a signed refusal 401. A request for
+ * a port without listener gets a signed refusal 306. One bad stream never ends the session
  * (incident 8). Set-up of an incoming stream has 5 s.
  *
- * Ports. Ephemeral ports 49153 … 65535, 49152 …; owned by the stream object and freed with it, on every exit (incident 17).
+ * Ports. Ephemeral ports 49153 … 65535, 49152 …; owned by the stream object and freed with it, on
+ * every exit (incident 17).
  *
- * Callbacks come from the loop only. Threads: one. client_free() closes all sessions and frees all streams without a callback: users close their streams
- * before, or drop their pointers.
+ * Callbacks come from the loop only. Threads: one. client_free() closes all sessions and frees all
+ * streams without a callback: users close their streams before, or drop their pointers.
  *
  *     client_new(&c, &cfg);  client_add_server(c, &relay_pk, "127.0.0.1:8081");
  *     client_listen(c, 80, on_accept, arg);
@@ -47,10 +55,12 @@ struct client_route { /* where a key can be reached */
 
 struct client_hooks {
     void *arg;
-    /* Find the delegated servers of pk. Answer later (or at once, from inside) with client_resolved(c, ticket, …). fresh: cached copies failed. */
+    /* Find the delegated servers of pk. Answer later (or at once, from inside) with
+     * client_resolved(c, ticket, …). fresh: cached copies failed. */
     void (*resolve)(void *arg, uint64_t ticket, const struct pubkey *pk, bool fresh);
     void (*resolve_cancel)(void *arg, uint64_t ticket);
-    /* Find the address of a server key that the client has none for. Answer with client_server_found(). */
+    /* Find the address of a server key that the client has none for. Answer with
+     * client_server_found(). */
     void (*find_server)(void *arg, const struct pubkey *server);
     void (*distrust)(void *arg, const struct pubkey *pk); /* dials by this entry failed */
     void (*sessions_changed)(void *arg);
@@ -62,23 +72,26 @@ struct client_cfg {
     struct bufpool *pool;
     struct carrier *carrier;
     struct pubkey self;
-    struct seckey sk; /* copied, wiped on free */
+    struct seckey sk;          /* copied, wiped on free */
     struct client_hooks hooks; /* NULL members: not used */
-    unsigned want;        /* sessions to hold; 0 = all that were added */
-    unsigned max_sessions; /* 64 */
-    unsigned max_streams;  /* 16 384 */
-    unsigned backlog;      /* 256 */
-    unsigned attempt_ms;   /* 5 000 */
-    unsigned connect_ms;   /* 10 000: TCP connect; + 5 000 handshake */
-    unsigned hold_ms;      /* session.h; 60 */
+    unsigned want;             /* sessions to hold; 0 = all that were added */
+    unsigned max_sessions;     /* 64 */
+    unsigned max_streams;      /* 16 384 */
+    unsigned backlog;          /* 256 */
+    unsigned attempt_ms;       /* 5 000 */
+    unsigned connect_ms;       /* 10 000: TCP connect; + 5 000 handshake */
+    unsigned hold_ms;          /* session.h; 60 */
 };
 
-int client_new(struct client **out, const struct client_cfg *cfg) __attribute__((warn_unused_result));
+int client_new(struct client **out, const struct client_cfg *cfg)
+    __attribute__((warn_unused_result));
 void client_free(struct client *c);
 
-/* Hold a session to this server (idempotent; a new address replaces the old one). addr "host:port". */
+/* Hold a session to this server (idempotent; a new address replaces the old one). addr "host:port".
+ */
 int client_add_server(struct client *c, const struct pubkey *pk, const char *addr);
-/* An already open pipe to a server (a node to its own relay): used once, when it ends the address, if any, is dialled. */
+/* An already open pipe to a server (a node to its own relay): used once, when it ends the address,
+ * if any, is dialled. */
 int client_attach(struct client *c, const struct pubkey *pk, struct conn *conn);
 void client_remove_server(struct client *c, const struct pubkey *pk);
 /* Direct mode: pk is reached through server, without look-up. */
@@ -87,26 +100,35 @@ int client_add_route(struct client *c, const struct pubkey *pk, const struct pub
 void client_resolved(struct client *c, uint64_t ticket, int err, const struct client_route *route);
 void client_server_found(struct client *c, const struct pubkey *server, int err, const char *addr);
 
-/* Accept streams on a port. on_accept gets an open stream and must set callbacks or close it. port 0 takes a free ephemeral one. Returns the port or an
- * error: ERR_DMSG_PORT_OCCUPIED. */
+/* Accept streams on a port. on_accept gets an open stream and must set callbacks or close it. port
+ * 0 takes a free ephemeral one. Returns the port or an error: ERR_DMSG_PORT_OCCUPIED. */
 typedef void client_accept_fn(void *arg, struct stream *st);
 int client_listen(struct client *c, uint16_t port, client_accept_fn *on_accept, void *arg);
 void client_unlisten(struct client *c, uint16_t port);
 
-/* Start a dial. The stream exists at once (for cancel by stream_close); cb->opened or cb->ended follows. timeout_ms bounds everything. Immediate errors:
- * ERR_LIMIT (ports or streams), ERR_NOMEM, ERR_KEY, ERR_DMSG_REQ_DST_PORT (port 0). */
-int client_dial(struct client *c, const struct pubkey *pk, uint16_t port, unsigned timeout_ms, const struct stream_cb *cb, void *arg,
-                struct stream **out) __attribute__((warn_unused_result));
+/* Start a dial. The stream exists at once (for cancel by stream_close); cb->opened or cb->ended
+ * follows. timeout_ms bounds everything. Immediate errors: ERR_LIMIT (ports or streams), ERR_NOMEM,
+ * ERR_KEY, ERR_DMSG_REQ_DST_PORT (port 0). */
+int client_dial(struct client *c, const struct pubkey *pk, uint16_t port, unsigned timeout_ms,
+                const struct stream_cb *cb, void *arg, struct stream **out)
+    __attribute__((warn_unused_result));
 
 /* IP look-up through any session that offers it (§6.1). done(arg, err, ip, 4|16, server). */
-typedef void client_ip_fn(void *arg, int err, const uint8_t *ip, size_t n, const struct pubkey *server);
+typedef void client_ip_fn(void *arg, int err, const uint8_t *ip, size_t n,
+                          const struct pubkey *server);
 int client_lookup_ip(struct client *c, unsigned timeout_ms, client_ip_fn *done, void *arg);
 
 /* Session ping through yamux to a server with a live session. done(arg, err, rtt_ns). */
 typedef void client_ping_fn(void *arg, int err, uint64_t rtt_ns);
-int client_ping_server(struct client *c, const struct pubkey *server, unsigned timeout_ms, client_ping_fn *done, void *arg);
+int client_ping_server(struct client *c, const struct pubkey *server, unsigned timeout_ms,
+                       client_ping_fn *done, void *arg);
 
-enum client_phase { CLIENT_PHASE_RESOLVE, CLIENT_PHASE_EXISTING, CLIENT_PHASE_CONNECT, CLIENT_PHASE_MESH };
+enum client_phase {
+    CLIENT_PHASE_RESOLVE,
+    CLIENT_PHASE_EXISTING,
+    CLIENT_PHASE_CONNECT,
+    CLIENT_PHASE_MESH
+};
 
 struct client_step { /* one thing that was tried by a dial */
     enum client_phase phase;
@@ -135,6 +157,7 @@ size_t client_delegated(const struct client *c, struct pubkey *out, size_t cap);
 
 struct client_stat {
     size_t sessions_up, sessions, streams, ports, listeners; /* gauges */
-    uint64_t dials, dial_ok, dial_failed, accepted, refused, bad_objects, resolves, session_lost, twin_evictions;
+    uint64_t dials, dial_ok, dial_failed, accepted, refused, bad_objects, resolves, session_lost,
+        twin_evictions;
 };
 void client_stat(const struct client *c, struct client_stat *out);

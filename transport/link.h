@@ -1,14 +1,17 @@
 /*
  * link - a session running over a conn on a loop: the piece that relay and client share.
  *
- * It feeds bytes to the session, pulls output, keeps the session's one timer, stops and resumes reading, and tells its owner what happened:
+ * It feeds bytes to the session, pulls output, keeps the session's one timer, stops and resumes
+ * reading, and tells its owner what happened:
  *
  *     up(link)          the handshake is done; link_remote() is known
- *     event(link, ev)   news of a stream (or PONG / GOAWAY) of the session's mux; pulled until there are none
- *     down(link, err)   it ended (handshake failed, peer gone, time-out, protocol error); called once, unless the owner closed it
+ *     event(link, ev)   news of a stream (or PONG / GOAWAY) of the session's mux; pulled until
+ * there are none down(link, err)   it ended (handshake failed, peer gone, time-out, protocol
+ * error); called once, unless the owner closed it
  *
- * Owners' functions are called from the loop only, never from inside a link_* call. link_close() may be called anywhere, also from inside these
- * functions; no owner function is called after it; streams of the mux die with it (the owner drops its pointers first); memory goes at the end of
+ * Owners' functions are called from the loop only, never from inside a link_* call. link_close()
+ * may be called anywhere, also from inside these functions; no owner function is called after it;
+ * streams of the mux die with it (the owner drops its pointers first); memory goes at the end of
  * the turn. After any writing to streams outside an owner function call link_kick().
  */
 #pragma once
@@ -27,8 +30,10 @@ struct link_owner {
     void (*down)(struct link *l, int err);
 };
 
-/* Session over an accepted or dialled conn (takes it over; for a dialled one call it from user->up). NULL: out of memory, conn closed. */
-struct link *link_new(struct loop *loop, struct conn *conn, const struct session_cfg *cfg, const struct link_owner *owner, void *arg);
+/* Session over an accepted or dialled conn (takes it over; for a dialled one call it from
+ * user->up). NULL: out of memory, conn closed. */
+struct link *link_new(struct loop *loop, struct conn *conn, const struct session_cfg *cfg,
+                      const struct link_owner *owner, void *arg);
 void link_close(struct link *l);
 /* Output or events may be waiting: handle them at the end of this turn. */
 void link_kick(struct link *l);

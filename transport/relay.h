@@ -1,25 +1,34 @@
 /*
- * relay - the server side: sessions of many keys, and bridges between their streams (docs/protocol/dmsg.md §3.4, §4, §6; design §5).
+ * relay - the server side: sessions of many keys, and bridges between their streams
+ * (docs/protocol/dmsg.md §3.4, §4, §6; design §5).
  *
- * The relay accepts links (relay_accept), keeps one session per key (newest wins, the old one is closed; removal compares the session, not the key), reads the
- * first object of every stream its clients open, and either answers it itself (ping marker, IP look-up) or forwards it, unchanged and re-sealed, to the session
- * of the destination key; when the destination's signed response has come back and is right, the two yamux streams become a bridge.
+ * The relay accepts links (relay_accept), keeps one session per key (newest wins, the old one is
+ * closed; removal compares the session, not the key), reads the first object of every stream its
+ * clients open, and either answers it itself (ping marker, IP look-up) or forwards it, unchanged
+ * and re-sealed, to the session of the destination key; when the destination's signed response has
+ * come back and is right, the two yamux streams become a bridge.
  *
- *     stream of A:  OBJECT (5 s) -> CHECK (token bucket, fields, then one signature) -> FORWARD (5 s for B's response, its signature) -> BRIDGE
- *                   any failure: the stream is closed at once; a correctly signed refusal of B is passed on first
+ *     stream of A:  OBJECT (5 s) -> CHECK (token bucket, fields, then one signature) -> FORWARD (5
+ * s for B's response, its signature) -> BRIDGE any failure: the stream is closed at once; a
+ * correctly signed refusal of B is passed on first
  *
- * Bridge: payload moves from one mux to the other without copy; credit is granted to the sender only as the other side drains. FIN is passed per direction; after
- * the first FIN the other direction has until both are done, then, when a whole side has ended (reset, session lost) or nothing moved for drain_ms, RST on both
- * sides. A bridge silent in both directions for idle_ms is closed. One object, one teardown (incident 16).
+ * Bridge: payload moves from one mux to the other without copy; credit is granted to the sender
+ * only as the other side drains. FIN is passed per direction; after the first FIN the other
+ * direction has until both are done, then, when a whole side has ended (reset, session lost) or
+ * nothing moved for drain_ms, RST on both sides. A bridge silent in both directions for idle_ms is
+ * closed. One object, one teardown (incident 16).
  *
- * Byte budgets: received and not yet drained bytes count per session (4 MiB) and in total (256 MiB). At the session budget the stream stalled longest is
- * reset (counted); at the total budget the worst session's; reading from a socket stops only when that did not help.
+ * Byte budgets: received and not yet drained bytes count per session (4 MiB) and in total (256
+ * MiB). At the session budget the stream stalled longest is reset (counted); at the total budget
+ * the worst session's; reading from a socket stops only when that did not help.
  *
- * A stream to the relay's own key is bridged to the relay's own local client if one is attached under the same key (relay_accept with local = true: the node's DHT
- * listener, port 100), an IP look-up is answered here, everything else is closed.
+ * A stream to the relay's own key is bridged to the relay's own local client if one is attached
+ * under the same key (relay_accept with local = true: the node's DHT listener, port 100), an IP
+ * look-up is answered here, everything else is closed.
  *
- * Limits: sessions (hard cap), handshakes pending, streams per session, SYNs per session per second, all counted. A peer can never end another one's session.
- * Threads: one relay belongs to one loop. Errors of peers are counters and debug lines.
+ * Limits: sessions (hard cap), handshakes pending, streams per session, SYNs per session per
+ * second, all counted. A peer can never end another one's session. Threads: one relay belongs to
+ * one loop. Errors of peers are counters and debug lines.
  */
 #pragma once
 
@@ -60,7 +69,8 @@ int relay_new(struct relay **out, const struct relay_cfg *cfg) __attribute__((wa
 /* Closes all sessions. */
 void relay_free(struct relay *r);
 
-/* Take over an accepted connection. local: a pipe inside this process (own client). Over a limit: closed at once, counted. */
+/* Take over an accepted connection. local: a pipe inside this process (own client). Over a limit:
+ * closed at once, counted. */
 void relay_accept(struct relay *r, struct conn *conn, bool local);
 /* No new sessions and streams; existing ones go on (graceful stop). */
 void relay_drain(struct relay *r);
@@ -69,9 +79,10 @@ struct relay_stat {
     size_t sessions, handshakes, bridges, setups; /* gauges */
     size_t buffered;                              /* bytes received and not drained */
     uint64_t accepted, handshake_failed, refused_limit, replaced;
-    uint64_t streams, stream_ok, stream_failed, refused_by_code[16]; /* 300…307, 350…352, 370: index by relay_code_index() */
+    uint64_t streams, stream_ok, stream_failed,
+        refused_by_code[16]; /* 300…307, 350…352, 370: index by relay_code_index() */
     uint64_t resets_budget, resets_idle, resets_drain, syn_limited, pings, ip_lookups;
-    uint64_t bytes;                               /* payload bridged */
+    uint64_t bytes; /* payload bridged */
     uint64_t loop_max_ns;
 };
 void relay_stat(const struct relay *r, struct relay_stat *out);
@@ -86,5 +97,7 @@ struct relay_session_info {
     uint64_t bytes_in, bytes_out;
     bool local;
 };
-/* Sessions in no particular order behind cursor (0 = start); returns the next cursor, 0 = no more. Bounded work per call. */
-size_t relay_sessions(const struct relay *r, size_t cursor, struct relay_session_info *out, size_t cap, size_t *n);
+/* Sessions in no particular order behind cursor (0 = start); returns the next cursor, 0 = no more.
+ * Bounded work per call. */
+size_t relay_sessions(const struct relay *r, size_t cursor, struct relay_session_info *out,
+                      size_t cap, size_t *n);

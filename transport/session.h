@@ -1,24 +1,29 @@
 /*
- * session - one authenticated connection between two keys: XK handshake, then yamux (docs/protocol/dmsg.md §3).
+ * session - one authenticated connection between two keys: XK handshake, then yamux
+ * (docs/protocol/dmsg.md §3).
  *
- * A sans-I/O core: bytes and now_ns in, bytes and events out. Carries the sealing of stream set-up objects too (session keys, §4.2), with
- * the receive window of 1024 counters (§2.5). The relay does no other cryptography per session.
+ * A sans-I/O core: bytes and now_ns in, bytes and events out. Carries the sealing of stream set-up
+ * objects too (session keys, §4.2), with the receive window of 1024 counters (§2.5). The relay does
+ * no other cryptography per session.
  *
  *     new -> HANDSHAKE -> (SESSION_EV_UP) -> OPEN -> CLOSED
  *               \-- 5 s, bad bytes, wrong key ---------^   session_error() says why
  *
  *     rc = session_input(s, in, now_ns)        rc < 0: close the connection
- *     session_next(s, &ev)                     UP once; afterwards session_mux() is there and events come from yamux_next()
- *     session_output / session_sent / session_deadline / session_tick
+ *     session_next(s, &ev)                     UP once; afterwards session_mux() is there and
+ * events come from yamux_next() session_output / session_sent / session_deadline / session_tick
  *
- * Public-key work may be pending (env.h): input that arrives meanwhile is kept (<= 64 KiB, then SESSION_STOP_READING) and parsed later;
- * cfg.ready(arg) is called once when something happened outside a call, and must only post a task.
+ * Public-key work may be pending (env.h): input that arrives meanwhile is kept (<= 64 KiB, then
+ * SESSION_STOP_READING) and parsed later; cfg.ready(arg) is called once when something happened
+ * outside a call, and must only post a task.
  *
- * Bytes glued to the last handshake message are fed to the multiplexer (§3.1, incident 4). As initiator it holds back the first
- * multiplexer bytes for hold_ms after message 3, because old servers drop a session that does not pause there.
+ * Bytes glued to the last handshake message are fed to the multiplexer (§3.1, incident 4). As
+ * initiator it holds back the first multiplexer bytes for hold_ms after message 3, because old
+ * servers drop a session that does not pause there.
  *
- * Keep-alive: a yamux ping when the peer was silent for 30 s (jittered); no byte for 10 s more closes with ERR_TIMEOUT. Write progress: output
- * waiting for 10 s without any byte taken by the carrier closes with ERR_TIMEOUT.
+ * Keep-alive: a yamux ping when the peer was silent for 30 s (jittered); no byte for 10 s more
+ * closes with ERR_TIMEOUT. Write progress: output waiting for 10 s without any byte taken by the
+ * carrier closes with ERR_TIMEOUT.
  *
  * The struct noise exists during the handshake only. Threads: one. Secrets are wiped on close.
  */
@@ -33,7 +38,7 @@
 #include "base/env.h"
 #include "transport/yamux.h"
 
-#define SESSION_OBJECT_MAX 65535  /* u16be length of a sealed object */
+#define SESSION_OBJECT_MAX    65535 /* u16be length of a sealed object */
 #define SESSION_SEAL_OVERHEAD 24
 
 struct session;
@@ -43,12 +48,12 @@ struct session_cfg {
     struct bufpool *pool;
     bool initiator;
     struct pubkey self;
-    const struct seckey *sk;  /* must outlive the handshake */
-    struct pubkey remote;     /* initiator: the server's key; responder: null */
-    uint32_t handshake_ms;    /* 5 000 */
-    uint32_t hold_ms;         /* initiator: 60 */
-    uint32_t keepalive_ms;    /* 30 000; 0 = none */
-    uint32_t dead_ms;         /* 10 000 */
+    const struct seckey *sk; /* must outlive the handshake */
+    struct pubkey remote;    /* initiator: the server's key; responder: null */
+    uint32_t handshake_ms;   /* 5 000 */
+    uint32_t hold_ms;        /* initiator: 60 */
+    uint32_t keepalive_ms;   /* 30 000; 0 = none */
+    uint32_t dead_ms;        /* 10 000 */
     struct yamux_cfg mux;
     void (*ready)(void *arg); /* something happened outside a call: only schedule */
     void *arg;
@@ -60,8 +65,10 @@ struct session *session_new(const struct session_cfg *cfg, uint64_t now_ns);
 void session_free(struct session *s);
 
 /* in stays the caller's. 0 or the error that ended the session (sticky). */
-int session_input(struct session *s, struct slice in, uint64_t now_ns) __attribute__((warn_unused_result));
-/* True while no more bytes should be read from the carrier (handshake work pending and 64 KiB waiting). */
+int session_input(struct session *s, struct slice in, uint64_t now_ns)
+    __attribute__((warn_unused_result));
+/* True while no more bytes should be read from the carrier (handshake work pending and 64 KiB
+ * waiting). */
 bool session_stop_reading(const struct session *s);
 enum session_what session_next(struct session *s);
 size_t session_pending(const struct session *s, uint64_t now_ns); /* bytes that may be sent now */
@@ -75,20 +82,23 @@ int session_error(const struct session *s);
 bool session_is_up(const struct session *s);
 bool session_initiator(const struct session *s);
 const struct pubkey *session_remote(const struct session *s); /* valid once up */
-struct yamux *session_mux(struct session *s);                  /* NULL before up */
-uint64_t session_heard_ns(const struct session *s);            /* when the last byte came */
+struct yamux *session_mux(struct session *s);                 /* NULL before up */
+uint64_t session_heard_ns(const struct session *s);           /* when the last byte came */
 uint64_t session_up_ns(const struct session *s);
-uint64_t session_rtt_ns(const struct session *s);              /* last yamux ping, 0 = none yet */
+uint64_t session_rtt_ns(const struct session *s); /* last yamux ping, 0 = none yet */
 int session_ping(struct session *s, uint64_t now_ns);
 
-/* Write one object on a stream of this session: u16be(len) | u64be(c) | AEAD (§4.2). n + 24 <= 65535. ERR_TOO_LONG, ERR_AGAIN when the stream's
- * window or the output has no room for the whole, ERR_CLOSED. */
-int session_write_object(struct session *s, struct yamux_stream *st, const void *obj, size_t n) __attribute__((warn_unused_result));
+/* Write one object on a stream of this session: u16be(len) | u64be(c) | AEAD (§4.2). n + 24 <=
+ * 65535. ERR_TOO_LONG, ERR_AGAIN when the stream's window or the output has no room for the whole,
+ * ERR_CLOSED. */
+int session_write_object(struct session *s, struct yamux_stream *st, const void *obj, size_t n)
+    __attribute__((warn_unused_result));
 
 enum session_read { SESSION_READ_OBJECT, SESSION_READ_MARKER };
 
-/* Take the next object or ping marker ("00 00", §3.5) from a stream. ERR_AGAIN: not complete yet; ERR_EOF: the stream ended before it did;
- * ERR_SHORT, ERR_NONCE, ERR_TAG: refuse the stream (never the session). On 0 *what tells which; for an object, n plaintext bytes are in out
- * (cap >= SESSION_OBJECT_MAX is always enough). Bytes behind the object stay in the stream. */
-int session_read_object(struct session *s, struct yamux_stream *st, enum session_read *what, uint8_t *out, size_t cap, size_t *n)
-    __attribute__((warn_unused_result));
+/* Take the next object or ping marker ("00 00", §3.5) from a stream. ERR_AGAIN: not complete yet;
+ * ERR_EOF: the stream ended before it did; ERR_SHORT, ERR_NONCE, ERR_TAG: refuse the stream (never
+ * the session). On 0 *what tells which; for an object, n plaintext bytes are in out (cap >=
+ * SESSION_OBJECT_MAX is always enough). Bytes behind the object stay in the stream. */
+int session_read_object(struct session *s, struct yamux_stream *st, enum session_read *what,
+                        uint8_t *out, size_t cap, size_t *n) __attribute__((warn_unused_result));

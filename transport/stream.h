@@ -1,23 +1,28 @@
 /*
- * stream - an end-to-end encrypted byte pipe between two keys, as applications see it (docs/protocol/dmsg.md §4).
+ * stream - an end-to-end encrypted byte pipe between two keys, as applications see it
+ * (docs/protocol/dmsg.md §4).
  *
- * A stream lives on one yamux stream of a session to a relay; its payload is sealed between the two ends (KK). It is made by client.h: dialled with
- * client_dial(), or accepted by a listener. This header is what an application needs afterwards; the set-up machine is stream_setup.c.
+ * A stream lives on one yamux stream of a session to a relay; its payload is sealed between the two
+ * ends (KK). It is made by client.h: dialled with client_dial(), or accepted by a listener. This
+ * header is what an application needs afterwards; the set-up machine is stream_setup.c.
  *
  * Callbacks (struct stream_cb) come from the loop, never from inside a stream_* call:
  *     opened    a dialled stream is usable
  *     readable  bytes came, or EOF (stream_eof()); called again only after new bytes
  *     writable  there is room again after stream_write() took less than it was given
- *     ended     the stream is dead: dial failed, reset, session lost, time-out, broken frame. err says why. Only stream_close() is left
- * A NULL callback is skipped. `why` of a failed dial is in stream_failure().
+ *     ended     the stream is dead: dial failed, reset, session lost, time-out, broken frame. err
+ * says why. Only stream_close() is left A NULL callback is skipped. `why` of a failed dial is in
+ * stream_failure().
  *
  *     state   DIALLING -> OPEN -> (half closed by either side) -> closed by stream_close()
  *
- * Half-close: stream_shutdown() sends FIN after what was written; the other direction goes on. Through Go relays and ends the rest is lost
- * (§4.8): request/response protocols read the whole answer before they close. Truncation cannot be told from FIN: check lengths.
+ * Half-close: stream_shutdown() sends FIN after what was written; the other direction goes on.
+ * Through Go relays and ends the rest is lost (§4.8): request/response protocols read the whole
+ * answer before they close. Truncation cannot be told from FIN: check lengths.
  *
- * Memory: what the user does not read stays in the peer's window (262 144 bytes); what it writes beyond the window is not taken. Buffers are only borrowed
- * while bytes are in flight. Idle limit: none here, see stream_set_idle().
+ * Memory: what the user does not read stays in the peer's window (262 144 bytes); what it writes
+ * beyond the window is not taken. Buffers are only borrowed while bytes are in flight. Idle limit:
+ * none here, see stream_set_idle().
  */
 #pragma once
 
@@ -52,16 +57,19 @@ size_t stream_read(struct stream *st, void *out, size_t n);
 size_t stream_read_q(struct stream *st, struct bufq *to, size_t max);
 bool stream_eof(const struct stream *st); /* FIN came and everything was read */
 
-/* Seals and queues up to n bytes; returns how many were taken (0 = no room, writable() follows) or ERR_CLOSED / ERR_RESET / ERR_NOMEM. */
+/* Seals and queues up to n bytes; returns how many were taken (0 = no room, writable() follows) or
+ * ERR_CLOSED / ERR_RESET / ERR_NOMEM. */
 long stream_write(struct stream *st, const void *p, size_t n);
 size_t stream_writable(const struct stream *st);
 int stream_shutdown(struct stream *st);
 bool stream_shut(const struct stream *st);
 
-/* End a stream that has been idle in both directions for so long (0 = never, default). ended() gets ERR_TIMEOUT. */
+/* End a stream that has been idle in both directions for so long (0 = never, default). ended() gets
+ * ERR_TIMEOUT. */
 void stream_set_idle(struct stream *st, uint64_t idle_ns);
 
-/* Give the stream back: orderly (FIN, what is written goes out) or by reset. No callback afterwards. */
+/* Give the stream back: orderly (FIN, what is written goes out) or by reset. No callback
+ * afterwards. */
 void stream_close(struct stream *st);
 void stream_abort(struct stream *st);
 
