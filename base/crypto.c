@@ -362,6 +362,19 @@ void crypto_sha256_2(struct hash *out, const void *p, size_t n, const void *q, s
     sodium_memzero(&st, sizeof st);
 }
 
+void crypto_sha256_v(struct hash *out, const struct iovec *parts, size_t n_parts)
+{
+    crypto_hash_sha256_state st;
+
+    crypto_hash_sha256_init(&st);
+    for (size_t i = 0; i < n_parts; i++) {
+        if (parts[i].iov_len > 0)
+            crypto_hash_sha256_update(&st, parts[i].iov_base, parts[i].iov_len);
+    }
+    crypto_hash_sha256_final(&st, out->b);
+    sodium_memzero(&st, sizeof st);
+}
+
 void crypto_hmac_sha256(uint8_t out[32], const uint8_t *key, size_t key_len, const void *p,
                         size_t n)
 {

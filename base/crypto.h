@@ -24,6 +24,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #define PUBKEY_BYTES   33
 #define PUBKEY_HEX     66
@@ -128,6 +129,8 @@ const char *crypto_verify_text(const struct pubkey *pk, const struct sig *sig,
 void crypto_sha256(struct hash *out, const void *p, size_t n);
 void crypto_sha256_2(struct hash *out, const void *p, size_t n, const void *q,
                      size_t m); /* H(p | q) */
+/* H of all parts one behind the other; a part of length 0 may have any pointer. */
+void crypto_sha256_v(struct hash *out, const struct iovec *parts, size_t n_parts);
 void crypto_hmac_sha256(uint8_t out[32], const uint8_t *key, size_t key_len, const void *p,
                         size_t n);
 
