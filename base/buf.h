@@ -64,7 +64,8 @@ struct bufq {
     struct bufpool *pool;
     struct bufseg *head, *tail;
     size_t len;    /* bytes queued */
-    size_t pinned; /* bytes of buffers held by it, for bufq_compact() */
+    size_t pinned; /* bytes of buffers held by it, for bufq_compact(); a buf whose slices are apart
+                      counts each time */
 };
 
 /* budget may be NULL (none) and must outlive the pool. NULL when out of memory. */
@@ -78,6 +79,7 @@ size_t bufpool_kept(const struct bufpool *pool);
 /* A buf with room for at least min bytes (<= 65536), one reference; NULL when the budget is used
  * up. */
 struct buf *buf_get(struct bufpool *pool, size_t min);
+/* One reference more / one less; NULL is nothing to give back. */
 struct buf *buf_ref(struct buf *b);
 void buf_put(struct buf *b);
 static inline uint8_t *buf_room(struct buf *b)
@@ -88,10 +90,11 @@ static inline size_t buf_room_len(const struct buf *b)
 {
     return b->cap - b->used;
 }
-/* The next n bytes of the room were filled: a slice of them, with a reference of its own. */
+/* The next n (<= buf_room_len) bytes of the room were filled: a slice of them, with a reference of
+ * its own. */
 struct slice buf_take(struct buf *b, size_t n);
 
-/* Another reference to the same bytes / a part of them (off + n <= s.n). */
+/* A part of the same bytes with a reference of its own; off <= s.n and n <= s.n - off (assert). */
 struct slice slice_sub(struct slice s, size_t off, size_t n);
 void slice_release(struct slice *s);
 
@@ -118,7 +121,8 @@ size_t bufq_peek(const struct bufq *q, size_t off, void *out, size_t n);
 /* Move the first n (<= len) bytes to the end of another queue of the same pool without copying.
  * ERR_NOMEM moves nothing. */
 int bufq_move(struct bufq *to, struct bufq *from, size_t n);
-/* Take the first contiguous run, at most max bytes, as a slice; n = 0 when empty. */
+/* Take the first contiguous run, at most max bytes, as a slice with its reference; n = 0 when
+ * empty. Cannot fail. */
 struct slice bufq_pop(struct bufq *q, size_t max);
 /* Copy into tight buffers when less than half of the pinned bytes is used. ERR_NOMEM leaves it as
  * it was. */
