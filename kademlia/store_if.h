@@ -59,8 +59,9 @@ struct store_rec {
                               ITEM_CERT */
     int64_t rank_time;     /* ITEM_CERT: entry timestamp and sequence; else 0 */
     uint64_t rank_seq;
-    /* The counted copy that item points into, or NULL when there is none. put(): the backend may keep a reference instead of a copy. get() and
-     * listings: every backend sets it (NULL: it holds none); whoever wants the item for longer takes item_ref_get(ref), else item_ref_new(). */
+    /* The counted copy that item points into, or NULL when there is none. put(): the backend may
+     * keep a reference instead of a copy. get() and listings: every backend sets it (NULL: it holds
+     * none); whoever wants the item for longer takes item_ref_get(ref), else item_ref_new(). */
     struct item_ref *ref;
 };
 
