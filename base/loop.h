@@ -5,9 +5,11 @@
  * time, call me at the end of this turn. It knows no descriptors. Somebody drives it:
  * transport/drive_loop.c by libevent in the node, tests and the simulator by virtual time.
  *
- * Owner: one thread. Timers and tasks are intrusive (embedded in the object they serve): arming
- * allocates nothing and cannot fail, except that the heap of timers grows; growth is reserved at
- * arm time with abort-free fall-back (see loop_timer_set()).
+ * Owner: one thread. Timers and tasks are intrusive (embedded in the object they serve), so posting
+ * a task allocates nothing, and arming a timer only lets the heap grow. Neither can fail: a timer
+ * for which the heap has no memory goes to a plain list that is searched in each turn until there
+ * is memory again; it still fires when it is due, and only its place among timers of the same turn
+ * may differ.
  *
  * Life cycle: loop_init(); then, again and again, loop_turn(now_ns) which sets loop->now_ns, runs
  * due timers in order of (time, arming order), then runs deferred tasks until none is left (tasks
@@ -27,6 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/heap.h"
 #include "base/list.h"
 
 #define NS_PER_US        UINT64_C(1000)
@@ -38,8 +41,9 @@
 struct loop_timer {
     void (*fn)(struct loop_timer *t); /* set once by the owner */
     uint64_t at_ns;                   /* due time while armed */
-    uint64_t order;                   /* arming order, breaks ties: runs are reproducible */
-    uint32_t slot;                    /* 0 = not armed, else heap position + 1 */
+    struct heap_node node;
+    bool spare;              /* armed, but on the spare list */
+    struct loop_timer *next; /* on the spare list */
 };
 
 struct loop_task {
@@ -49,19 +53,21 @@ struct loop_task {
 
 struct loop {
     uint64_t now_ns; /* monotonic time of this turn */
-    struct loop_timer **heap;
-    size_t heap_len, heap_cap;
-    uint64_t next_order;
+    struct heap heap;
+    struct loop_timer *spare; /* armed timers the heap has no memory for */
+    uint64_t next_order;      /* arming order: breaks ties, so that runs are reproducible */
     struct list tasks;
-    void (*wake)(struct loop *loop); /* optional: told when something is armed or posted outside
-                                        loop_turn(), so that the driver re-arms */
+    /* Optional: called when something armed or posted outside loop_turn() makes loop_deadline()
+     * earlier, so that the driver re-arms. It may not call back into the loop. */
+    void (*wake)(struct loop *loop);
     void *driver;
     bool in_turn;
 };
 
 void loop_init(struct loop *loop, uint64_t now_ns);
 
-/* Free the heap. Armed timers or posted tasks at this point are a bug (assert). */
+/* Free the heap. Armed timers or posted tasks at this point are a bug (assert), and so is a call
+ * from inside a turn. */
 void loop_close(struct loop *loop);
 
 /* Arm or re-arm for at_ns (a time already past fires in the next turn, never from inside this
@@ -73,15 +79,18 @@ void loop_timer_cancel(struct loop *loop, struct loop_timer *t);
 
 static inline bool loop_timer_armed(const struct loop_timer *t)
 {
-    return t->slot != 0;
+    return heap_node_is_in(&t->node) || t->spare;
 }
 
 /* Run the task once at the end of this turn (or in the next one when called outside a turn).
  * Posting it twice is posting it once. */
 void loop_task_post(struct loop *loop, struct loop_task *t);
+
+/* Take a posted task back; harmless when it is not posted. */
 void loop_task_cancel(struct loop *loop, struct loop_task *t);
 
-/* One turn at the given time. now_ns going back is treated as standing still. */
+/* One turn at the given time. now_ns going back is treated as standing still. Not from inside a
+ * turn (assert). */
 void loop_turn(struct loop *loop, uint64_t now_ns);
 
 /* Time of the next turn that is needed: 0 = at once (tasks are waiting), LOOP_NEVER = none. */
