@@ -228,7 +228,7 @@ lint-tree:
 $(O)/tidy/%.tidy: %.c $(O)/obj/%.o .clang-tidy
 	$(call say,TIDY)
 	$(Q)mkdir -p $(@D) && $(CLANG_TIDY) --quiet $< -- $(filter-out -fstack-protector-strong,$(ALL_CFLAGS)) 2>$@.log >$@.out \
-	    || { cat $@.out; grep -v 'warnings generated' $@.log; exit 1; }
+	    || { grep -A2 'error:' $@.out || cat $@.log; exit 1; }
 	$(Q)touch $@
 lint-tidy: $(TIDY)
 	@:

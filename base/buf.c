@@ -441,6 +441,7 @@ int bufq_move(struct bufq *to, struct bufq *from, size_t n)
             push_seg(to, seg);
     }
     if (cut != NULL) {
+        assert(from->head != NULL); /* n <= len: what is left of n lies in it */
         cut->s = slice_sub(from->head->s, 0, n);
         drop_front(from, n);
         if (merge_tail(to, &cut->s))

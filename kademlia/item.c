@@ -77,6 +77,7 @@ struct item_ref *item_ref_new(const struct item *it)
 {
     struct item_ref *r;
 
+    assert(it->v != NULL || it->v_len == 0);
     if (it->v_len > SIZE_MAX / 4 || it->salt_len > SIZE_MAX / 4)
         return NULL;
     r = malloc(sizeof *r + it->v_len + it->salt_len);

@@ -157,9 +157,10 @@ static struct table_bucket *bucket_for_one_more(struct table *t, unsigned index)
     unsigned cap = used < 4 ? used + 2 : used + used / 2;
     if (cap > most)
         cap = most;
-    b = realloc(b, sizeof *b + cap * sizeof b->e[0]);
-    if (b == NULL)
+    struct table_bucket *grown = realloc(b, sizeof *b + cap * sizeof b->e[0]);
+    if (grown == NULL)
         return NULL;
+    b = grown;
     if (used == 0)
         b->n = b->waiting = 0;
     b->cap = (uint8_t)cap;
@@ -227,7 +228,7 @@ enum table_result table_heard(struct table *t, kad_peer p, bool answered, uint64
     struct table_bucket *b = bucket_at(t, index);
     int at = find(b, p);
     struct entry e = {.peer = p};
-    kad_peer none;
+    kad_peer none = KAD_PEER_NONE;
 
     ask = ask != NULL ? ask : &none;
     *ask = KAD_PEER_NONE;
