@@ -413,7 +413,8 @@ int crypto_aead_open(uint8_t *p, const uint8_t key[32], uint64_t nonce, const vo
     size_t n = c_len - AEAD_TAG_BYTES;
     if (crypto_aead_chacha20poly1305_ietf_decrypt_detached(p, NULL, c, n, c + n, ad, ad_len, npub,
                                                            key) != 0) {
-        sodium_memzero(p, n);
+        if (p != NULL)
+            sodium_memzero(p, n);
         return ERR_TAG;
     }
     return 0;

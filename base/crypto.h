@@ -139,7 +139,7 @@ void crypto_hmac_sha256(uint8_t out[32], const uint8_t *key, size_t key_len, con
 void crypto_aead_seal(uint8_t *c, const uint8_t key[32], uint64_t nonce, const void *ad,
                       size_t ad_len, const uint8_t *p, size_t n);
 /* c has c_len >= 16 bytes; p gets c_len-16. ERR_SHORT, ERR_TAG (then p is wiped). In place is
- * allowed. */
+ * allowed. p = NULL: only check the tag. */
 int crypto_aead_open(uint8_t *p, const uint8_t key[32], uint64_t nonce, const void *ad,
                      size_t ad_len, const uint8_t *c, size_t c_len)
     __attribute__((warn_unused_result));

@@ -335,6 +335,8 @@ static void test_aead(void **state)
         assert_int_equal(crypto_aead_open(buf, key, 7, "ad", 2, buf, m), 0);
         assert_memory_equal(buf, plain, n);
         assert_int_equal(crypto_aead_open(buf, key, 8, "ad", 2, sealed, m), ERR_TAG);
+        assert_int_equal(crypto_aead_open(NULL, key, 7, "ad", 2, sealed, m), 0);
+        assert_int_equal(crypto_aead_open(NULL, key, 8, "ad", 2, sealed, m), ERR_TAG);
         for (size_t i = 0; i < n; i++)
             assert_int_equal(buf[i], 0);
         assert_int_equal(crypto_aead_open(buf, key, 7, "aD", 2, sealed, m), ERR_TAG);
