@@ -11,7 +11,7 @@ json_t *vectors_load(const char *name)
     int n =
         snprintf(path, sizeof path, "%s/tests/vectors/%s.json", root != NULL ? root : ".", name);
     assert_true(n > 0 && (size_t)n < sizeof path);
-    json_t *doc = json_load_file(path, 0, &err);
+    json_t *doc = json_load_file(path, JSON_ALLOW_NUL, &err);
     if (doc == NULL)
         fail_msg("%s:%d: %s", path, err.line, err.text);
     return doc;
