@@ -42,7 +42,8 @@ PKG_LIBS   := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null)
 TEST_LIBS  := $(shell $(PKG_CONFIG) --libs cmocka 2>/dev/null)
 
 WARN := -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes \
-        -Wwrite-strings -Wformat=2 -Wvla -Wimplicit-fallthrough -Wundef $(if $(filter 1,$(WERROR)),-Werror)
+        -Wwrite-strings -Wformat=2 -Wvla -Wimplicit-fallthrough -Wundef \
+        $(if $(findstring clang,$(CC)),-Wno-string-conversion) $(if $(filter 1,$(WERROR)),-Werror)
 ifeq ($(SAN),)
 OPT  := -O2 -g -D_FORTIFY_SOURCE=2
 else

@@ -515,7 +515,7 @@ static unsigned name_step(const char **p, const char *end)
 
 bool json_in_name_is(const struct json_in *j, const char *name)
 {
-    const char *p = j->name, *end = p + j->name_len;
+    const char *p = j->name_len > 0 ? j->name : "", *end = p + j->name_len;
     size_t n = strlen(name);
 
     if (j->name_plain && n != j->name_len)
