@@ -378,7 +378,7 @@ static enum json_tok next_name(struct json_in *j)
 
 struct json_in json_in_init(const void *p, size_t n)
 {
-    struct json_in j = {.tok = JSON_TOK_ERROR, .expect = EXPECT_VALUE};
+    struct json_in j = {.tok = JSON_TOK_ERROR, .expect = EXPECT_VALUE, .name = ""};
 
     j.pos = n > 0 ? p : "";
     j.end = j.pos + n;
