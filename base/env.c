@@ -76,7 +76,7 @@ static int work(struct pk_res *res, const struct pk_req *req)
     case PK_VERIFY:
         return crypto_verify_digest(&req->pk, &req->sig, &req->digest);
     }
-    assert(!"unknown operation");
+    assert(false && "unknown operation");
     return ERR_STATE;
 }
 

@@ -131,7 +131,7 @@ static void test_pk_cancel(struct env *env, struct pk_wait *wait)
             return;
         }
     }
-    assert(!"ticket of another env");
+    assert(false && "ticket of another env");
 }
 
 static void test_pk_stats(struct env *env, enum pk_class cls, struct env_pk_stats *out)

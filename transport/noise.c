@@ -226,7 +226,7 @@ static int token_begin(struct noise *n)
     case T_END:
         break;
     }
-    assert(!"end of the message");
+    assert(false && "end of the message");
     return ERR_STATE;
 }
 
