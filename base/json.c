@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/hex.h"
 
 /* What may come next. */
 enum {
@@ -879,12 +880,11 @@ char *json_out_plain(struct json_out *o, size_t n)
 
 void json_out_hex(struct json_out *o, const uint8_t *p, size_t n)
 {
-    static const char digits[] = "0123456789abcdef";
-    char *to = n <= SIZE_MAX / 4 ? json_out_plain(o, 2 * n) : NULL;
+    char *to = n <= SIZE_MAX / 4 ? json_out_plain(o, HEX_LEN(n)) : NULL;
 
-    for (size_t i = 0; to != NULL && i < n; i++) {
-        to[2 * i] = digits[p[i] >> 4];
-        to[2 * i + 1] = digits[p[i] & 15];
+    if (to != NULL) {
+        hex_encode(to, p, n);
+        to[HEX_LEN(n)] = '"'; /* the end of the string, where hex_encode() puts a NUL */
     }
 }
 

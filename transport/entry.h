@@ -11,17 +11,21 @@
  * nothing here is shared, no locks, any thread. The verification itself is public-key work and goes
  * through env_pk(): entry_check_begin() gives the digests to verify.
  *
- * Limits: text 65 536 bytes, 256 delegated servers, strings 512 bytes, nesting 16. Errors:
- * ERR_FORMAT (not an entry), ERR_KEY (bad key text), ERR_TOO_LONG, ERR_NOMEM, ERR_SIG. Peers' bytes
- * never assert.
+ * Limits: text 65 536 bytes, 256 delegated servers, strings 512 bytes and without NUL, nesting as
+ * in base/json.h. Errors: ERR_FORMAT (not an entry), ERR_KEY (bad key text), ERR_TOO_LONG,
+ * ERR_NOMEM, ERR_SIG. A signature text that is no signature is a matter of verification (ERR_SIG),
+ * as upstream has it. Peers' bytes never assert.
  *
  * Two canons: a verifier rebuilds the signed bytes from the members it knows (order and conditions
  * of services.md §2.1). If that does not verify, a second canon keeps unknown members at the place
  * where they stood (§2.2 rule 2). Either one suffices.
  *
  *     struct entry *e;
- *     if (entry_parse(&e, text, n) == 0 && entry_verify(e) == 0 && pubkey_equal(&e->static_pk,
- * &asked)) use(e->client.delegated, e->client.n_delegated); entry_free(e);
+ *     if (entry_parse(&e, text, n) == 0) {
+ *         if (entry_verify(e) == 0 && pubkey_equal(&e->static_pk, &asked))
+ *             use(e->client.delegated, e->client.n_delegated);
+ *         entry_free(e);
+ *     }
  */
 #pragma once
 
@@ -101,9 +105,10 @@ int entry_canonical(char **out, size_t *n, const struct entry *e, bool with_unkn
 /* Put a signature made over entry_digest() in and rebuild text. */
 int entry_set_signature(struct entry *e, const struct sig *sig) __attribute__((warn_unused_result));
 
-/* Digests whose signature by static_pk makes the entry valid: out[0] always, out[1] when it has
- * unknown members. Returns how many (1 or 2), or ERR_SIG when there is no signature, ERR_KEY for a
- * null static key. The caller verifies through env_pk(); one success is enough. */
+/* Digests whose signature by static_pk makes the entry valid: out[0] always, out[1] when the second
+ * canon differs (unknown members, or the WebTransport members, whose place is not certain). Returns
+ * how many (1 or 2), or ERR_SIG when there is no signature, ERR_KEY for a null static key,
+ * ERR_NOMEM. The caller verifies through env_pk(); one success is enough. */
 int entry_check_begin(struct hash out[2], const struct entry *e)
     __attribute__((warn_unused_result));
 
