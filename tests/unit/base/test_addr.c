@@ -12,7 +12,6 @@
 #include "tests/unit/prop.h"
 
 /* A key of the vectors. */
- */
 #define PK     "022e7922958aab1fb80e7a0a0e4cad0e385f6939dff6cd00321a93a3040490908f"
 #define NULLPK "000000000000000000000000000000000000000000000000000000000000000000"
 #define L63    "abcdefghijklmnopqrstuvwxyz0123456789-abcdefghijklmnopqrstuvwxyz"
