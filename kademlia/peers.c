@@ -1,0 +1,137 @@
+#include "kademlia/peers.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "base/map.h"
+
+#define SLAB 256u /* entries allocated together; entries never move */
+
+struct entry {
+    struct pubkey pk;
+    struct kad_id id;
+    uint32_t refs; /* 0 = free */
+    uint32_t self; /* handle; when free: the next free one */
+};
+
+struct peers {
+    struct map by_pk;
+    struct entry **slabs;
+    uint32_t n_slabs, free_head, max;
+};
+
+static struct entry *at(const struct peers *t, kad_peer p)
+{
+    assert(p / SLAB < t->n_slabs);
+    return &t->slabs[p / SLAB][p % SLAB];
+}
+
+static bool grow(struct peers *t)
+{
+    struct entry *slab = calloc(SLAB, sizeof(*slab));
+    struct entry **slabs = realloc(t->slabs, (t->n_slabs + 1) * sizeof(struct entry *));
+    if (slabs != NULL)
+        t->slabs = slabs;
+    if (slab == NULL || slabs == NULL) {
+        free(slab);
+        return false;
+    }
+    t->slabs[t->n_slabs] = slab;
+    for (uint32_t i = SLAB; i-- > 0;) {
+        slab[i].self = t->free_head;
+        t->free_head = t->n_slabs * SLAB + i;
+    }
+    t->n_slabs++;
+    return true;
+}
+
+static kad_peer intern(void *arg, const struct pubkey *pk)
+{
+    struct peers *t = arg;
+    struct entry *e = map_get(&t->by_pk, pk);
+    if (e != NULL) {
+        e->refs++;
+        return e->self;
+    }
+    if (map_len(&t->by_pk) < t->max && t->free_head == KAD_PEER_NONE && !grow(t))
+        return KAD_PEER_NONE;
+    if (t->free_head == KAD_PEER_NONE)
+        return KAD_PEER_NONE;
+    kad_peer p = t->free_head;
+    e = at(t, p);
+    e->pk = *pk;
+    if (map_put(&t->by_pk, e) < 0) /* counts the refusal when it is for the limit */
+        return KAD_PEER_NONE;
+    t->free_head = e->self;
+    e->self = p;
+    e->id = kad_id_of(pk);
+    e->refs = 1;
+    return p;
+}
+
+static void ref(void *arg, kad_peer p)
+{
+    struct entry *e = at(arg, p);
+    assert(e->refs > 0);
+    e->refs++;
+}
+
+static void unref(void *arg, kad_peer p)
+{
+    struct peers *t = arg;
+    struct entry *e = at(t, p);
+    assert(e->refs > 0);
+    if (--e->refs > 0)
+        return;
+    map_del(&t->by_pk, &e->pk);
+    e->self = t->free_head;
+    t->free_head = p;
+}
+
+static const struct pubkey *pk_of(void *arg, kad_peer p)
+{
+    return &at(arg, p)->pk;
+}
+
+static const struct kad_id *id_of(void *arg, kad_peer p)
+{
+    return &at(arg, p)->id;
+}
+
+struct peers *peers_new(const uint8_t hash_key[16], uint32_t max)
+{
+    struct peers *t = calloc(1, sizeof(*t));
+    if (t == NULL)
+        return NULL;
+    map_init(&t->by_pk, MAP_KEY(struct entry, pk), hash_key, max);
+    t->free_head = KAD_PEER_NONE;
+    t->max = max;
+    return t;
+}
+
+void peers_free(struct peers *t)
+{
+    if (t == NULL)
+        return;
+    map_free(&t->by_pk);
+    for (uint32_t i = 0; i < t->n_slabs; i++)
+        free(t->slabs[i]);
+    free(t->slabs);
+    free(t);
+}
+
+struct kad_peers peers_ops(struct peers *t)
+{
+    struct kad_peers ops = {t, intern, ref, unref, pk_of, id_of};
+    return ops;
+}
+
+size_t peers_len(const struct peers *t)
+{
+    return map_len(&t->by_pk);
+}
+
+uint64_t peers_refused(const struct peers *t)
+{
+    return t->by_pk.refused;
+}

@@ -1,0 +1,76 @@
+/*
+ * control - the control socket of a node: how commands on this machine ask it for things.
+ *
+ * A unix socket of type SOCK_SEQPACKET; every packet is one JSON object. The socket lies in a directory of mode 0700, has mode 0600, and the peer's user
+ * id is checked (our own or root). A socket left behind by a dead process is taken over; a living one's is refused (ERR_BUSY).
+ *
+ *     request    {"id": 1, "cmd": "dht.get", …arguments}
+ *     answer     any number of {"id": 1, "row": {…}}, then {"id": 1, "ok": true, …} or {"id": 1, "ok": false, "error": "text", "exit": 3}
+ *     event      {"id": 1, "event": "accepted", …} for commands that go on (listen), until the connection closes
+ *
+ * An answer may carry one descriptor (SCM_RIGHTS): the end of a stream, for dial and listen. `error` is the whole line a person should see; `exit` is the
+ * exit code of the command-line contract.
+ *
+ * Commands are a table (struct ctl_cmd); a handler gets a struct ctl_req that it answers now or later. When the connection closes first, req->gone(req) is
+ * called and the request must not be used any more. Limits: CONTROL_CONNS connections, CONTROL_REQS requests each, packets of CONTROL_PACKET bytes,
+ * CONTROL_QUEUE answers queued (a row source is asked to wait by ctl_row_room()). One thread.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/list.h"
+#include "transport/drive_loop.h"
+
+#define CONTROL_CONNS  64
+#define CONTROL_REQS   64
+#define CONTROL_PACKET (192u * 1024u)
+#define CONTROL_QUEUE  256
+
+struct control;
+struct ctl_conn;
+
+struct ctl_req {
+    struct ctl_conn *conn;
+    struct list_node node;
+    json_int_t id;
+    json_t *args;
+    void (*gone)(struct ctl_req
+                     *req); /* set by the handler when it answers later; frees its own state only */
+    void (*room)(struct ctl_req *req); /* optional: rows may be sent again */
+    void *user;                        /* the handler's */
+    void *node_arg;                    /* what control_new() was given */
+};
+
+struct ctl_cmd {
+    const char *name;
+    void (*run)(struct ctl_req *req);
+};
+
+/* path NULL: no socket, only control_adopt(). cmds ends with a NULL name. 0, ERR_BUSY (a living process has the socket), ERR_UNSAFE, -errno. */
+int control_new(struct control **out, struct drive_loop *loop, const char *path,
+                const struct ctl_cmd *cmds, void *node_arg);
+/* Closes all connections, removes the socket. */
+void control_free(struct control *c);
+/* Serve an already connected descriptor (a tool in this process). */
+int control_adopt(struct control *c, int fd);
+size_t control_conns(const struct control *c);
+
+/* The last answer; frees the request. members (taken over, may be NULL) are merged into {"id", "ok": true}. fd >= 0 is sent along and closed. */
+void ctl_ok(struct ctl_req *req, json_t *members, int fd);
+/* {"ok": false}; exit code from err; text by format, or err_str(err) when fmt is NULL. Frees the request. */
+void ctl_fail(struct ctl_req *req, int err, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* One row or event (taken over). fd as above. */
+void ctl_row(struct ctl_req *req, json_t *row);
+void ctl_event(struct ctl_req *req, json_t *members, int fd);
+/* False: the queue is full, wait for req->room. */
+bool ctl_row_room(const struct ctl_req *req);
+
+/* Arguments: 0, or the request was failed with a usage error and must not be used any more. */
+struct pubkey;
+int ctl_arg_pubkey(struct ctl_req *req, const char *name, struct pubkey *out);
+const char *ctl_arg_str(const struct ctl_req *req, const char *name, const char *def);
+json_int_t ctl_arg_int(const struct ctl_req *req, const char *name, json_int_t def);
+bool ctl_arg_bool(const struct ctl_req *req, const char *name);

@@ -1,0 +1,122 @@
+#include "node/keyfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/hex.h"
+#include "base/log.h"
+
+#define FILE_MAX_BYTES 512
+
+static int check_safe(int fd, const char *path)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return err_sys();
+    if (!S_ISREG(st.st_mode))
+        return 0; /* a pipe or a terminal has no permissions to speak of */
+    if (st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+        return ERR_UNSAFE;
+    if ((st.st_mode & (S_IRGRP | S_IROTH)) != 0)
+        log_warn(LOG_NODE, "key file can be read by others path=%s mode=%03o", path,
+                 (unsigned)(st.st_mode & 0777));
+    return 0;
+}
+
+/* Cut a line off; returns its length without trailing white space. */
+static size_t next_line(const char **p)
+{
+    size_t n = strcspn(*p, "\n");
+    size_t text = n;
+    while (text > 0 && ((*p)[text - 1] == '\r' || (*p)[text - 1] == ' '))
+        text--;
+    *p += n + ((*p)[n] == '\n');
+    return text;
+}
+
+static int parse(struct seckey *sk, struct pubkey *pk, const char *text)
+{
+    const char *p = text, *first = p;
+    size_t n = next_line(&p);
+    struct pubkey said;
+
+    if (n == PUBKEY_HEX) {
+        if (pubkey_from_hex(&said, first, n) < 0)
+            return ERR_KEY;
+        first = p;
+        n = next_line(&p);
+        if (seckey_from_hex(sk, first, n) < 0 || seckey_pubkey(pk, sk) < 0 ||
+            !pubkey_equal(pk, &said))
+            return ERR_KEY;
+    } else if (seckey_from_hex(sk, first, n) < 0 || seckey_pubkey(pk, sk) < 0) {
+        return ERR_KEY;
+    }
+    return p[strspn(p, " \t\r\n")] == '\0' ? 0 : ERR_KEY;
+}
+
+int keyfile_read(struct seckey *sk, struct pubkey *pk, const char *path)
+{
+    char text[FILE_MAX_BYTES + 1];
+    size_t have = 0;
+    bool std = strcmp(path, "-") == 0;
+    int fd = std ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_sys();
+    int rc = check_safe(fd, path);
+    ssize_t n = 1;
+    while (rc == 0 && n > 0 && have < FILE_MAX_BYTES) {
+        n = read(fd, text + have, FILE_MAX_BYTES - have);
+        if (n > 0)
+            have += (size_t)n;
+        else if (n < 0)
+            rc = err_sys();
+    }
+    if (!std)
+        close(fd);
+    text[have] = '\0';
+    if (rc == 0)
+        rc = parse(sk, pk, text);
+    if (rc < 0)
+        seckey_wipe(sk);
+    sodium_memzero(text, sizeof(text));
+    return rc;
+}
+
+int keyfile_write(const char *path, const struct seckey *sk, const struct pubkey *pk)
+{
+    char text[PUBKEY_HEX + 1 + 2 * SECKEY_BYTES + 2];
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno == EEXIST ? ERR_EXISTS : err_sys();
+    pubkey_hex(text, pk);
+    text[PUBKEY_HEX] = '\n';
+    hex_encode(text + PUBKEY_HEX + 1, sk->b, SECKEY_BYTES);
+    text[sizeof(text) - 2] = '\n';
+    size_t len = sizeof(text) - 1;
+    int rc = 0;
+    if (write(fd, text, len) != (ssize_t)len || fsync(fd) < 0)
+        rc = err_sys();
+    close(fd);
+    sodium_memzero(text, sizeof(text));
+    if (rc < 0)
+        unlink(path); /* half a key is none */
+    return rc;
+}
+
+int keyfile_open(struct seckey *sk, struct pubkey *pk, const char *path, struct env *env,
+                 bool *made)
+{
+    *made = false;
+    int rc = keyfile_read(sk, pk, path);
+    if (rc != -ENOENT)
+        return rc;
+    env_keypair(env, sk, pk);
+    *made = true;
+    return keyfile_write(path, sk, pk);
+}

@@ -1,0 +1,195 @@
+#include "node/relay_thread.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "transport/drive_tcp.h"
+
+#define STAT_EVERY_NS NS_PER_S
+
+struct relay_thread {
+    pthread_t thread;
+    struct drive_loop *drive;
+    struct bufpool *pool;
+    struct env *env;
+    struct drive_tcp *tcp;
+    struct drive_listener *listener;
+    struct relay *relay;
+    char addr[CONN_ADDR_MAX];
+    struct drive_msg stop;
+    struct loop_timer stat_timer;
+    void (*changed)(void *arg);
+    void *arg;
+    pthread_mutex_t lock;
+    struct relay_stat stat; /* under lock */
+};
+
+struct pair_msg {
+    struct drive_msg msg;
+    struct relay_thread *t;
+    int fd;
+};
+
+static void publish_stat(struct relay_thread *t)
+{
+    pthread_mutex_lock(&t->lock);
+    relay_stat(t->relay, &t->stat);
+    t->stat.loop_max_ns = drive_loop_max_turn_ns(t->drive);
+    pthread_mutex_unlock(&t->lock);
+}
+
+static void on_stat_timer(struct loop_timer *timer)
+{
+    struct relay_thread *t = container_of(timer, struct relay_thread, stat_timer);
+    struct loop *loop = drive_loop_loop(t->drive);
+    publish_stat(t);
+    loop_timer_set(loop, timer, loop->now_ns + STAT_EVERY_NS);
+}
+
+static void on_changed(void *arg)
+{
+    struct relay_thread *t = arg;
+    publish_stat(t);
+    if (t->changed != NULL)
+        t->changed(t->arg);
+}
+
+static void on_accept(void *arg, struct conn *conn)
+{
+    struct relay_thread *t = arg;
+    relay_accept(t->relay, conn, false);
+}
+
+static void on_stop(struct drive_msg *m)
+{
+    struct relay_thread *t = container_of(m, struct relay_thread, stop);
+    drive_listener_close(t->listener);
+    t->listener = NULL;
+    relay_free(t->relay);
+    t->relay = NULL;
+    loop_timer_cancel(drive_loop_loop(t->drive), &t->stat_timer);
+    drive_loop_stop(t->drive);
+}
+
+static void *run(void *arg)
+{
+    struct relay_thread *t = arg;
+    (void)drive_loop_run(t->drive);
+    return NULL;
+}
+
+static void pair_accept(struct drive_msg *m)
+{
+    struct pair_msg *p = (struct pair_msg *)m;
+    struct conn *conn = p->t->relay != NULL ? drive_tcp_adopt(p->t->tcp, p->fd, "local") : NULL;
+    if (conn != NULL)
+        relay_accept(p->t->relay, conn, true);
+    else if (p->t->relay == NULL)
+        close(p->fd);
+    free(p);
+}
+
+int relay_thread_pair(struct relay_thread *t)
+{
+    int fds[2];
+    struct pair_msg *p = calloc(1, sizeof(*p));
+    if (p == NULL)
+        return ERR_NOMEM;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
+        free(p);
+        return err_sys();
+    }
+    p->msg.fn = pair_accept;
+    p->t = t;
+    p->fd = fds[0];
+    drive_post(t->drive, &p->msg);
+    return fds[1];
+}
+
+static void thread_free(struct relay_thread *t)
+{
+    if (t->relay != NULL)
+        relay_free(t->relay);
+    drive_listener_close(t->listener);
+    if (t->drive != NULL) /* deferred closes */
+        loop_turn(drive_loop_loop(t->drive), drive_loop_now(t->drive));
+    drive_tcp_free(t->tcp);
+    drive_env_free(t->env);
+    if (t->pool != NULL)
+        bufpool_free(t->pool);
+    drive_loop_free(t->drive);
+    pthread_mutex_destroy(&t->lock);
+    free(t);
+}
+
+static int build(struct relay_thread *t, const struct relay_thread_cfg *cfg)
+{
+    struct relay_cfg rc = {.self = cfg->self,
+                           .sk = cfg->sk,
+                           .max_sessions = cfg->max_sessions,
+                           .changed = on_changed,
+                           .arg = t};
+    if ((t->drive = drive_loop_new(NULL)) == NULL || (t->pool = bufpool_new(cfg->budget)) == NULL ||
+        (t->env = drive_env_new(cfg->pk_pool, t->drive)) == NULL ||
+        (t->tcp = drive_tcp_new(t->drive, t->pool)) == NULL)
+        return ERR_NOMEM;
+    rc.env = t->env;
+    rc.loop = drive_loop_loop(t->drive);
+    rc.pool = t->pool;
+    int err = relay_new(&t->relay, &rc);
+    seckey_wipe(&rc.sk);
+    return err < 0 ? err : drive_tcp_listen(t->tcp, cfg->listen, on_accept, t, &t->listener);
+}
+
+int relay_thread_start(struct relay_thread **out, const struct relay_thread_cfg *cfg)
+{
+    struct relay_thread *t = calloc(1, sizeof(*t));
+    if (t == NULL)
+        return ERR_NOMEM;
+    pthread_mutex_init(&t->lock, NULL);
+    t->changed = cfg->changed;
+    t->arg = cfg->arg;
+    t->stop.fn = on_stop;
+    t->stat_timer.fn = on_stat_timer;
+    int rc = build(t, cfg);
+    if (rc < 0) {
+        thread_free(t);
+        return rc;
+    }
+    snprintf(t->addr, sizeof(t->addr), "%s", drive_listener_addr(t->listener));
+    loop_timer_set(drive_loop_loop(t->drive), &t->stat_timer,
+                   drive_loop_now(t->drive) + STAT_EVERY_NS);
+    if (pthread_create(&t->thread, NULL, run, t) != 0) {
+        loop_timer_cancel(drive_loop_loop(t->drive), &t->stat_timer);
+        thread_free(t);
+        return ERR_NOMEM;
+    }
+    *out = t;
+    return 0;
+}
+
+void relay_thread_stop(struct relay_thread *t)
+{
+    if (t == NULL)
+        return;
+    drive_post(t->drive, &t->stop);
+    pthread_join(t->thread, NULL);
+    thread_free(t);
+}
+
+const char *relay_thread_addr(const struct relay_thread *t)
+{
+    return t->addr;
+}
+
+void relay_thread_stat(struct relay_thread *t, struct relay_stat *out)
+{
+    pthread_mutex_lock(&t->lock);
+    *out = t->stat;
+    pthread_mutex_unlock(&t->lock);
+}

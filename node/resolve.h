@@ -1,0 +1,60 @@
+/*
+ * resolve - where is this key? The destination look-up of a node (design §6): entry cache, local store, DHT network.
+ *
+ * Serves the client's resolve hooks and everybody else who wants an entry. Each finished look-up is counted by its source: cache (parsed
+ * entry in memory, RESOLVE_CACHE_NS), dht (local store or network), http (none in this mode), miss. Concurrent look-ups of one key are one.
+ * A negative answer is kept for 5 s only. A failed dial (distrust) drops the cached entry and makes the next look-up ask the network.
+ *
+ * An answer is used only when it is an entry whose static key is the asked one; its signature was verified when the engine accepted it or is verified by the
+ * owner's item signature (kind OWNER: signed by the subject itself). Tombstones are misses.
+ *
+ * Limits: RESOLVE_CACHE_MAX entries, RESOLVE_WAITERS waiting. One thread. Callbacks come from the loop or from inside resolve_entry() when known at once.
+ */
+#pragma once
+
+#include "kademlia/host.h"
+#include "transport/entry.h"
+
+#define RESOLVE_CACHE_MAX 16384
+#define RESOLVE_CACHE_NS  (300 * NS_PER_S)
+#define RESOLVE_MISS_NS   (5 * NS_PER_S)
+#define RESOLVE_WAITERS   4096
+
+struct resolve;
+
+enum resolve_source { RESOLVE_CACHE, RESOLVE_LOCAL, RESOLVE_DHT, RESOLVE_MISS };
+
+struct resolve_answer {
+    int err; /* 0, ERR_NOT_FOUND, ERR_NO_ROUTE (no DHT peer), ERR_TIMEOUT */
+    enum resolve_source source;
+    const struct entry *entry; /* valid during the callback */
+    unsigned hops, asked, ms;
+};
+
+typedef void resolve_fn(void *arg, const struct resolve_answer *a);
+
+struct resolve_stat {
+    uint64_t cache, dht, http, miss;
+    size_t entries, waiting;
+};
+
+enum resolve_flags {
+    RESOLVE_FRESH = 1,      /* do not answer from cache or local store */
+    RESOLVE_LOCAL_ONLY = 2, /* do not ask the network (dials of the DHT itself) */
+    RESOLVE_UNCOUNTED = 4,  /* not a destination look-up of a user */
+};
+
+struct resolve *resolve_new(struct loop *loop, struct env *env);
+void resolve_free(struct resolve *r);
+/* The engine comes later than the client's hooks. */
+void resolve_set_host(struct resolve *r, struct host *h);
+
+/* Look up the entry of pk. Returns a handle for resolve_cancel(), 0 when fn was called already or nothing could be started (fn is called then too). */
+uint64_t resolve_entry(struct resolve *r, const struct pubkey *pk, unsigned flags, resolve_fn *fn,
+                       void *arg);
+void resolve_cancel(struct resolve *r, uint64_t handle);
+/* Drop what is cached about pk. */
+void resolve_distrust(struct resolve *r, const struct pubkey *pk);
+/* The engine's report of an operation whose user pointer is a look-up of ours: true when it was. */
+bool resolve_report(struct resolve *r, const struct kad_report *rep);
+void resolve_stat(const struct resolve *r, struct resolve_stat *out);
