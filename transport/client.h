@@ -32,7 +32,7 @@
  *
  *     client_new(&c, &cfg);  client_add_server(c, &relay_pk, "127.0.0.1:8081");
  *     client_listen(c, 80, on_accept, arg);
- *     client_dial(c, &pk, 80, 20000, &cb, arg, &st);
+ *     client_dial(c, &pk, 80, 20000, 0, &cb, arg, &st);
  */
 #pragma once
 
@@ -53,11 +53,19 @@ struct client_route { /* where a key can be reached */
     size_t n_servers;
 };
 
+enum client_flags {
+    CLIENT_DIAL_LOCAL =
+        1, /* the look-up of the destination must not ask the network: dials of the DHT itself.
+                                 Not found then means: try the sessions that are up */
+    CLIENT_RESOLVE_FRESH = 2, /* to hooks->resolve only */
+};
+
 struct client_hooks {
     void *arg;
-    /* Find the delegated servers of pk. Answer later (or at once, from inside) with
-     * client_resolved(c, ticket, …). fresh: cached copies failed. */
-    void (*resolve)(void *arg, uint64_t ticket, const struct pubkey *pk, bool fresh);
+    /* Find the delegated servers of pk. Answer later, or at once from inside, with
+     * client_resolved(c, ticket, …). flags: CLIENT_RESOLVE_FRESH (cached copies failed),
+     * CLIENT_DIAL_LOCAL (as given to client_dial). */
+    void (*resolve)(void *arg, uint64_t ticket, const struct pubkey *pk, unsigned flags);
     void (*resolve_cancel)(void *arg, uint64_t ticket);
     /* Find the address of a server key that the client has none for. Answer with
      * client_server_found(). */
@@ -110,7 +118,7 @@ void client_unlisten(struct client *c, uint16_t port);
  * follows. timeout_ms bounds everything. Immediate errors: ERR_LIMIT (ports or streams), ERR_NOMEM,
  * ERR_KEY, ERR_DMSG_REQ_DST_PORT (port 0). */
 int client_dial(struct client *c, const struct pubkey *pk, uint16_t port, unsigned timeout_ms,
-                const struct stream_cb *cb, void *arg, struct stream **out)
+                unsigned flags, const struct stream_cb *cb, void *arg, struct stream **out)
     __attribute__((warn_unused_result));
 
 /* IP look-up through any session that offers it (§6.1). done(arg, err, ip, 4|16, server). */
