@@ -760,8 +760,8 @@ static size_t escape(char out[6], unsigned char c, enum json_dialect dialect)
     return 6;
 }
 
-/* Escape of the non-ASCII sequence at p of len bytes (0 = invalid) in writer B; *used gets the
- * input bytes it stands for. */
+/* Escape of the non-ASCII sequence at p of len bytes (0 = invalid) in writer B; NULL when it is
+ * written as it is. */
 static const char *escape_wide(const unsigned char *p, size_t len)
 {
     if (len == 0)
