@@ -176,12 +176,11 @@ static int write_ephemeral(struct noise *n)
     return ask(n, &req);
 }
 
-/* Whether the point is on the curve is found out by its first use. */
+/* Whether it is a point of the curve is found out by the next token, which in every message
+ * multiplies it by itself (never joined, where a null key would be skipped). */
 static int read_ephemeral(struct noise *n)
 {
     memcpy(n->re.b, n->in, sizeof n->re.b);
-    if (pubkey_is_null(&n->re))
-        return ERR_KEY;
     mix_hash(n, n->re.b, sizeof n->re.b);
     n->in_pos = sizeof n->re.b;
     n->token++;

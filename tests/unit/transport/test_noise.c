@@ -91,7 +91,8 @@ static int do_read(struct side *s, const uint8_t *msg, size_t len)
     s->in_call = true;
     int rc = noise_read(&s->n, copy, len);
     s->in_call = false;
-    free(copy); /* whatever is needed later has to be copied */
+    explicit_bzero(copy, len); /* whatever is needed later has to be copied */
+    free(copy);
     if (rc != ERR_PENDING)
         return rc;
     assert_false(noise_wants_write(&s->n) || noise_wants_read(&s->n));
@@ -124,13 +125,20 @@ static void pass(struct side s[2], int m)
 /* Both ends agree on everything and can talk. */
 static void check_done(struct side s[2])
 {
+    static const uint8_t zero[32];
     struct cipher tx[2], rx[2];
     uint8_t sealed[3 + CIPHER_OVERHEAD], out[3];
 
     for (int i = 0; i < 2; i++) {
-        assert_true(noise_done(&s[i].n));
-        assert_false(noise_wants_write(&s[i].n) || noise_wants_read(&s[i].n));
-        noise_split(&s[i].n, &tx[i], &rx[i]);
+        struct noise *n = &s[i].n;
+        assert_true(noise_done(n));
+        assert_false(noise_wants_write(n) || noise_wants_read(n));
+        assert_memory_equal(&n->s, zero, sizeof n->s); /* secrets go as early as they can */
+        assert_memory_equal(&n->e, zero, sizeof n->e);
+        assert_memory_equal(n->ss, zero, sizeof n->ss);
+        noise_split(n, &tx[i], &rx[i]);
+        assert_memory_equal(n->ck, zero, sizeof n->ck);
+        assert_memory_equal(n->k, zero, sizeof n->k);
         assert_false(noise_done(&s[i].n));
         assert_true(pubkey_equal(noise_remote(&s[i].n), &s[1 - i].pk));
     }
@@ -298,6 +306,145 @@ static void test_hybrid_offer_refused(void **state)
     for (int deferred = 0; deferred < 2; deferred++) {
         check_offer_refused("noise_2026_xk_hybrid_offer_refused", NOISE_XK, deferred);
         check_offer_refused("noise_2026_kk_hybrid_offer_refused", NOISE_KK, deferred);
+    }
+}
+
+/* ---- the recorded run of two clients and a server ---- */
+
+/* First random output with this role. */
+static void recorded_secret(const char *role, struct seckey *out)
+{
+    const json_t *v;
+    size_t i;
+
+    json_array_foreach(vec_get(vec_get(root, "transcript"), "random_outputs"), i, v)
+    {
+        if (strcmp(vec_str(v, "role"), role) == 0) {
+            vec_hex(v, "out", out, sizeof *out);
+            return;
+        }
+    }
+    fail_msg("no random output \"%s\"", role);
+}
+
+static void side_recorded(struct side *s, const char *sk, const char *ephemeral)
+{
+    struct seckey e;
+
+    memset(s, 0, sizeof *s);
+    env_test_init(&s->env, 0);
+    vec_hex(vec_get(root, "transcript"), sk, &s->sk, sizeof s->sk);
+    assert_int_equal(seckey_pubkey(&s->pk, &s->sk), 0);
+    recorded_secret(ephemeral, &e);
+    env_test_script(&s->env, &e, sizeof e);
+}
+
+/* Both ends again, and each has to write what was recorded. */
+static void replay(struct side s[2], enum noise_pattern pattern, const json_t *const msgs[],
+                   const char *const names[], struct cipher tx[2], struct cipher rx[2])
+{
+    assert_int_equal(side_init(&s[0], pattern, true, &s[1].pk, NULL), 0);
+    assert_int_equal(side_init(&s[1], pattern, false, pattern == NOISE_KK ? &s[0].pk : NULL, NULL),
+                     0);
+    for (int m = 0; m < messages(pattern); m++) {
+        uint8_t want[NOISE_OUT_MAX], got[NOISE_OUT_MAX];
+        size_t len;
+
+        assert_int_equal(do_write(&s[m % 2], got, &len), 0);
+        vec_hex(msgs[m], names[m], want, len);
+        assert_memory_equal(got, want, len);
+        assert_int_equal(do_read(&s[1 - m % 2], want, len), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        noise_split(&s[i].n, &tx[i], &rx[i]);
+        assert_true(pubkey_equal(noise_remote(&s[i].n), &s[1 - i].pk));
+    }
+    assert_memory_equal(&tx[0], &rx[1], sizeof tx[0]);
+    assert_memory_equal(&rx[0], &tx[1], sizeof tx[0]);
+    pair_close(s);
+}
+
+static void test_recorded_sessions(void **state)
+{
+    static const char *const names[] = {"xk_msg1", "xk_msg2", "xk_msg3"};
+    const json_t *conn, *stream;
+    size_t i, k, len, n;
+
+    (void)state;
+    json_array_foreach(vec_get(vec_get(root, "transcript"), "decoded_by_independent_reader"), i,
+                       conn)
+    {
+        bool is_a = strcmp(vec_str(conn, "conn"), "A") == 0;
+        const json_t *const msgs[] = {conn, conn, conn};
+        struct side s[2];
+        struct cipher tx[2], rx[2];
+        struct nonce_window windows[2] = {0};
+        uint8_t key[32];
+
+        side_recorded(&s[0], is_a ? "client_a_sk" : "client_b_sk",
+                      is_a ? "XK ephemeral secret of client A" : "XK ephemeral secret of client B");
+        side_recorded(&s[1], "server_sk",
+                      is_a ? "XK ephemeral secret of the server for client A"
+                           : "XK ephemeral secret of the server for client B");
+        replay(s, NOISE_XK, msgs, names, tx, rx);
+        vec_hex(conn, "client_to_server_key", key, sizeof key);
+        assert_memory_equal(tx[0].key, key, sizeof key);
+        vec_hex(conn, "server_to_client_key", key, sizeof key);
+        assert_memory_equal(rx[0].key, key, sizeof key);
+        /* the objects that travelled on it */
+        json_array_foreach(vec_get(conn, "streams"), k, stream)
+        {
+            uint8_t *sealed = vec_hex_dup(stream, "object_sealed", &len), *out = malloc(len);
+            uint8_t *want = vec_hex_dup(stream, "signed_object", &n);
+            bool to_client = strcmp(vec_str(stream, "from"), "server") == 0;
+
+            assert_int_equal(
+                cipher_open_window(&rx[!to_client], &windows[to_client], out, sealed, len), 0);
+            assert_int_equal(len, n + CIPHER_OVERHEAD);
+            assert_memory_equal(out, want, n);
+            free(sealed);
+            free(out);
+            free(want);
+        }
+        assert_true(k > 0);
+    }
+    assert_int_equal(i, 2);
+}
+
+static void test_recorded_stream(void **state)
+{
+    static const char *const names[] = {"NoiseMsg", "NoiseMsg"};
+    const json_t *transcript = vec_get(root, "transcript"), *stream;
+    const json_t *conn = json_array_get(vec_get(transcript, "decoded_by_independent_reader"), 0);
+    const json_t *keys = vec_get(transcript, "kk_stream_1"), *msgs[2];
+    struct side s[2];
+    struct cipher tx[2], rx[2];
+    uint8_t key[32];
+    size_t len, n;
+
+    (void)state;
+    assert_string_equal(vec_str(conn, "conn"), "A");
+    for (size_t i = 0; i < 2; i++)
+        msgs[i] = vec_get(json_array_get(vec_get(conn, "streams"), i), "object");
+    side_recorded(&s[0], "client_a_sk", "KK ephemeral secret, initiator A");
+    side_recorded(&s[1], "client_b_sk", "KK ephemeral secret, responder B");
+    replay(s, NOISE_KK, msgs, names, tx, rx);
+    vec_hex(keys, "initiator_encrypt_key", key, sizeof key);
+    assert_memory_equal(tx[0].key, key, sizeof key);
+    vec_hex(keys, "initiator_decrypt_key", key, sizeof key);
+    assert_memory_equal(rx[0].key, key, sizeof key);
+    for (size_t i = 0; i < 2; i++) {
+        stream = json_array_get(vec_get(conn, "streams"), i);
+        uint8_t *frame = vec_hex_dup(stream, "after_object_hex", &len), *out = malloc(len);
+        uint8_t *want = vec_hex_dup(json_array_get(vec_get(keys, i == 0 ? "a_to_b" : "b_to_a"), 0),
+                                    "plaintext", &n);
+
+        assert_int_equal(cipher_open(&rx[1 - i], out, frame + 2, len - 2), 0);
+        assert_int_equal(len, 2 + n + CIPHER_OVERHEAD);
+        assert_memory_equal(out, want, n);
+        free(frame);
+        free(out);
+        free(want);
     }
 }
 
@@ -743,22 +890,27 @@ static void test_cache(void **state)
     noise_cache_stats(caches[1], &st);
     assert_int_equal(st.used, 0);
 
-    for (int round = 0; round < 3; round++) {
+    /* The first time it is computed, then known; in the last two rounds by one end only, so that
+     * what is remembered has to be right. */
+    for (int round = 0; round < 5; round++) {
         for (int i = 0; i < 2; i++) {
-            assert_int_equal(side_init(&s[i], NOISE_KK, i == 0, &s[1 - i].pk, caches[i]), 0);
+            struct noise_cache *cache = round >= 3 && i == round - 3 ? NULL : caches[i];
+            assert_int_equal(side_init(&s[i], NOISE_KK, i == 0, &s[1 - i].pk, cache), 0);
             s[i].env.ecdh = 0;
             s[i].env.deferred = round == 2;
         }
         pass(s, 0);
         pass(s, 1);
         for (int i = 0; i < 2; i++) {
-            assert_int_equal(s[i].env.ecdh, round == 0 ? 4 : 3);
+            bool known = round > 0 && !(round >= 3 && i == round - 3);
+            assert_int_equal(s[i].env.ecdh, known ? 3 : 4);
             noise_cache_stats(caches[i], &st);
-            assert_int_equal(st.hits, round);
             assert_int_equal(st.used, 1);
         }
         check_done(s);
     }
+    noise_cache_stats(caches[0], &st);
+    assert_int_equal(st.hits, 3);
     pair_close(s);
     noise_cache_free(caches[0]);
     noise_cache_free(caches[1]);
@@ -805,6 +957,8 @@ int main(void)
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(test_vectors_deferred),
         cmocka_unit_test(test_hybrid_offer_refused),
+        cmocka_unit_test(test_recorded_sessions),
+        cmocka_unit_test(test_recorded_stream),
         cmocka_unit_test(test_payloads_are_ignored),
         cmocka_unit_test(test_bit_flips),
         cmocka_unit_test(test_wrong_lengths),
