@@ -18,6 +18,7 @@ struct drive_env {
     struct drive_loop *loop;
     struct env_pk_stats stats[PK_CLASS__COUNT]; /* this loop's thread only */
     uint64_t next_ticket;
+    int64_t clock_offset_ns;
     size_t in_flight; /* jobs submitted and not yet delivered, of cancelled ones too */
 };
 
@@ -134,9 +135,8 @@ static void on_done(struct drive_msg *m)
 static int64_t env_wall(struct env *env)
 {
     struct timespec ts;
-    (void)env;
     clock_gettime(CLOCK_REALTIME, &ts);
-    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec + ((struct drive_env *)env)->clock_offset_ns;
 }
 
 static void env_rand(struct env *env, void *out, size_t n)
@@ -207,4 +207,9 @@ void drive_env_free(struct env *env)
     while (e->in_flight > 0)
         event_base_loop(drive_loop_base(e->loop), EVLOOP_ONCE);
     free(e);
+}
+
+void drive_env_set_clock_offset(struct env *env, int64_t offset_ns)
+{
+    ((struct drive_env *)env)->clock_offset_ns = offset_ns;
 }

@@ -21,3 +21,5 @@ void pk_pool_free(struct pk_pool *p);
 
 struct env *drive_env_new(struct pk_pool *pool, struct drive_loop *loop);
 void drive_env_free(struct env *env);
+/* Shift the wall clock that this env tells, ns: tests of clocks that are wrong. */
+void drive_env_set_clock_offset(struct env *env, int64_t offset_ns);

@@ -1,0 +1,62 @@
+/*
+ * node - one running kadmsg node: roles put together on one loop.
+ *
+ *     main thread     client (sessions, streams), DHT engine and its RPC, look-ups, publisher, control socket, store owner
+ *     relay thread    relay role, if configured (relay_thread.h); the node is a client of its own relay through a socketpair
+ *     pk threads      public-key work of both (transport/drive_env.h)
+ *     store writer    group commit (store/lmdb.h)
+ *
+ * Life: node_new() opens everything in the order key lock, store, relay socket, control socket, so that a failure is one line in `why` and nothing
+ * has been changed; node_run() serves until node_stop() (any thread, signal handlers through node_signal_fd) and then stops in order: no new work, entry withdrawn,
+ * sessions closed, store synced. node_free() releases what is left.
+ *
+ * The same struct serves a tool without a running node: memory store, no sockets, its commands come through node_control_adopt() (tool.h).
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/addr.h"
+#include "base/crypto.h"
+
+#define NODE_WHY 512
+
+struct node;
+
+struct node_cfg {
+    struct pubkey pk;
+    struct seckey sk;
+    const char *listen;         /* relay role on "host:port"; NULL = none */
+    const char *public_address; /* NULL: the listening address */
+    bool full;
+    const struct addr_peer *bootstrap;
+    size_t n_bootstrap;
+    const char *store_dir; /* NULL = memory */
+    uint64_t store_bytes;  /* 0 = default of the role */
+    unsigned commit_ms;    /* 0 = 50 */
+    const char *control;   /* path; NULL = no socket */
+    const struct pubkey *whitelisted, *trusted, *mirrors;
+    size_t n_whitelisted, n_trusted, n_mirrors;
+    uint32_t max_sessions; /* of the relay, as published; 0 = 2048 */
+    unsigned sessions;     /* wanted sessions to relays; 0 = 2 */
+    unsigned pk_threads;   /* 0 = by cores, 1 … 4 */
+    bool publish;          /* the entry; tools do not */
+    bool lock;             /* hold the lock of the key */
+    int64_t clock_offset_ns; /* tests */
+};
+
+int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY]);
+void node_free(struct node *n);
+/* Serves until stopped. 0, or an error of the loop. */
+int node_run(struct node *n);
+/* Any thread. The second call stops without waiting for anything. */
+void node_stop(struct node *n);
+
+const struct pubkey *node_pk(const struct node *n);
+/* "host:port" of the relay, or NULL; path of the control socket, or NULL. */
+const char *node_relay_addr(const struct node *n);
+const char *node_control_path(const struct node *n);
+/* Serve commands on this descriptor (SOCK_SEQPACKET). Before node_run(). */
+int node_control_adopt(struct node *n, int fd);
+/* SIGINT and SIGTERM stop the node, a second one at once; SIGPIPE is ignored. Before node_run(). */
+int node_handle_signals(struct node *n);

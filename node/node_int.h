@@ -1,0 +1,86 @@
+/*
+ * node_int - what the parts of a node see of each other: assembly (node.c) and the command handlers of the control socket (ctl_*.c). Private to node/.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "kademlia/host.h"
+#include "node/control.h"
+#include "node/node.h"
+#include "node/paths.h"
+#include "node/publish.h"
+#include "node/relay_thread.h"
+#include "node/resolve.h"
+#include "transport/client.h"
+#include "transport/drive_env.h"
+#include "transport/drive_tcp.h"
+
+struct node {
+    struct node_cfg cfg; /* strings and lists belong to the caller of node_new() */
+    char relay_addr[CONN_ADDR_MAX], public_addr[CONN_ADDR_MAX], control_path[PATHS_MAX];
+    struct buf_budget budget;
+    struct drive_loop *drive;
+    struct loop *loop;
+    struct pk_pool *pk_pool;
+    struct env *env;
+    struct bufpool *pool;
+    struct drive_tcp *tcp;
+    struct store *store;
+    struct client *client;
+    struct host *host;
+    struct resolve *resolve;
+    struct publish *publish;
+    struct relay_thread *relay;
+    struct control *control;
+    struct keylock lock;
+    struct loop_timer housekeeping;
+    struct list waits;   /* ctl "wait" requests: see ctl_status.c */
+    struct list queries; /* the client's questions where a key is */
+    struct list servers; /* known relays, see servers.c */
+    size_t n_servers;
+    uint32_t servers_op;      /* pull of relay records under way */
+    uint64_t servers_next_ns; /* when to look for more */
+    uint64_t routing_saved_ns;
+    atomic_bool relay_changed_posted;
+    struct drive_msg stop_msg, relay_changed_msg;
+    bool stopping, have_peers;
+    uint64_t started_ns;
+    struct event *sigint, *sigterm;
+};
+
+static inline struct kad *node_kad(struct node *n)
+{
+    return host_kad(n->host);
+}
+
+/* Tables of command handlers, ended by a NULL name. */
+extern const struct ctl_cmd ctl_commands[];
+
+/* ctl_status.c, ctl_dht.c, ctl_stream.c */
+void ctl_status(struct ctl_req *req);
+void ctl_sessions(struct ctl_req *req);
+void ctl_wait(struct ctl_req *req);
+void ctl_wait_check(struct node *n);
+void ctl_dht_get(struct ctl_req *req);
+void ctl_dht_put(struct ctl_req *req);
+void ctl_dht_list(struct ctl_req *req);
+void ctl_dht_peers(struct ctl_req *req);
+void ctl_dht_status(struct ctl_req *req);
+void ctl_dht_why(struct ctl_req *req);
+void ctl_entry_get(struct ctl_req *req);
+void ctl_entry_publish(struct ctl_req *req);
+void ctl_dial(struct ctl_req *req);
+void ctl_listen(struct ctl_req *req);
+void ctl_ping(struct ctl_req *req);
+/* A report of the engine for an operation that a request waits for. */
+bool ctl_report(struct node *n, const struct kad_report *r);
+
+/* servers.c: which relays this node holds sessions to. */
+void servers_init(struct node *n);
+void servers_free(struct node *n);
+/* A server's address became known (bootstrap, record under "dmsg-server", entry with a server half). */
+void servers_learn(struct node *n, const struct pubkey *pk, const char *addr);
+void servers_tick(struct node *n);
+/* The client's find_server hook. */
+void servers_find(void *arg, const struct pubkey *server);
+bool servers_report(struct node *n, const struct kad_report *r);

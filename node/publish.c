@@ -1,0 +1,268 @@
+#include "node/publish.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "transport/entry.h"
+
+struct record {
+    const char *salt;
+    uint32_t op; /* 0 = none under way */
+    bool dirty;  /* publish again */
+    uint64_t next_ns;
+};
+
+struct publish {
+    struct publish_cfg cfg;
+    struct record entry, server;
+    struct pk_wait sign;
+    bool signing;
+    struct entry *draft; /* being signed */
+    uint64_t sequence;
+    struct loop_timer timer;
+    bool withdrawing;
+    void (*withdrawn)(void *arg);
+    void *withdrawn_arg;
+    struct publish_stat stat;
+};
+
+static uint64_t now_of(const struct publish *p)
+{
+    return p->cfg.loop->now_ns;
+}
+
+static void arm(struct publish *p)
+{
+    uint64_t at = p->entry.next_ns;
+    if (p->cfg.server_address != NULL && p->server.next_ns < at)
+        at = p->server.next_ns;
+    loop_timer_set(p->cfg.loop, &p->timer, at);
+}
+
+static void schedule(struct publish *p, struct record *r, uint64_t in_ns)
+{
+    uint64_t at = now_of(p) + in_ns;
+    if (at < r->next_ns)
+        r->next_ns = at;
+    arm(p);
+}
+
+static void put(struct publish *p, struct record *r, const char *value, size_t n)
+{
+    r->op =
+        kad_put(host_kad(p->cfg.host), r->salt, strlen(r->salt), value, n, false, 0, r, now_of(p));
+    if (r->op == 0) {
+        p->stat.failed++;
+        schedule(p, r, PUBLISH_RETRY_NS);
+        return;
+    }
+    host_kick(p->cfg.host);
+}
+
+/* ---- the entry ---- */
+
+static void entry_signed(struct pk_wait *w)
+{
+    struct publish *p = container_of(w, struct publish, sign);
+    struct entry *e = p->draft;
+    p->draft = NULL;
+    p->signing = false;
+    if (w->res.err == 0 && entry_set_signature(e, &w->res.sig) == 0)
+        put(p, &p->entry, e->text, e->text_len);
+    else
+        schedule(p, &p->entry, PUBLISH_RETRY_NS);
+    entry_free(e);
+    pk_wait_wipe(w);
+}
+
+static int entry_build(struct publish *p)
+{
+    struct pubkey delegated[64];
+    size_t n = client_delegated(p->cfg.client, delegated, sizeof(delegated) / sizeof(delegated[0]));
+    p->stat.delegated = n;
+    if (n == 0 && p->cfg.server_address == NULL)
+        return ERR_NO_ROUTE;
+    int rc = entry_new_client(&p->draft, &p->cfg.self, p->sequence++, env_wall_ns(p->cfg.env),
+                              delegated, n, p->cfg.client_type);
+    if (rc == 0 && p->cfg.server_address != NULL)
+        rc = entry_add_server(p->draft, p->cfg.server_address, p->cfg.max_sessions);
+    return rc;
+}
+
+static void entry_publish(struct publish *p)
+{
+    struct pk_req req = {.op = PK_SIGN, .cls = PK_CLASS_OWN, .sk = p->cfg.sk};
+    int rc = entry_build(p);
+    if (rc == 0)
+        rc = entry_digest(&req.digest, p->draft);
+    if (rc < 0) {
+        entry_free(p->draft);
+        p->draft = NULL;
+        p->stat.last_err = rc;
+        sodium_memzero(&req, sizeof(req));
+        return; /* the next change of sessions comes back here */
+    }
+    p->signing = true;
+    p->sign.done = entry_signed;
+    rc = env_pk(p->cfg.env, &p->sign, &req);
+    sodium_memzero(&req, sizeof(req));
+    if (rc == 0) {
+        entry_signed(&p->sign);
+    } else if (rc != ERR_PENDING) {
+        p->signing = false;
+        entry_free(p->draft);
+        p->draft = NULL;
+        schedule(p, &p->entry, PUBLISH_RETRY_NS);
+    }
+}
+
+/* ---- a relay's record (docs/protocol/dht.md §4) ---- */
+
+static void server_publish(struct publish *p)
+{
+    char text[512], pk[PUBKEY_HEX + 1];
+    int n = snprintf(text, sizeof(text),
+                     "{\"address\":\"%s\",\"dht_bootstrap\":true,\"max_sessions\":%u,\"pk\":\"%s\","
+                     "\"server_type\":null}",
+                     p->cfg.server_address, p->cfg.max_sessions, pubkey_hex(pk, &p->cfg.self));
+    if (n > 0 && (size_t)n < sizeof(text))
+        put(p, &p->server, text, (size_t)n);
+}
+
+/* ---- when ---- */
+
+static bool busy(const struct publish *p, const struct record *r)
+{
+    return r->op != 0 || (r == &p->entry && p->signing);
+}
+
+static void run(struct publish *p, struct record *r, void (*publish)(struct publish *p))
+{
+    if (r->next_ns > now_of(p))
+        return;
+    r->next_ns = now_of(p) + env_jitter_ns(p->cfg.env, PUBLISH_EVERY_NS, 20);
+    if (busy(p, r))
+        r->dirty = true;
+    else
+        publish(p);
+}
+
+static void withdraw_done(struct publish *p)
+{
+    if (!p->withdrawing || p->withdrawn == NULL)
+        return;
+    void (*done)(void *arg) = p->withdrawn;
+    p->withdrawn = NULL;
+    loop_timer_cancel(p->cfg.loop, &p->timer);
+    done(p->withdrawn_arg);
+}
+
+static void on_timer(struct loop_timer *t)
+{
+    struct publish *p = container_of(t, struct publish, timer);
+    if (p->withdrawing) {
+        withdraw_done(p);
+        return;
+    }
+    run(p, &p->entry, entry_publish);
+    if (p->cfg.server_address != NULL)
+        run(p, &p->server, server_publish);
+    arm(p);
+}
+
+static bool has_peers(const struct publish *p)
+{
+    struct kad_stat st;
+    kad_stat(host_kad(p->cfg.host), &st);
+    return st.routing_peers > 0;
+}
+
+bool publish_report(struct publish *p, const struct kad_report *rep)
+{
+    struct record *r = rep->user;
+    if ((r != &p->entry && r != &p->server) || r->op != rep->op || rep->op == 0)
+        return false;
+    r->op = 0;
+    if (r == &p->entry) {
+        p->stat.published++;
+        p->stat.stored = rep->stored;
+        p->stat.last_err = rep->err;
+        p->stat.last_ns = now_of(p);
+    }
+    if (p->withdrawing) {
+        if (p->entry.op == 0 && p->server.op == 0)
+            withdraw_done(p);
+        return true;
+    }
+    /* Alone it is enough to hold it here; with peers somebody else should have it soon. */
+    if (r->dirty || (rep->stored == 0 && has_peers(p)))
+        schedule(p, r,
+                 r->dirty ? PUBLISH_DEBOUNCE_NS : env_jitter_ns(p->cfg.env, PUBLISH_RETRY_NS, 50));
+    r->dirty = false;
+    return true;
+}
+
+void publish_kick(struct publish *p)
+{
+    if (p->withdrawing)
+        return;
+    schedule(p, &p->entry, PUBLISH_DEBOUNCE_NS);
+    if (p->cfg.server_address != NULL && p->stat.stored == 0)
+        schedule(p, &p->server, PUBLISH_DEBOUNCE_NS);
+}
+
+void publish_withdraw(struct publish *p, void (*done)(void *arg), void *arg)
+{
+    p->withdrawing = true;
+    p->withdrawn = done;
+    p->withdrawn_arg = arg;
+    env_pk_cancel(p->cfg.env, &p->sign);
+    p->signing = false;
+    entry_free(p->draft);
+    p->draft = NULL;
+    loop_timer_set(p->cfg.loop, &p->timer, now_of(p) + PUBLISH_WITHDRAW_NS);
+    if (p->stat.published > 0)
+        put(p, &p->entry, "{}", 2);
+    if (p->stat.published > 0 && p->cfg.server_address != NULL)
+        put(p, &p->server, "{}", 2);
+    if (p->entry.op == 0 && p->server.op == 0)
+        loop_timer_set(p->cfg.loop, &p->timer, now_of(p));
+}
+
+/* ---- life ---- */
+
+struct publish *publish_new(const struct publish_cfg *cfg)
+{
+    struct publish *p = calloc(1, sizeof(*p));
+    if (p == NULL)
+        return NULL;
+    p->cfg = *cfg;
+    p->entry.salt = "dmsg";
+    p->server.salt = "dmsg-server";
+    p->timer.fn = on_timer;
+    p->entry.next_ns = p->server.next_ns = LOOP_NEVER;
+    schedule(p, &p->entry, PUBLISH_DEBOUNCE_NS);
+    if (cfg->server_address != NULL)
+        schedule(p, &p->server, PUBLISH_DEBOUNCE_NS);
+    return p;
+}
+
+void publish_free(struct publish *p)
+{
+    if (p == NULL)
+        return;
+    env_pk_cancel(p->cfg.env, &p->sign);
+    loop_timer_cancel(p->cfg.loop, &p->timer);
+    entry_free(p->draft);
+    seckey_wipe(&p->cfg.sk);
+    free(p);
+}
+
+void publish_stat(const struct publish *p, struct publish_stat *out)
+{
+    *out = p->stat;
+}

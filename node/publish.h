@@ -1,0 +1,52 @@
+/*
+ * publish - this node's own records in the DHT: its signed entry under salt "dmsg", and a relay's record under "dmsg-server".
+ *
+ * The entry's delegated servers are the sessions that are verified now (incident 14); it is built, signed over the canonical bytes, and put whenever that set
+ * changed (debounced PUBLISH_DEBOUNCE_NS, so that a flapping server does not flood the network, incident 11), when the first DHT peer appeared, every
+ * PUBLISH_EVERY_NS (jittered), and again soon while nobody has stored it although there are peers. A node without any verified session and without relay
+ * publishes nothing: its entry would say that it cannot be reached.
+ *
+ * publish_withdraw() puts tombstones ("{}") and tells when that is done or PUBLISH_WITHDRAW_NS have passed.
+ *
+ * One thread. At most one operation per record is under way; changes meanwhile are taken up when it ends.
+ */
+#pragma once
+
+#include "kademlia/host.h"
+
+#define PUBLISH_DEBOUNCE_NS (300 * NS_PER_MS)
+#define PUBLISH_EVERY_NS    (300 * NS_PER_S)
+#define PUBLISH_RETRY_NS    (5 * NS_PER_S)
+#define PUBLISH_WITHDRAW_NS (2 * NS_PER_S)
+
+struct publish;
+
+struct publish_cfg {
+    struct env *env;
+    struct loop *loop;
+    struct client *client;
+    struct host *host;
+    struct pubkey self;
+    struct seckey sk;           /* copied, wiped */
+    const char *server_address; /* "host:port" of the relay; NULL = no relay role */
+    uint32_t max_sessions;
+    const char *client_type; /* "" or "visor" */
+};
+
+struct publish_stat {
+    uint64_t published, failed;
+    unsigned stored; /* peers that hold the last entry */
+    int last_err;
+    uint64_t last_ns; /* when the entry was published last, 0 = never */
+    size_t delegated;
+};
+
+/* NULL when out of memory. */
+struct publish *publish_new(const struct publish_cfg *cfg);
+void publish_free(struct publish *p);
+/* Sessions or the routing table changed, or somebody asks for it: soon. */
+void publish_kick(struct publish *p);
+/* True when the report belonged to a record of ours. */
+bool publish_report(struct publish *p, const struct kad_report *r);
+void publish_withdraw(struct publish *p, void (*done)(void *arg), void *arg);
+void publish_stat(const struct publish *p, struct publish_stat *out);

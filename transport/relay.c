@@ -1,0 +1,377 @@
+#include "transport/relay.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "transport/relay_int.h"
+
+#define SYN_UNIT    1000u /* tokens of one SYN */
+#define SYN_BURST_S 5u    /* seconds of rate that may be saved up */
+
+static const int codes[16] = {
+    0,
+    ERR_DMSG_REQ_SIG,
+    ERR_DMSG_REQ_TIME,
+    ERR_DMSG_REQ_SRC_PK,
+    ERR_DMSG_REQ_DST_PK,
+    ERR_DMSG_REQ_SRC_PORT,
+    ERR_DMSG_REQ_DST_PORT,
+    ERR_DMSG_NO_LISTENER,
+    ERR_DMSG_NO_NEXT_SESSION,
+    ERR_DMSG_RSP_SIG,
+    ERR_DMSG_RSP_HASH,
+    ERR_DMSG_RSP_REJECTED,
+    ERR_DMSG_OBJECT,
+    ERR_TIMEOUT,
+    ERR_BUSY,
+    ERR_RESET,
+};
+
+unsigned relay_code_index(int err)
+{
+    for (unsigned i = 1; i < sizeof(codes) / sizeof(codes[0]); i++)
+        if (codes[i] == err)
+            return i;
+    return 0;
+}
+
+/* ---- pending handshakes, in all and per address ---- */
+
+static bool handshake_begin(struct rsession *s, const struct conn *conn)
+{
+    struct relay *r = s->relay;
+    struct ip_count key = {{0}, 0};
+    if (r->stat.handshakes >= r->cfg.max_handshakes)
+        return false;
+    memcpy(key.ip, conn->peer_ip, conn->peer_ip_len);
+    struct ip_count *ip = map_get(&r->ips, key.ip);
+    if (ip == NULL) {
+        if ((ip = calloc(1, sizeof(*ip))) == NULL)
+            return false;
+        memcpy(ip->ip, key.ip, sizeof(ip->ip));
+        if (map_put(&r->ips, ip) < 0) {
+            free(ip);
+            return false;
+        }
+    } else if (ip->pending >= r->cfg.max_handshakes_ip) {
+        return false;
+    }
+    ip->pending++;
+    s->ip = ip;
+    r->stat.handshakes++;
+    return true;
+}
+
+static void handshake_end(struct rsession *s)
+{
+    struct ip_count *ip = s->ip;
+    if (ip == NULL)
+        return;
+    s->ip = NULL;
+    s->relay->stat.handshakes--;
+    if (--ip->pending == 0) {
+        map_del(&s->relay->ips, ip->ip);
+        free(ip);
+    }
+}
+
+/* ---- budgets ---- */
+
+static void kill_longest_stalled(struct rsession *s)
+{
+    struct yamux_stream *st = yamux_longest_stalled(link_mux(s->link));
+    if (st == NULL)
+        return;
+    s->relay->stat.resets_budget++;
+    if (st->user != NULL)
+        bridge_kill(st->user);
+    else
+        yamux_release(st, false);
+}
+
+static void recount(struct rsession *s)
+{
+    size_t now = s->up ? yamux_rx_bytes(link_mux(s->link)) : 0;
+    s->relay->stat.buffered += now - s->accounted;
+    s->accounted = now;
+    list_remove(&s->parked_node);
+    if (now > 0)
+        list_push_back(&s->relay->parked, &s->parked_node);
+}
+
+static struct rsession *worst_session(struct relay *r)
+{
+    struct rsession *worst = NULL;
+    struct list_node *pos, *tmp;
+    list_for_each(pos, tmp, &r->parked)
+    {
+        struct rsession *s = container_of(pos, struct rsession, parked_node);
+        if (worst == NULL || s->accounted > worst->accounted)
+            worst = s;
+    }
+    return worst;
+}
+
+/* Design §5: the stream stalled longest goes before a socket is stopped. Each round frees at least one parked stream. */
+void relay_account(struct rsession *s)
+{
+    struct relay *r = s->relay;
+    recount(s);
+    while (s->accounted > r->cfg.session_budget) {
+        kill_longest_stalled(s);
+        recount(s);
+    }
+    struct rsession *worst;
+    while (r->stat.buffered > r->cfg.total_budget && (worst = worst_session(r)) != NULL) {
+        kill_longest_stalled(worst);
+        recount(worst);
+    }
+}
+
+bool relay_syn_allowed(struct rsession *s)
+{
+    struct relay *r = s->relay;
+    uint64_t now = r->cfg.loop->now_ns, cap = (uint64_t)r->cfg.syn_per_s * SYN_UNIT * SYN_BURST_S;
+    uint64_t gained = (now - s->syn_filled_ns) / NS_PER_US * r->cfg.syn_per_s / 1000;
+    if (gained > 0) {
+        s->syn_tokens = s->syn_tokens + gained > cap ? cap : s->syn_tokens + gained;
+        s->syn_filled_ns = now;
+    }
+    if (s->syn_tokens < SYN_UNIT)
+        return false;
+    s->syn_tokens -= SYN_UNIT;
+    return true;
+}
+
+/* ---- sessions ---- */
+
+struct rsession *relay_find(struct relay *r, const struct pubkey *pk)
+{
+    return map_get(&r->table, pk);
+}
+
+static void changed(struct relay *r)
+{
+    if (r->cfg.changed != NULL && !r->freeing)
+        r->cfg.changed(r->cfg.arg);
+}
+
+static void session_drop(struct rsession *s)
+{
+    struct relay *r = s->relay;
+    struct list_node *n;
+    while ((n = list_first(&s->legs)) != NULL)
+        bridge_kill(container_of(n, struct leg, node)->st->user);
+    handshake_end(s);
+    r->stat.buffered -= s->accounted;
+    list_remove(&s->parked_node);
+    list_remove(&s->node);
+    r->stat.sessions--;
+    bool known = false;
+    if (s->up && map_get(&r->table, &s->pk) == s) { /* a successor of the same key stays */
+        map_del(&r->table, &s->pk);
+        known = true;
+    }
+    link_close(s->link);
+    free(s);
+    if (known)
+        changed(r);
+}
+
+static void on_up(struct link *l)
+{
+    struct rsession *s = link_arg(l);
+    struct relay *r = s->relay;
+    void *old = NULL;
+    char name[9];
+
+    handshake_end(s);
+    s->pk = *link_remote(l);
+    s->up = true;
+    s->syn_tokens = (uint64_t)r->cfg.syn_per_s * SYN_UNIT * SYN_BURST_S;
+    s->syn_filled_ns = r->cfg.loop->now_ns;
+    if (map_replace(&r->table, s, &old) < 0) {
+        s->up = false;
+        r->stat.refused_limit++;
+        session_drop(s);
+        return;
+    }
+    log_debug(LOG_RELAY, "session up peer=%s from=%s", pubkey_short(name, &s->pk),
+              link_conn(l)->peer);
+    if (old != NULL) { /* newest wins (docs/protocol/dmsg.md §3.4) */
+        r->stat.replaced++;
+        session_drop(old);
+    }
+    changed(r);
+}
+
+static void on_event(struct link *l, const struct yamux_event *ev)
+{
+    struct rsession *s = link_arg(l);
+    if (ev->stream == NULL)
+        return;
+    if ((ev->what & YAMUX_OPENED) && !bridge_start(s, ev->stream))
+        return; /* refused: the stream is gone */
+    unsigned what = ev->what & ~(unsigned)YAMUX_OPENED;
+    if (what != 0 && ev->stream->user != NULL)
+        bridge_event(ev->stream->user, ev->stream, what);
+    relay_account(s);
+}
+
+static void on_down(struct link *l, int err)
+{
+    struct rsession *s = link_arg(l);
+    char name[9] = "-";
+    if (s->up)
+        pubkey_short(name, &s->pk);
+    else
+        s->relay->stat.handshake_failed++;
+    log_debug(LOG_RELAY, "session down peer=%s from=%s reason=\"%s\"", name, link_conn(l)->peer,
+              err_str(err));
+    session_drop(s);
+}
+
+static const struct link_owner owner = {on_up, on_event, on_down};
+
+void relay_accept(struct relay *r, struct conn *conn, bool local)
+{
+    struct rsession *s = NULL;
+    if (r->draining || r->stat.sessions >= r->cfg.max_sessions ||
+        (s = calloc(1, sizeof(*s))) == NULL)
+        goto refused;
+    s->relay = r;
+    s->local = local;
+    list_init(&s->legs);
+    if (!local && !handshake_begin(s, conn))
+        goto refused;
+    struct session_cfg cfg = {
+        .env = r->cfg.env,
+        .pool = r->cfg.pool,
+        .self = r->cfg.self,
+        .sk = &r->cfg.sk,
+        .keepalive_ms = 30000,
+        .mux = {.max_streams = r->cfg.max_streams},
+    };
+    r->stat.accepted++;
+    r->stat.sessions++;
+    list_push_back(&r->sessions, &s->node);
+    s->link = link_new(r->cfg.loop, conn, &cfg, &owner, s);
+    if (s->link != NULL)
+        return;
+    handshake_end(s);
+    list_remove(&s->node);
+    r->stat.sessions--;
+    free(s);
+    return;
+refused:
+    r->stat.refused_limit++;
+    free(s);
+    conn_close(conn);
+}
+
+void relay_drain(struct relay *r)
+{
+    struct list_node *pos, *tmp;
+    r->draining = true;
+    list_for_each(pos, tmp, &r->sessions)
+    {
+        struct rsession *s = container_of(pos, struct rsession, node);
+        if (!s->up)
+            continue;
+        yamux_go_away(link_mux(s->link), 0);
+        link_kick(s->link);
+    }
+}
+
+/* ---- the relay itself ---- */
+
+static uint32_t or32(uint32_t v, uint32_t def)
+{
+    return v != 0 ? v : def;
+}
+
+static uint64_t or64(uint64_t v, uint64_t def)
+{
+    return v != 0 ? v : def;
+}
+
+int relay_new(struct relay **out, const struct relay_cfg *cfg)
+{
+    struct relay *r = calloc(1, sizeof(*r));
+    if (r == NULL)
+        return ERR_NOMEM;
+    r->cfg = *cfg;
+    r->cfg.max_sessions = or32(cfg->max_sessions, 100000);
+    r->cfg.max_handshakes = or32(cfg->max_handshakes, 1024);
+    r->cfg.max_handshakes_ip = or32(cfg->max_handshakes_ip, 64);
+    r->cfg.max_streams = or32(cfg->max_streams, 2048);
+    r->cfg.syn_per_s = or32(cfg->syn_per_s, 200);
+    r->cfg.session_budget = or64(cfg->session_budget, UINT64_C(4) << 20);
+    r->cfg.total_budget = or64(cfg->total_budget, UINT64_C(256) << 20);
+    r->cfg.object_ms = or32(cfg->object_ms, 5000);
+    r->cfg.response_ms = or32(cfg->response_ms, 5000);
+    r->cfg.drain_ms = or32(cfg->drain_ms, 30000);
+    r->cfg.idle_ms = or32(cfg->idle_ms, 300000);
+    map_init(&r->table, MAP_KEY(struct rsession, pk), cfg->env->hash_key, r->cfg.max_sessions);
+    map_init(&r->ips, MAP_KEY(struct ip_count, ip), cfg->env->hash_key, r->cfg.max_handshakes);
+    list_init(&r->sessions);
+    list_init(&r->parked);
+    list_init(&r->bridges);
+    *out = r;
+    return 0;
+}
+
+void relay_free(struct relay *r)
+{
+    struct rsession *s;
+    if (r == NULL)
+        return;
+    r->freeing = true;
+    while ((s = list_first_as(&r->sessions, struct rsession, node)) != NULL)
+        session_drop(s);
+    assert(list_empty(&r->bridges));
+    map_free(&r->table);
+    map_free(&r->ips);
+    seckey_wipe(&r->cfg.sk);
+    free(r);
+}
+
+/* ---- looking in ---- */
+
+void relay_stat(const struct relay *r, struct relay_stat *out)
+{
+    *out = r->stat;
+}
+
+size_t relay_sessions(const struct relay *r, size_t cursor, struct relay_session_info *out,
+                      size_t cap, size_t *n)
+{
+    size_t at = 0;
+    *n = 0;
+    for (struct list_node *pos = list_first(&r->sessions); pos != NULL;
+         pos = list_next(&r->sessions, pos), at++) {
+        const struct rsession *s = container_of(pos, struct rsession, node);
+        struct yamux_stat st;
+        if (at < cursor || !s->up)
+            continue;
+        if (*n == cap)
+            return at;
+        yamux_stat(link_mux(s->link), &st);
+        struct relay_session_info *i = &out[(*n)++];
+        *i = (struct relay_session_info){
+            .pk = s->pk,
+            .up_ns = session_up_ns(link_session(s->link)),
+            .heard_ns = session_heard_ns(link_session(s->link)),
+            .streams = st.streams,
+            .buffered = s->accounted,
+            .bytes_in = st.bytes_in,
+            .bytes_out = st.bytes_out,
+            .local = s->local,
+        };
+        memcpy(i->addr, link_conn(s->link)->peer, sizeof(i->addr));
+    }
+    return 0;
+}

@@ -1,0 +1,88 @@
+/*
+ * relay_int - what relay.c (sessions, limits) and bridge.c (one stream's way through the relay) share. Private to them.
+ *
+ *     struct relay    one per loop; table of sessions by key
+ *     struct rsession one link; in the table once up, unless a newer one of its key took its place
+ *     struct bridge   one stream from its first byte to the end of its relaying; has one leg per session it touches
+ */
+#pragma once
+
+#include "base/list.h"
+#include "base/map.h"
+#include "transport/objects.h"
+#include "transport/relay.h"
+
+struct rsession {
+    struct relay *relay;
+    struct link *link;
+    struct pubkey pk; /* key in relay->table once up */
+    struct list_node node;
+    struct list legs; /* struct leg of every bridge that uses this session */
+    struct ip_count *ip;
+    size_t accounted;    /* of relay->buffered */
+    uint64_t syn_tokens; /* in 1/1000 SYN */
+    uint64_t syn_filled_ns;
+    bool up, local, counted_handshake;
+    struct list_node parked_node; /* in relay->parked while accounted > 0 */
+};
+
+struct ip_count { /* pending handshakes of one address */
+    uint8_t ip[16];
+    uint32_t pending;
+};
+
+struct relay {
+    struct relay_cfg cfg;
+    struct map table; /* struct rsession by pk */
+    struct map ips;   /* struct ip_count */
+    struct list sessions;
+    struct list parked; /* sessions with buffered bytes */
+    struct list bridges;
+    bool draining, freeing;
+    struct relay_stat stat;
+};
+
+struct leg {
+    struct rsession *session;
+    struct yamux_stream *st;
+    struct list_node node; /* in session->legs while st is there */
+};
+
+enum bridge_state {
+    BRIDGE_OBJECT,          /* waiting for the first object of the source */
+    BRIDGE_VERIFY_REQUEST,  /* its signature is being checked */
+    BRIDGE_SIGN_IP,         /* our answer to an IP look-up is being signed */
+    BRIDGE_ANSWER_IP,       /* … and written */
+    BRIDGE_FORWARD,         /* writing the request to the destination */
+    BRIDGE_RESPONSE,        /* waiting for its answer */
+    BRIDGE_VERIFY_RESPONSE, /* the answer's signature is being checked */
+    BRIDGE_RETURN,          /* writing the answer to the source */
+    BRIDGE_OPEN,            /* bytes both ways */
+};
+
+struct setup; /* what only the set-up needs; freed when the bridge is open */
+
+struct bridge {
+    struct relay *relay;
+    enum bridge_state state;
+    struct leg src, dst;
+    struct setup *setup;
+    struct loop_timer timer;
+    uint64_t moved_ns; /* last time that bytes were relayed */
+    struct list_node node;
+    bool half; /* FIN has gone through in one direction */
+};
+
+/* A new stream of s: starts a bridge (true), or refuses it and releases the stream. */
+bool bridge_start(struct rsession *s, struct yamux_stream *st);
+/* News of one of its streams. */
+void bridge_event(struct bridge *b, struct yamux_stream *st, unsigned what);
+/* End it now, both streams reset; frees b. */
+void bridge_kill(struct bridge *b);
+
+/* Session of this key that streams go to, or NULL. */
+struct rsession *relay_find(struct relay *r, const struct pubkey *pk);
+/* Recount what the session holds, and enforce the budgets. May kill bridges of any session, also the caller's: call it last. */
+void relay_account(struct rsession *s);
+/* Take one SYN token. */
+bool relay_syn_allowed(struct rsession *s);
