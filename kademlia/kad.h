@@ -3,16 +3,20 @@
  *
  * The host (node: kademlia/rpc.c over dmsg streams; tests and simulator: in memory) drives it:
  *
- *     in      kad_request()      an authenticated peer asks something           -> later
- * KAD_ACT_REPLY or KAD_ACT_REFUSE with the host's token kad_response()     the answer to a call
- * that the engine asked for kad_call_failed()  that call failed, and how kad_get/put/…() operations
- * of this node's own users             -> later KAD_ACT_DONE with the operation's report kad_tick()
- * time passes out     kad_next()         next action, until it returns false; kad_deadline() says
- * when to tick
+ *     in   kad_request()        an authenticated peer asks something; later comes
+ *                               KAD_ACT_REPLY or KAD_ACT_REFUSE with the host's token
+ *          kad_response()       the answer to a call that the engine asked for
+ *          kad_call_failed()    that call failed, and how
+ *          kad_get(), kad_put() and the like: operations of this node's own users; later
+ *                               comes KAD_ACT_DONE with the operation's report
+ *          kad_tick()           time passes
+ *     out  kad_next()           next action, until it returns false
+ *          kad_deadline()       when to tick
  *
- * Nothing is called back from inside these functions; public-key work goes through env_pk() and its
- * answers may produce new actions: the engine then calls hooks->ready(arg) once, which must only
- * schedule a kad_next() loop (post a task), not call into the engine.
+ * Nothing is called back from inside these functions, except hooks->stored and hooks->removed.
+ * Public-key work goes through env_pk() and its answers may produce new actions: the engine then
+ * calls hooks->ready(arg) once, which must only schedule a kad_next() loop (post a task), not call
+ * into the engine.
  *
  * Contacts are 4-byte handles (kad_peer) into a peer table owned by the host (struct kad_peers), so
  * that a million virtual nodes share one table. Buckets are allocated as they fill. Items are
@@ -20,35 +24,42 @@
  *
  * Rules (design §6; the case in docs/protocol/dht.md is named where we differ from the Go peers)
  *  - Only a peer that answered, or called in over an authenticated stream, enters a bucket. A full
- * bucket pings its least recently seen contact before it evicts it; the newcomer waits in a
- * replacement cache (<= 8 per bucket). Contacts heard of in answers are candidates of that look-up
- * only. Buckets without traffic are refreshed by a look-up of a random ID in their range.
- *  - Cheap checks first: length, the asker's rate bucket, seq, unchanged bytes; then one signature
- * check; then the store, which compares seq again. Identical bytes are verified once.
+ *    bucket pings its least recently seen contact before it evicts it; the newcomer waits in a
+ *    replacement cache (table.h). Contacts heard of in answers are candidates of that look-up only.
+ *    Buckets without traffic are refreshed by a look-up of a random ID in their range.
+ *  - Cheap checks first: the asker's rate bucket, length, kind, seq, unchanged bytes, quota; then
+ *    one signature check; then the store, which compares seq again. Identical bytes are verified
+ *    once.
  *  - An answer must match the question: an item counts only when it is owner-signed for the asked
- * target, or self-certifying under salt "dmsg", or signed by a configured mirror key; it is
- * verified before it is ranked (item.h kinds).
+ *    target, or self-certifying under salt "dmsg", or signed by a configured mirror key; it is
+ *    verified before it is ranked (item.h kinds).
  *  - Own seq = max(stored, seen in the network, wall clock ns) + 1, persisted before it is
- * published.
+ *    published. A second put of a slot cancels one of the same slot that was not sent yet.
  *  - Look-ups keep alpha requests in flight and never wait for a whole round; a silent contact is
- * overtaken after hedge_ms. They end when the k closest live candidates have all answered, or on
- * the first acceptable item when the caller asked for that (KAD_GET_FIRST), or at their deadline.
+ *    overtaken after hedge_ms. They end when the k closest live candidates have all answered, or on
+ *    the first acceptable item when the caller asked for that (KAD_GET_FIRST), or at their
+ *    deadline.
  *  - "Not a DHT peer" is remembered for neg_ttl_ms only on KAD_FAIL_NO_DHT, never on time-out or
- * unreachability, never for bootstrap keys, and is cleared when the peer calls in.
- *  - Answers cost the asker: response bytes are charged to its token bucket; one GET_ITEMS at a
- * time per peer; streams and calls per peer bounded.
- *  - Foreign cached copies answer for cache_fresh_ms, then are revalidated in the background; they
- * are never counted as replicas.
+ *    unreachability, never for bootstrap keys, and is cleared when the peer calls in.
+ *  - Answers cost the asker: bytes of values are charged to its token bucket, a page of GET_ITEMS
+ *    may put it into debt, and until that is paid it gets no other one.
+ *  - Lifetime: ttl_ms from the last put by the owner. What others hand on is as old as its sequence
+ *    number says, where that is a clock, so that nodes cannot keep an item alive among themselves.
+ *    Expired records answer nobody; they block older numbers for another ttl_ms, then they go.
+ *  - Foreign copies answer our own users for cache_fresh_ms; those that are used get revalidated in
+ *    the background before that is over. Copies of look-ups are never counted as replicas.
  *
- * Limits (struct kad_limits) all have a counter of drops and a gauge in struct kad_stat. Errors are
+ * Limits (struct kad_limits) all have a counter of drops or a gauge in struct kad_stat. Errors are
  * reports, never asserts, for anything a peer or the store does. Memory of an idle node with an
  * empty table is below 2 KiB beside the configuration.
  *
  *     struct kad *k;
  *     kad_new(&k, &cfg, env, store, &peers, &hooks, now_ns);
- *     kad_bootstrap(k, keys, n, now_ns);
- *     for (struct kad_act a; kad_next(k, &a); kad_act_clear(&a)) switch (a.type) { case
- * KAD_ACT_CALL: send(a.call, a.peer, a.msg); … }
+ *     for (struct kad_act a; kad_next(k, &a); kad_act_clear(&a)) {
+ *         if (a.type == KAD_ACT_CALL)
+ *             send(a.call, a.peer, &a.msg);
+ *         ...
+ *     }
  */
 #pragma once
 
@@ -83,7 +94,7 @@ struct kad_hooks {
     /* optional: a record was accepted into the store (put, sync, own, cache) or removed. Must not
      * call into the engine. */
     void (*stored)(void *arg, const struct store_rec *rec);
-    void (*removed)(void *arg, const struct kad_id *target, enum item_kind kind);
+    void (*removed)(void *arg, const struct kad_id *target, enum item_kind kind); /* evicted */
 };
 
 struct kad_limits {          /* 0 = default */
@@ -95,7 +106,7 @@ struct kad_limits {          /* 0 = default */
     unsigned max_ops;        /* 256 operations at once */
     unsigned max_pending;    /* 512 requests of peers waiting for a signature check */
     unsigned slots_per_key;  /* 50: public tier, full and regular nodes */
-    unsigned max_items;      /* 10 000 on a regular node; full nodes are bound by bytes only */
+    unsigned max_items;      /* 10 000 on a regular node; a full node: none, bytes only */
     uint64_t max_bytes;      /* 1 GiB full, 64 MiB regular */
     unsigned ttl_ms; /* 7 200 000: public items; also for trusted ones (trust extends quota, not
                         lifetime) */
@@ -126,11 +137,12 @@ struct kad;
 int kad_new(struct kad **out, const struct kad_cfg *cfg, struct env *env, struct store *store,
             const struct kad_peers *peers, const struct kad_hooks *hooks, uint64_t now_ns)
     __attribute__((warn_unused_result));
-/* Cancels all public-key work, ends operations without report, drops references, wipes. */
+/* Cancels all public-key work, ends operations without report, drops references, wipes. Actions not
+ * taken are dropped. NULL is allowed. */
 void kad_free(struct kad *k);
 
-uint64_t
-kad_deadline(const struct kad *k); /* absolute now_ns of the next kad_tick(), LOOP_NEVER = none */
+/* Absolute now_ns of the next kad_tick(), LOOP_NEVER = none. */
+uint64_t kad_deadline(const struct kad *k);
 void kad_tick(struct kad *k, uint64_t now_ns);
 
 /* ---- what peers do ---- */
@@ -190,7 +202,8 @@ struct kad_report {
     enum kad_op_type type;
     void *user;
     int err; /* 0, ERR_NOT_FOUND, ERR_NO_ROUTE (no peers), ERR_TIMEOUT, ERR_REFUSED (put: all
-                refused), ERR_SEQ … */
+                refused), ERR_SEQ (put: a newer one exists), ERR_CANCELLED. A tombstone of the
+                owner is ERR_NOT_FOUND with item set */
     enum kad_source source;
     enum item_kind kind;
     struct item_ref *item; /* GET: the item (a reference of the report); PUT: what was published */
@@ -214,8 +227,11 @@ uint32_t kad_get(struct kad *k, const struct pubkey *pk, const void *salt, size_
  * otherwise the rule of the page above. */
 uint32_t kad_put(struct kad *k, const void *salt, size_t salt_len, const void *v, size_t v_len,
                  bool has_seq, uint64_t seq, void *user, uint64_t now_ns);
-/* Publish an item that is signed already, by whoever; verified first. */
-uint32_t kad_put_signed(struct kad *k, const struct item *it, void *user, uint64_t now_ns);
+/* Publish an item that is signed already, by whoever; verified first. target: the slot it is for,
+ * NULL = its own (a carrier gives the subject's: an entry that certifies itself, or an item of a
+ * mirror key). Peers that hold it already count as having stored it. */
+uint32_t kad_put_signed(struct kad *k, const struct item *it, const struct kad_id *target,
+                        void *user, uint64_t now_ns);
 uint32_t kad_ping(struct kad *k, kad_peer peer, void *user, uint64_t now_ns);
 uint32_t kad_sync(struct kad *k, kad_peer peer, void *user, uint64_t now_ns);
 void kad_cancel(struct kad *k, uint32_t op);
@@ -241,7 +257,7 @@ enum kad_act_type {
     KAD_ACT_REPLY,  /* send msg as the answer to the request with this token */
     KAD_ACT_REFUSE, /* close the request's stream without an answer (malformed or over a limit: err)
                      */
-    KAD_ACT_DONE,   /* report of an operation */
+    KAD_ACT_DONE,   /* report of an operation; of bootstrap rounds too (user is NULL) */
 };
 
 struct kad_act {
@@ -269,6 +285,9 @@ struct kad_stat {
     uint64_t verified,
         verify_skipped;        /* signature checks done / saved because the bytes were known */
     uint64_t rejected_answers; /* items in answers that did not match or verify */
+    uint64_t evicted_items;    /* from the store, for room */
+    uint64_t dropped_acts;     /* actions lost for want of memory */
+    uint64_t republished, handed_on;
     uint64_t evictions, neg_cached;
     uint64_t lookups, lookup_hops, lookup_messages;
     bool alone;  /* routing table empty although there are bootstrap keys */

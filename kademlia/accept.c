@@ -1,0 +1,372 @@
+#include <string.h>
+
+#include "base/err.h"
+#include "kademlia/engine.h"
+
+#define EVICT_MAX    64 /* records removed to make room for one */
+#define YEAR_2020_NS INT64_C(1577836800000000000)
+#define DAY_NS       (INT64_C(86400) * (int64_t)NS_PER_S)
+
+/* ---- what a record is good for ---- */
+
+bool kad_rec_is_live(const struct kad *k, const struct store_rec *r)
+{
+    return r->expires_ns > kad_steady_ns(k);
+}
+
+bool kad_rec_is_fresh(const struct kad *k, const struct store_rec *r)
+{
+    int64_t now = kad_steady_ns(k);
+
+    if (r->origin == STORE_OWN)
+        return true;
+    return r->stored_ns <= now && now - r->stored_ns < (int64_t)kad_ms(k->lim.cache_fresh_ms);
+}
+
+static bool is_usable(const struct kad *k, const struct store_rec *r, enum kad_use use)
+{
+    if (!kad_rec_is_live(k, r))
+        return false;
+    switch (use) {
+    case KAD_USE_LIVE:
+        return true;
+    case KAD_USE_SERVED:
+        return r->origin != STORE_CACHE || kad_rec_is_fresh(k, r);
+    case KAD_USE_FRESH:
+        return kad_rec_is_fresh(k, r);
+    }
+    return false;
+}
+
+int kad_store_best(struct kad *k, const struct kad_id *target, enum kad_use use,
+                   struct store_rec *out)
+{
+    for (int kind = ITEM_OWNER; kind < ITEM_KIND__COUNT; kind++) {
+        int rc = k->store->ops->get(k->store, target, (enum item_kind)kind, out);
+        if (rc == 0 && is_usable(k, out, use))
+            return 0;
+    }
+    return ERR_NOT_FOUND;
+}
+
+struct item_ref *kad_rec_item(const struct store_rec *r)
+{
+    return r->ref != NULL ? item_ref_get(r->ref) : item_ref_new(&r->item);
+}
+
+bool kad_seq_is_clock(const struct kad *k, uint64_t seq)
+{
+    int64_t now = env_wall_ns(k->env);
+
+    return seq <= INT64_MAX && (int64_t)seq >= YEAR_2020_NS && (int64_t)seq <= now + DAY_NS;
+}
+
+/* ---- lifetimes ---- */
+
+/* How long the item may live from now on. Copies that came from somebody else than the owner (sync,
+ * handing on, third parties) are as old as their sequence number says, when that is a clock:
+ * otherwise nodes that hand an item to each other would keep it alive for ever (incident 63). */
+static int64_t life_ns(const struct kad_accept *a)
+{
+    const struct kad *k = a->check.k;
+    int64_t ttl = (int64_t)kad_ms(k->lim.ttl_ms);
+    uint64_t seq = a->check.item->item.seq;
+
+    if (a->check.cls.kind == ITEM_CERT)
+        return (int64_t)kad_ms(k->lim.cert_ttl_ms);
+    if (a->from_owner || a->via == KAD_VIA_OWN || !kad_seq_is_clock(k, seq))
+        return ttl;
+    int64_t age = env_wall_ns(k->env) - (int64_t)seq;
+    if (age <= 0)
+        return ttl;
+    return age < ttl - ttl / 8 ? ttl - age : ttl / 8;
+}
+
+static int64_t expiry(const struct kad_accept *a, enum store_origin origin)
+{
+    if (origin == STORE_OWN && !kad_is_tombstone(&a->check.item->item))
+        return INT64_MAX;
+    return kad_steady_ns(a->check.k) + life_ns(a);
+}
+
+/* ---- room ---- */
+
+static bool is_over_items(const struct kad *k, uint64_t more)
+{
+    struct store_stat st;
+
+    k->store->ops->stat(k->store, &st);
+    return k->lim.max_items > 0 && st.items + more > k->lim.max_items;
+}
+
+static bool is_over_bytes(const struct kad *k, uint64_t more)
+{
+    struct store_stat st;
+
+    k->store->ops->stat(k->store, &st);
+    return k->lim.max_bytes > 0 && st.bytes + more > k->lim.max_bytes;
+}
+
+static bool is_protected(const struct store_rec *rec)
+{
+    return rec->tier != ITEM_TIER_PUBLIC || rec->origin == STORE_OWN;
+}
+
+/* Remove the record that should go first. For a newcomer of the public tier, a regular node does not
+ * give up a replica that is closer to it than the newcomer: so a flood of far items cannot push out
+ * those that this node is responsible for (incident 65). */
+static bool evict_one(struct kad *k, const struct store_rec *newcomer)
+{
+    struct store_rec v;
+
+    if (k->store->ops->victim(k->store, &v) != 0)
+        return false;
+    if (newcomer != NULL && !k->full && v.origin == STORE_REPLICA && !is_protected(newcomer) &&
+        kad_id_closer(&k->table.self, &v.target, &newcomer->target) < 0)
+        return false;
+    struct kad_id target = v.target;
+    enum item_kind kind = v.kind;
+    if (k->store->ops->del(k->store, &target, kind) != 0)
+        return false;
+    k->stat.evicted_items++;
+    if (k->hooks.removed != NULL)
+        k->hooks.removed(k->hooks.arg, &target, kind);
+    return true;
+}
+
+/* Make room for a new record. Protected ones may go beyond the number of items, never beyond the
+ * bytes. */
+static bool make_room(struct kad *k, const struct store_rec *rec)
+{
+    uint64_t bytes = rec->item.v_len + rec->item.salt_len + STORE_RECORD_OVERHEAD;
+
+    for (int i = 0; i < EVICT_MAX && (is_over_items(k, 1) || is_over_bytes(k, bytes)); i++) {
+        if (!evict_one(k, rec))
+            break;
+    }
+    return !is_over_bytes(k, bytes) && (is_protected(rec) || !is_over_items(k, 1));
+}
+
+void kad_store_trim(struct kad *k)
+{
+    for (int i = 0; i < EVICT_MAX && (is_over_items(k, 0) || is_over_bytes(k, 0)); i++) {
+        if (!evict_one(k, NULL))
+            return;
+    }
+}
+
+/* ---- into the slot ---- */
+
+static bool same_text(const struct item *a, const struct item *b)
+{
+    return a->v_len == b->v_len && (a->v_len == 0 || memcmp(a->v, b->v, a->v_len) == 0);
+}
+
+/* Older, the same or newer than what is in the slot: <0, 0, >0. */
+static int compare(const struct kad_accept *a, const struct store_rec *old)
+{
+    const struct kad_class *cls = &a->check.cls;
+
+    if (cls->kind != ITEM_CERT)
+        return a->check.item->item.seq < old->item.seq ? -1
+                                                       : a->check.item->item.seq > old->item.seq;
+    if (cls->rank_time != old->rank_time)
+        return cls->rank_time < old->rank_time ? -1 : 1;
+    return cls->rank_seq < old->rank_seq ? -1 : cls->rank_seq > old->rank_seq;
+}
+
+/* The same item again. On the wire that is refused (incident 54). Inside, it makes a copy of ours a
+ * replica, and it renews the lifetime when it comes from its owner, or carried again; what other
+ * nodes hand around renews nothing. */
+static int same_again(struct kad_accept *a, const struct store_rec *old)
+{
+    struct kad *k = a->check.k;
+    struct store_rec rec = *old;
+    bool was_cache = old->origin == STORE_CACHE;
+
+    k->stat.verify_skipped++;
+    if (a->via == KAD_VIA_PULL && !was_cache)
+        return ERR_SEQ;
+    rec.stored_ns = kad_steady_ns(k);
+    rec.tier = kad_tier_of(k, &old->charged);
+    if (was_cache && a->via != KAD_VIA_CACHE)
+        rec.origin = STORE_REPLICA;
+    bool renews = a->from_owner || a->via == KAD_VIA_OWN || a->check.cls.kind == ITEM_CERT ||
+                  rec.origin != old->origin;
+    if (renews && expiry(a, rec.origin) > rec.expires_ns)
+        rec.expires_ns = expiry(a, rec.origin);
+    else if (!renews && a->via == KAD_VIA_PUT)
+        return ERR_SEQ;
+    int rc = k->store->ops->touch(k->store, &rec);
+    if (rc != 0)
+        return rc;
+    return rec.origin != old->origin ? 0 : ERR_SEQ;
+}
+
+/* Compare with the slot before anything expensive is done: 0 = newer, and *had tells whether the slot
+ * was taken. Expired records still block (dht.md §2.3). */
+static int look_at_slot(struct kad_accept *a, bool *had, bool *settled)
+{
+    struct kad *k = a->check.k;
+    struct store_rec old;
+    int rc = k->store->ops->get(k->store, &a->check.cls.target, a->check.cls.kind, &old);
+
+    *had = rc == 0;
+    if (rc != 0)
+        return rc == ERR_NOT_FOUND || rc == ERR_CORRUPT ? 0 : rc;
+    int order = compare(a, &old);
+    if (order > 0)
+        return 0;
+    bool same = a->check.cls.kind == ITEM_CERT
+                    ? order == 0 && same_text(&a->check.item->item, &old.item)
+                    : item_equal(&a->check.item->item, &old.item);
+    *settled = same;
+    return same ? same_again(a, &old) : ERR_SEQ;
+}
+
+static int check_quota(struct kad *k, const struct kad_class *cls)
+{
+    uint64_t slots = 0, bytes = 0;
+    int rc = k->store->ops->usage(k->store, &cls->charged, &slots, &bytes);
+
+    if (rc != 0 && rc != ERR_NOT_FOUND)
+        return rc;
+    return slots < k->lim.slots_per_key ? 0 : ERR_QUOTA;
+}
+
+static enum store_origin origin_of(const struct kad_accept *a)
+{
+    struct kad *k = a->check.k;
+    struct store_rec old;
+
+    if (a->via == KAD_VIA_OWN)
+        return STORE_OWN;
+    int rc = k->store->ops->get(k->store, &a->check.cls.target, a->check.cls.kind, &old);
+    /* A newer item of our own key, from an earlier life of this node, stays ours. */
+    if (rc == 0 && old.origin == STORE_OWN && pubkey_equal(&a->check.item->item.k, &k->self))
+        return STORE_OWN;
+    if (a->via != KAD_VIA_CACHE || (rc == 0 && old.origin != STORE_CACHE))
+        return STORE_REPLICA;
+    return STORE_CACHE;
+}
+
+static int put_record(struct kad_accept *a)
+{
+    struct kad *k = a->check.k;
+    const struct kad_class *cls = &a->check.cls;
+    struct store_rec rec = {.target = cls->target,
+                            .kind = cls->kind,
+                            .item = a->check.item->item,
+                            .stored_ns = kad_steady_ns(k),
+                            .tier = kad_tier_of(k, &cls->charged),
+                            .origin = origin_of(a),
+                            .charged = cls->charged,
+                            .rank_time = cls->rank_time,
+                            .rank_seq = cls->rank_seq,
+                            .ref = a->check.item};
+
+    rec.expires_ns = expiry(a, rec.origin);
+    if (!make_room(k, &rec))
+        return ERR_NO_SPACE;
+    int rc = k->store->ops->put(k->store, &rec);
+    for (int i = 0; rc == ERR_NO_SPACE && i < EVICT_MAX && evict_one(k, &rec); i++)
+        rc = k->store->ops->put(k->store, &rec);
+    if (rc == 0 && k->hooks.stored != NULL)
+        k->hooks.stored(k->hooks.arg, &rec);
+    return rc;
+}
+
+/* The item is what it says: remember our own numbers, then let the store decide about seq once
+ * more. */
+static int verified(struct kad_accept *a)
+{
+    struct kad *k = a->check.k;
+    const struct item *it = &a->check.item->item;
+
+    if (a->check.cls.kind == ITEM_OWNER && pubkey_equal(&it->k, &k->self) && a->via != KAD_VIA_OWN)
+        (void)kad_own_set(k, it->salt, it->salt_len, it->seq);
+    return put_record(a);
+}
+
+static void count_refusal(struct kad *k, int err)
+{
+    switch (err) {
+    case ERR_TOO_LONG:
+        k->stat.refused_size++;
+        break;
+    case ERR_SEQ:
+        k->stat.refused_seq++;
+        break;
+    case ERR_SIG:
+    case ERR_KEY:
+        k->stat.refused_sig++;
+        break;
+    case ERR_QUOTA:
+        k->stat.refused_quota++;
+        break;
+    case ERR_REFUSED:
+        k->stat.refused_foreign++;
+        break;
+    case ERR_BUSY:
+        k->stat.refused_busy++;
+        break;
+    case ERR_NO_SPACE:
+        k->stat.refused_space++;
+        break;
+    default:
+        break;
+    }
+}
+
+static void checked(struct kad_check *c, int err)
+{
+    struct kad_accept *a = container_of(c, struct kad_accept, check);
+
+    if (err == 0)
+        err = verified(a);
+    count_refusal(c->k, err);
+    a->done(a, err);
+}
+
+/* Everything that is cheaper than a signature check, in the order of dht.md §2.3 with the signature
+ * moved to the end (design rule 4). settled: the slot holds these bytes, nothing is left to do. */
+static int cheap_checks(struct kad_accept *a, const struct kad_id *target, bool *settled)
+{
+    struct kad *k = a->check.k;
+    const struct item *it = &a->check.item->item;
+    bool had = false;
+    int rc = item_check_size(it);
+
+    *settled = false;
+    if (rc == 0)
+        rc = kad_classify(k, it, target, &a->check.cls);
+    if (rc == 0)
+        rc = look_at_slot(a, &had, settled);
+    if (rc == 0 && !had && a->via != KAD_VIA_OWN && a->check.cls.kind != ITEM_MIRROR &&
+        kad_tier_of(k, &a->check.cls.charged) == ITEM_TIER_PUBLIC)
+        rc = check_quota(k, &a->check.cls);
+    return rc;
+}
+
+int kad_accept_begin(struct kad_accept *a, struct kad *k, struct item_ref *item,
+                     const struct kad_id *target, const struct pubkey *from)
+{
+    a->check.k = k;
+    a->check.item = item_ref_get(item);
+    a->check.done = checked;
+    a->from_owner = from != NULL && pubkey_equal(from, &item->item.k);
+    bool settled;
+    int rc = cheap_checks(a, target, &settled);
+    if (rc == 0 && !settled && !a->verified)
+        rc = kad_check_begin(&a->check);
+    if (rc == 0 && !settled)
+        rc = verified(a);
+    if (rc != ERR_PENDING)
+        count_refusal(k, rc);
+    return rc;
+}
+
+void kad_accept_clear(struct kad_accept *a)
+{
+    kad_check_clear(&a->check);
+}

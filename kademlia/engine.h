@@ -1,0 +1,437 @@
+/*
+ * engine - what the files of the Kademlia engine share. Internal: hosts include kad.h only.
+ *
+ *     kad.c       creation, configuration, the queue of actions, gauges
+ *     call.c      requests of ours under way: numbers, time-outs, what an answer says about a peer
+ *     note.c      what is remembered of single peers: rate and byte buckets, "not a DHT peer"
+ *     check.c     what kind of item this is for that slot, and whether its signatures verify
+ *     accept.c    whether an item enters a slot: order of checks, lifetimes, quota, room
+ *     lookup.c    iterative look-ups
+ *     op.c        operations of this node's users: find, get, ping
+ *     put.c       publishing: number, signature, the k closest
+ *     serve.c     the six methods as responder
+ *     own.c       own slots: sequence numbers, republishing
+ *     sync.c      pull and push between full nodes
+ *     advert.c    who says that it is a full node
+ *     maintain.c  bootstrap, refresh, expiry, handing on, advert
+ *
+ * Direction of calls: serve, sync, put, op, maintain -> lookup, accept -> check, call -> note, kad.
+ *
+ * Time: k->now_ns is what the host said last. It is not advanced by answers to public-key work, which
+ * may make a time-out a little late, never early. Lifetimes of items are counted by a wall clock
+ * that cannot jump while the engine lives (kad_steady_ns): a clock that is set back or forth neither
+ * revives nor kills what is stored (docs/protocol/dht.md §8.2 point 15). Sequence numbers and the
+ * age of adverts use the real one.
+ *
+ * Freed while in use: a call's callback may end its operation, which frees the operation, its
+ * look-up and its other calls. So whoever may have ended an operation returns at once.
+ */
+#pragma once
+
+#include "base/list.h"
+#include "base/loop.h"
+#include "base/map.h"
+#include "kademlia/kad.h"
+#include "kademlia/table.h"
+
+#define KAD_MAX_CALLS       2048    /* requests of ours under way, all operations */
+#define KAD_MAX_INTERNAL    64      /* operations of our own beside limits.max_ops */
+#define KAD_MAX_NOTES       4096    /* peers of whom something is remembered */
+#define KAD_MAX_OWN         1024    /* slots of our own key */
+#define KAD_PUT_PARALLEL    8       /* PUT_VALUE calls in flight of one put */
+#define KAD_PAGE_ITEMS      1000    /* most items of a page that we serve or ask for at first */
+#define KAD_FRAME_BYTES     3900000 /* estimated size of a frame of items: below the peers' 4 MiB */
+#define KAD_BATCH_BYTES     3500000 /* the same for PUT_BATCH (dht.md §3.4 "size traps") */
+#define KAD_PULL_LIMIT_MAX  KAD_MSG_MAX_ITEMS
+#define KAD_SYNC_TIMEOUT_MS 300000
+#define KAD_RECENT          16 /* revalidations remembered */
+
+struct kad_keyset { /* sorted */
+    struct pubkey *v;
+    size_t n;
+};
+
+struct kad_own; /* own.c */
+
+struct kad {
+    struct kad_limits lim; /* defaults filled in */
+    struct kad_limits given;
+    struct pubkey self;
+    struct seckey sk;
+    bool full;
+    struct kad_keyset whitelisted, trusted, mirrors, bootstrap;
+    struct env *env;
+    struct store *store;
+    struct kad_peers peers;
+    struct kad_hooks hooks;
+
+    uint64_t now_ns, born_ns;
+    int64_t born_wall_ns;
+    struct loop loop; /* timers of everything below */
+    struct table table;
+
+    struct list acts;
+    unsigned inside; /* depth of calls by the host */
+    bool signalled;  /* hooks.ready was called and the queue not emptied since */
+
+    struct map calls, ops;
+    uint32_t next_call, next_op;
+    struct list op_list;
+    size_t n_ops, n_internal;
+
+    struct map notes;
+    struct list notes_lru; /* least recently used first */
+
+    struct list jobs; /* requests of peers that wait for signature checks (serve.c) */
+    struct list own;
+    size_t n_own;
+
+    struct maintain {
+        bool running;
+        struct loop_timer bootstrap, refresh, sweep, republish, hand_on, sync, advert;
+        uint64_t bootstrap_ns;    /* when the last round began */
+        uint64_t self_refresh_ns; /* when the own ID was looked up last */
+        struct kad_id hand_on_after;
+        bool bootstrapping, refreshing, syncing, synced;
+        unsigned handing_on;      /* under way */
+        struct pubkey *sync_keys; /* of this round */
+        size_t n_sync_keys, next_sync_key, sync_good;
+    } m;
+
+    struct kad_recent {  /* revalidations of late */
+        uint64_t target; /* first bytes */
+        uint64_t at_ns;
+    } recent[KAD_RECENT];
+    unsigned next_recent;
+
+    struct kad_stat stat;
+};
+
+/* ---- kad.c ---- */
+
+/* New action at the end of the queue, or NULL (counted): out of memory. Calls hooks.ready when this
+ * happens outside of a call by the host. */
+struct kad_act *kad_act_push(struct kad *k, enum kad_act_type type);
+
+/* Around every function that the host calls. */
+void kad_enter(struct kad *k, uint64_t now_ns);
+void kad_leave(struct kad *k);
+
+bool kad_keyset_has(const struct kad_keyset *s, const struct pubkey *pk);
+enum item_tier kad_tier_of(const struct kad *k, const struct pubkey *signer);
+
+/* Wall clock that does not jump while the engine lives; see above. */
+int64_t kad_steady_ns(const struct kad *k);
+
+static inline uint64_t kad_after(const struct kad *k, uint64_t delay_ns)
+{
+    return k->now_ns > UINT64_MAX - delay_ns ? LOOP_NEVER : k->now_ns + delay_ns;
+}
+static inline uint64_t kad_ms(unsigned ms)
+{
+    return ms * NS_PER_MS;
+}
+static inline const struct pubkey *kad_pk(const struct kad *k, kad_peer p)
+{
+    return k->peers.pk(k->peers.arg, p);
+}
+static inline void kad_unref(const struct kad *k, kad_peer p)
+{
+    k->peers.unref(k->peers.arg, p);
+}
+/* Handle of a key, with a reference; KAD_PEER_NONE when the host's table is full, or for a null key
+ * or our own. */
+kad_peer kad_intern(const struct kad *k, const struct pubkey *pk);
+
+/* ---- call.c ---- */
+
+struct kad_op;
+struct kad_call;
+
+/* The call has ended: rsp is its answer (the callee may move things out of it), or NULL and why. */
+typedef void kad_call_fn(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why);
+
+struct kad_call {
+    struct kad *k;
+    uint32_t id;
+    kad_peer peer; /* a reference */
+    enum kad_method method;
+    struct kad_op *op; /* NULL: nobody waits, the answer counts for the routing table only */
+    struct list_node in_op;
+    kad_call_fn *done;
+    size_t index; /* the caller's */
+    uint64_t sent_ns;
+    struct loop_timer timeout;
+    bool late; /* overtaken: abandoned when the operation ends */
+};
+
+/* Ask a peer. Takes over *msg (cleared on failure too). op and done may be NULL. NULL when the cap
+ * on calls or memory is reached: count it as KAD_FAIL_LOCAL. */
+struct kad_call *kad_call_start(struct kad *k, struct kad_op *op, kad_peer peer,
+                                struct kad_msg *msg, kad_call_fn *done);
+/* The operation does not wait any longer: a late call is aborted and counts against the peer, a
+ * young one goes on for the sake of the table. */
+void kad_call_abandon(struct kad_call *c);
+void kad_calls_free(struct kad *k);
+
+/* A peer was heard: it answered, or it called us over an authenticated stream. */
+void kad_peer_heard(struct kad *k, kad_peer p, bool answered);
+
+/* A number for the next call or operation: never 0. */
+static inline uint32_t kad_number(uint32_t *next)
+{
+    *next += *next == UINT32_MAX ? 2 : 1;
+    return *next;
+}
+
+/* Our error for the failure of a call. */
+int kad_fail_err(enum kad_fail why);
+
+/* ---- note.c ---- */
+
+void kad_notes_init(struct kad *k);
+void kad_notes_free(struct kad *k);
+
+/* Take tokens for a request of this peer; false (counted) when it has none left. */
+bool kad_note_request(struct kad *k, kad_peer p);
+/* Make it pay for work that turned out worthless or large; its debt is bounded. */
+void kad_note_charge(struct kad *k, kad_peer p, unsigned requests);
+/* May an answer of any size be sent to it, and: so many bytes were sent. */
+bool kad_note_may_read(struct kad *k, kad_peer p);
+void kad_note_bytes(struct kad *k, kad_peer p, size_t n);
+
+void kad_note_no_dht(struct kad *k, kad_peer p);
+void kad_note_clear_no_dht(struct kad *k, kad_peer p);
+bool kad_note_is_no_dht(const struct kad *k, kad_peer p);
+
+/* ---- check.c ---- */
+
+struct kad_class { /* what an item is for a slot */
+    enum item_kind kind;
+    struct kad_id target;
+    struct pubkey charged; /* whose quota */
+    int64_t rank_time;     /* ITEM_CERT: of the entry */
+    uint64_t rank_seq;
+    unsigned n_entry; /* ITEM_CERT: digests, one of which the entry's signature must fit */
+    struct hash entry_digest[2];
+    struct sig entry_sig;
+};
+
+/* Which kind of item this is for that slot (NULL: the item's own). 0, or ERR_REFUSED: neither the
+ * owner's, nor an entry that certifies itself, nor of a mirror key. Costs no public-key work. */
+int kad_classify(const struct kad *k, const struct item *it, const struct kad_id *target,
+                 struct kad_class *out);
+
+struct kad_check;
+typedef void kad_check_fn(struct kad_check *c, int err);
+
+struct kad_check {
+    struct pk_wait wait;
+    struct kad *k;
+    struct item_ref *item; /* a reference */
+    struct kad_class cls;
+    unsigned step;
+    kad_check_fn *done; /* only after ERR_PENDING */
+};
+
+/* Verify the item's signature, and that of the entry in it. cls, k, item and done are set, the rest
+ * zero. 0, ERR_PENDING, ERR_SIG, ERR_BUSY. */
+int kad_check_begin(struct kad_check *c);
+/* Cancel and drop the reference. */
+void kad_check_clear(struct kad_check *c);
+
+/* Is the value one that says "there is nothing any more" under this salt (dht.md §4)? */
+bool kad_is_tombstone(const struct item *it);
+
+/* ---- accept.c ---- */
+
+enum kad_via {
+    KAD_VIA_PUT,   /* a peer's PUT_VALUE or PUT_BATCH */
+    KAD_VIA_PULL,  /* GET_ITEMS of a full node */
+    KAD_VIA_CACHE, /* a look-up of ours found it */
+    KAD_VIA_LOCAL, /* this node's user brought it, signed already */
+    KAD_VIA_OWN,   /* just signed by this node */
+};
+
+struct kad_accept;
+typedef void kad_accept_fn(struct kad_accept *a, int err);
+
+struct kad_accept {
+    struct kad_check check;
+    enum kad_via via;
+    bool from_owner; /* it came over a stream of its signer */
+    bool verified;   /* signatures are known to be good */
+    kad_accept_fn *done;
+    void *arg;
+};
+
+/* Let an item into its slot (target NULL: its own). via, verified, done, arg are set, the rest zero.
+ * 0 stored; ERR_PENDING: done() comes later; ERR_TOO_LONG, ERR_REFUSED (foreign), ERR_SEQ,
+ * ERR_QUOTA, ERR_SIG, ERR_BUSY, ERR_NO_SPACE, ERR_NOMEM. */
+int kad_accept_begin(struct kad_accept *a, struct kad *k, struct item_ref *item,
+                     const struct kad_id *target, const struct pubkey *from);
+/* Cancel and drop the reference. */
+void kad_accept_clear(struct kad_accept *a);
+
+/* The record that answers for a slot now: not expired, owner's first; with fresh_only no foreign copy
+ * of a look-up or older than cache_fresh_ms. 0 or ERR_NOT_FOUND. */
+enum kad_use {
+    KAD_USE_LIVE,   /* whatever is not expired */
+    KAD_USE_SERVED, /* what peers are told: copies of our own look-ups only while fresh */
+    KAD_USE_FRESH,  /* what our own users are told without asking the network */
+};
+int kad_store_best(struct kad *k, const struct kad_id *target, enum kad_use use,
+                   struct store_rec *out);
+bool kad_rec_is_live(const struct kad *k, const struct store_rec *r);
+bool kad_rec_is_fresh(const struct kad *k, const struct store_rec *r);
+/* A reference to the record's item, a copy if need be; NULL when out of memory. */
+struct item_ref *kad_rec_item(const struct store_rec *r);
+/* Does a sequence number look like a wall clock in ns? */
+bool kad_seq_is_clock(const struct kad *k, uint64_t seq);
+/* Evict what goes beyond the limits, after these were lowered. */
+void kad_store_trim(struct kad *k);
+
+/* ---- lookup.c ---- */
+
+struct kad_found { /* an item that fits the question and verified */
+    struct item_ref *item;
+    enum item_kind kind;
+    int64_t rank_time;
+    uint64_t rank_seq;
+    unsigned hop;
+};
+
+struct kad_cand;
+struct kad_lookup;
+typedef void kad_lookup_fn(struct kad_lookup *lk, enum kad_end end);
+
+#define KAD_LOOKUP_BAD 4 /* items that did not verify, remembered so as not to try them again */
+
+struct kad_lookup {
+    struct kad_op *op;
+    struct kad_id target;
+    bool value; /* GET_VALUE, else FIND_NODE */
+    bool first; /* ends with the first acceptable item of the owner */
+    bool running;
+    struct kad_cand *cands; /* closest first */
+    size_t n, cap;
+    unsigned in_flight;  /* asked and not overtaken */
+    uint64_t slowest_ns; /* longest time an answer of this look-up took */
+    struct loop_timer hedge;
+    struct list checks;
+    struct kad_found best;
+    struct item_ref *bad[KAD_LOOKUP_BAD];
+    unsigned n_bad;
+    kad_lookup_fn *ended;
+};
+
+/* Begin; op, target, value, first, ended are set, the rest zero. ended() may be called before this
+ * returns. */
+void kad_lookup_begin(struct kad_lookup *lk);
+/* End it now with what it has: calls ended(), which may free everything. */
+void kad_lookup_end(struct kad_lookup *lk, enum kad_end why);
+/* Stop without ended(). Also after it ended: frees what is left. */
+void kad_lookup_clear(struct kad_lookup *lk);
+/* Peers that answered, closest first, at most n of them. No references. */
+size_t kad_lookup_closest(const struct kad_lookup *lk, kad_peer *out, size_t n);
+/* Rank of a before b: kind, then seq or the entry's rank. */
+bool kad_found_better(const struct kad_found *a, const struct kad_found *b);
+
+/* ---- op.c ---- */
+
+struct kad_put; /* put.c */
+
+struct kad_op {
+    struct kad *k;
+    bool internal; /* no report, except of bootstrap rounds */
+    struct list_node node;
+    struct list calls;
+    struct loop_timer deadline;
+    struct kad_report rep;
+    struct kad_lookup lk;
+    unsigned flags;                            /* enum kad_get_flags */
+    void (*clear)(struct kad_op *op);          /* frees what the kind of operation added */
+    void (*ended)(struct kad_op *op, int err); /* internal ones: before it is freed */
+    void (*timeout)(struct kad_op *op);        /* deadline; NULL: finish with ERR_TIMEOUT */
+    struct kad_put *put;                       /* KAD_OP_PUT */
+    void *extra;                               /* KAD_OP_SYNC, KAD_OP_BOOTSTRAP: their own state */
+};
+
+/* New operation with its deadline set; NULL when too many run. */
+struct kad_op *kad_op_new(struct kad *k, enum kad_op_type type, bool internal, void *user);
+void kad_op_set_deadline(struct kad_op *op, unsigned timeout_ms);
+/* Report and free. */
+void kad_op_finish(struct kad_op *op, int err, enum kad_end end);
+/* Free without a report. */
+void kad_op_free(struct kad_op *op);
+/* Start the look-up of an operation. */
+void kad_op_lookup(struct kad_op *op, const struct kad_id *target, bool value,
+                   kad_lookup_fn *ended);
+
+/* Internal look-up of a node ID. ended may be NULL. False when too many operations run. */
+bool kad_op_refresh(struct kad *k, const struct kad_id *target,
+                    void (*ended)(struct kad_op *, int));
+/* A foreign copy of ours was used: ask the network about it when it gets old, or (now) at once. */
+void kad_revalidate(struct kad *k, const struct store_rec *r, bool now);
+
+/* ---- put.c ---- */
+
+void kad_put_free(struct kad_put *put);
+/* Internal puts: of a value under our own key, and of a stored item to the peers closest to its slot.
+ * ended may be NULL. False when too many operations run. */
+bool kad_put_own(struct kad *k, const void *salt, size_t salt_len, const void *v, size_t v_len,
+                 void (*ended)(struct kad_op *, int));
+bool kad_put_hand_on(struct kad *k, const struct store_rec *rec,
+                     void (*ended)(struct kad_op *, int));
+
+/* ---- serve.c ---- */
+
+void kad_serve_free(struct kad *k);
+/* Records of a page go into a message until the next one would make its frame too long. */
+struct kad_filler {
+    struct kad *k;
+    struct kad_msg *m;
+    size_t bytes, max_bytes;
+    uint64_t last_seq; /* of the last record looked at */
+    bool any, full;
+};
+/* store_visit_fn: adds what peers may have, which is no copy of a look-up and nothing expired. */
+bool kad_fill(void *filler, const struct store_rec *r);
+
+/* ---- own.c ---- */
+
+/* Highest sequence number known for a slot of our key; 0 when none. */
+uint64_t kad_own_seq(const struct kad *k, const void *salt, size_t salt_len);
+/* seq was used or seen. Written through to the store. */
+int kad_own_set(struct kad *k, const void *salt, size_t salt_len, uint64_t seq);
+void kad_own_load(struct kad *k);
+void kad_own_free(struct kad *k);
+/* Republish what is due; returns when to come back (absolute). */
+uint64_t kad_own_republish(struct kad *k);
+/* The slot was published just now: republish it in republish_ms. */
+void kad_own_published(struct kad *k, const void *salt, size_t salt_len, bool again);
+
+/* ---- sync.c ---- */
+
+/* Begin a sync with a peer; false when it cannot be started. number, ended may be NULL. */
+bool kad_sync_begin(struct kad *k, kad_peer peer, bool internal, void *user, uint32_t *number,
+                    void (*ended)(struct kad_op *, int));
+
+/* ---- advert.c ---- */
+
+/* Keys of nodes that advertise themselves as full in the local store (dht.md §5.3): fresh, their own
+ * advert, neither ourselves nor a bootstrap key; a random choice of at most max. */
+size_t kad_advertised(struct kad *k, struct pubkey *out, size_t max);
+bool kad_is_advertised(struct kad *k, const struct pubkey *pk);
+/* Text of our own advert; returns its length. */
+size_t kad_advert_text(struct kad *k, char *out, size_t cap);
+
+/* ---- maintain.c ---- */
+
+void kad_maintain_start(struct kad *k);
+void kad_maintain_stop(struct kad *k);
+/* Bootstrap keys changed, or the table got its first contact or lost its last. */
+void kad_maintain_bootstrap_now(struct kad *k);
+void kad_maintain_full_changed(struct kad *k);
+void kad_maintain_own_changed(struct kad *k);
+uint64_t kad_network_size(const struct kad *k);

@@ -1,0 +1,532 @@
+/*
+ * A look-up keeps its candidates sorted by distance and walks towards the target:
+ *
+ *     NEW -> ASKED -> ANSWERED
+ *              |  \-> FAILED          (time-out, unreachable, closed, no memory)
+ *              v
+ *            SILENT                   overtaken after hedge_ms: still welcome, no longer waited for
+ *
+ * A silent candidate does not count as live once its patience is over: three times what the slowest
+ * answer of this look-up took, at least hedge_ms. While nobody has answered at all, the network may
+ * be slow as a whole and only the time-out of the call ends the waiting.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "kademlia/engine.h"
+
+#define MAX_LIVE 128 /* candidates that have not failed */
+#define MAX_ALL  256 /* with the failed ones, which are kept so as not to be asked again */
+
+enum state { NEW, ASKED, SILENT, ANSWERED, FAILED };
+
+struct kad_cand {
+    kad_peer peer; /* a reference */
+    uint8_t state;
+    uint8_t hop; /* 1 = from our own table */
+    uint64_t asked_ns;
+};
+
+struct answer_check { /* verification of an item in an answer */
+    struct list_node node;
+    struct kad_lookup *lk;
+    struct kad_check check;
+    unsigned hop;
+};
+
+static void step(struct kad_lookup *lk);
+
+static struct kad *engine(const struct kad_lookup *lk)
+{
+    return lk->op->k;
+}
+
+/* ---- candidates ---- */
+
+static const struct kad_id *cand_id(const struct kad_lookup *lk, size_t i)
+{
+    const struct kad *k = engine(lk);
+
+    return k->peers.id(k->peers.arg, lk->cands[i].peer);
+}
+
+/* Where an ID stands or would stand in the order of distance. */
+static size_t position(const struct kad_lookup *lk, const struct kad_id *id, bool *found)
+{
+    size_t lo = 0, hi = lk->n;
+
+    *found = false;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        int c = kad_id_closer(&lk->target, cand_id(lk, mid), id);
+        if (c == 0) {
+            *found = true;
+            return mid;
+        }
+        if (c < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+static size_t count_live(const struct kad_lookup *lk)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < lk->n; i++)
+        n += lk->cands[i].state != FAILED;
+    return n;
+}
+
+static void remove_cand(struct kad_lookup *lk, size_t i)
+{
+    kad_unref(engine(lk), lk->cands[i].peer);
+    memmove(&lk->cands[i], &lk->cands[i + 1], (lk->n - i - 1) * sizeof lk->cands[0]);
+    lk->n--;
+}
+
+/* Room for one candidate at that position: drops the farthest one that was not asked yet, if it is
+ * farther. */
+static bool make_room(struct kad_lookup *lk, size_t at)
+{
+    if (lk->n >= MAX_ALL || count_live(lk) >= MAX_LIVE) {
+        size_t last = lk->n;
+        while (last > at && lk->cands[last - 1].state != NEW)
+            last--;
+        if (last <= at)
+            return false;
+        remove_cand(lk, last - 1);
+    }
+    if (lk->n < lk->cap)
+        return true;
+    size_t cap = lk->cap > 0 ? 2 * lk->cap : 32;
+    struct kad_cand *v = realloc(lk->cands, cap * sizeof *v);
+    if (v == NULL)
+        return false;
+    lk->cands = v;
+    lk->cap = cap;
+    return true;
+}
+
+/* A peer that may know more. Takes over the reference. */
+static void add(struct kad_lookup *lk, kad_peer p, const struct kad_id *id, unsigned hop)
+{
+    struct kad *k = engine(lk);
+    bool found;
+    size_t at = position(lk, id, &found);
+
+    if (found || kad_note_is_no_dht(k, p) || !make_room(lk, at)) {
+        kad_unref(k, p);
+        return;
+    }
+    memmove(&lk->cands[at + 1], &lk->cands[at], (lk->n - at) * sizeof lk->cands[0]);
+    lk->cands[at] =
+        (struct kad_cand){.peer = p, .state = NEW, .hop = (uint8_t)(hop < 255 ? hop : 255)};
+    lk->n++;
+}
+
+/* Contacts of an answer; an honest one has at most k. Keys are interned only when they are new. */
+static void add_contacts(struct kad_lookup *lk, const struct kad_msg *rsp, unsigned hop)
+{
+    struct kad *k = engine(lk);
+    size_t n = rsp->n_closest < k->lim.k ? rsp->n_closest : k->lim.k;
+
+    for (size_t i = 0; i < n; i++) {
+        struct kad_id id = kad_id_of(&rsp->closest[i]);
+        bool found;
+        position(lk, &id, &found);
+        kad_peer p = found ? KAD_PEER_NONE : kad_intern(k, &rsp->closest[i]);
+        if (p != KAD_PEER_NONE)
+            add(lk, p, &id, hop);
+    }
+}
+
+/* Start from the routing table; with hardly anybody in it, from the bootstrap keys too. */
+static void add_first(struct kad_lookup *lk)
+{
+    struct kad *k = engine(lk);
+    kad_peer peers[TABLE_MAX_K];
+    size_t n = table_closest(&k->table, &lk->target, peers, k->lim.k);
+
+    for (size_t i = 0; i < n; i++) {
+        k->peers.ref(k->peers.arg, peers[i]);
+        add(lk, peers[i], k->peers.id(k->peers.arg, peers[i]), 1);
+    }
+    for (size_t i = 0; n < k->lim.alpha && i < k->bootstrap.n && i < k->lim.k; i++) {
+        kad_peer p = kad_intern(k, &k->bootstrap.v[i]);
+        if (p != KAD_PEER_NONE)
+            add(lk, p, k->peers.id(k->peers.arg, p), 1);
+    }
+}
+
+/* ---- items in answers ---- */
+
+bool kad_found_better(const struct kad_found *a, const struct kad_found *b)
+{
+    if (b->item == NULL || a->kind != b->kind)
+        return b->item == NULL || a->kind < b->kind;
+    if (a->kind != ITEM_CERT)
+        return a->item->item.seq > b->item->item.seq;
+    return a->rank_time != b->rank_time ? a->rank_time > b->rank_time : a->rank_seq > b->rank_seq;
+}
+
+static struct kad_found found_of(const struct kad_check *c, unsigned hop)
+{
+    return (struct kad_found){.item = c->item,
+                              .kind = c->cls.kind,
+                              .rank_time = c->cls.rank_time,
+                              .rank_seq = c->cls.rank_seq,
+                              .hop = hop};
+}
+
+static void reject(struct kad_lookup *lk)
+{
+    lk->op->rep.rejected_items++;
+    engine(lk)->stat.rejected_answers++;
+}
+
+static void keep_bad(struct kad_lookup *lk, struct item_ref *item)
+{
+    reject(lk);
+    if (lk->n_bad < KAD_LOOKUP_BAD)
+        lk->bad[lk->n_bad++] = item_ref_get(item);
+}
+
+static void keep_good(struct kad_lookup *lk, const struct kad_check *c, unsigned hop)
+{
+    struct kad_found f = found_of(c, hop);
+
+    if (!kad_found_better(&f, &lk->best))
+        return;
+    item_ref_put(lk->best.item);
+    lk->best = f;
+    item_ref_get(f.item);
+}
+
+static void free_check(struct answer_check *ac)
+{
+    list_remove(&ac->node);
+    kad_check_clear(&ac->check);
+    free(ac);
+}
+
+/* ERR_BUSY is no verdict: the queue of signature checks was full. */
+static void judged(struct answer_check *ac, int err)
+{
+    if (err == 0)
+        keep_good(ac->lk, &ac->check, ac->hop);
+    else if (err == ERR_SIG)
+        keep_bad(ac->lk, ac->check.item);
+    free_check(ac);
+}
+
+static void verified(struct kad_check *c, int err)
+{
+    struct answer_check *ac = container_of(c, struct answer_check, check);
+    struct kad_lookup *lk = ac->lk;
+
+    judged(ac, err);
+    step(lk);
+}
+
+/* Is the verdict about this item known already, or on its way? */
+static bool is_known(struct kad_lookup *lk, const struct item *it)
+{
+    struct list_node *n, *tmp;
+
+    for (unsigned i = 0; i < lk->n_bad; i++) {
+        if (item_equal(&lk->bad[i]->item, it)) {
+            reject(lk);
+            return true;
+        }
+    }
+    list_for_each(n, tmp, &lk->checks)
+    {
+        if (item_equal(&container_of(n, struct answer_check, node)->check.item->item, it))
+            return true;
+    }
+    return false;
+}
+
+/* The local copy was verified when it was stored. */
+static bool is_stored(struct kad_lookup *lk, const struct kad_check *c)
+{
+    struct kad *k = engine(lk);
+    struct store_rec r;
+
+    return k->store->ops->get(k->store, &lk->target, c->cls.kind, &r) == 0 &&
+           item_equal(&r.item, &c->item->item);
+}
+
+/* An item counts when it fits the question; it is verified unless it could not win anyway. */
+static void take_item(struct kad_lookup *lk, struct item_ref *item, unsigned hop)
+{
+    struct kad *k = engine(lk);
+    struct answer_check *ac;
+
+    if (item_check_size(&item->item) != 0 || is_known(lk, &item->item))
+        return;
+    ac = calloc(1, sizeof *ac);
+    if (ac == NULL)
+        return;
+    ac->lk = lk;
+    ac->hop = hop;
+    ac->check.k = k;
+    ac->check.item = item_ref_get(item);
+    ac->check.done = verified;
+    list_push_back(&lk->checks, &ac->node);
+    if (kad_classify(k, &item->item, &lk->target, &ac->check.cls) != 0) {
+        reject(lk);
+        free_check(ac);
+        return;
+    }
+    struct kad_found f = found_of(&ac->check, hop);
+    if (!kad_found_better(&f, &lk->best) || is_stored(lk, &ac->check)) {
+        k->stat.verify_skipped++;
+        judged(ac, 0);
+        return;
+    }
+    int rc = kad_check_begin(&ac->check);
+    if (rc != ERR_PENDING)
+        judged(ac, rc);
+}
+
+/* ---- asking ---- */
+
+static struct kad_cand *cand_of(struct kad_lookup *lk, kad_peer p)
+{
+    for (size_t i = 0; i < lk->n; i++) {
+        if (lk->cands[i].peer == p)
+            return &lk->cands[i];
+    }
+    return NULL;
+}
+
+static void answered(struct kad_call *call, struct kad_msg *rsp, enum kad_fail why)
+{
+    struct kad_lookup *lk = &call->op->lk;
+    struct kad_report *rep = &lk->op->rep;
+    struct kad_cand *c = cand_of(lk, call->peer);
+
+    (void)why;
+    if (c == NULL || !lk->running)
+        return;
+    if (c->state == ASKED)
+        lk->in_flight--;
+    c->state = rsp != NULL ? ANSWERED : FAILED;
+    if (rsp == NULL) {
+        rep->failed++;
+        step(lk);
+        return;
+    }
+    unsigned hop = c->hop;
+    uint64_t took = engine(lk)->now_ns - c->asked_ns;
+    if (took > lk->slowest_ns)
+        lk->slowest_ns = took;
+    rep->answered++;
+    rep->bytes += rsp->wire_bytes;
+    if (hop > rep->hops)
+        rep->hops = hop;
+    add_contacts(lk, rsp, hop + 1); /* moves candidates: c is not valid any more */
+    if (lk->value && rsp->n_items > 0 && rsp->items[0].item != NULL)
+        take_item(lk, rsp->items[0].item, hop);
+    step(lk);
+}
+
+static void ask(struct kad_lookup *lk, struct kad_cand *c)
+{
+    struct kad *k = engine(lk);
+    struct kad_msg m;
+
+    kad_msg_init(&m, lk->value ? KAD_GET_VALUE : KAD_FIND_NODE, false);
+    m.target = lk->target;
+    lk->op->rep.asked++;
+    c->asked_ns = k->now_ns;
+    if (kad_call_start(k, lk->op, c->peer, &m, answered) == NULL) {
+        c->state = FAILED;
+        lk->op->rep.failed++;
+        return;
+    }
+    c->state = ASKED;
+    lk->in_flight++;
+    k->stat.lookup_messages++;
+}
+
+/* ---- the walk ---- */
+
+static uint64_t patience_ns(const struct kad_lookup *lk)
+{
+    uint64_t hedge = kad_ms(engine(lk)->lim.hedge_ms);
+
+    if (lk->op->rep.answered == 0)
+        return LOOP_NEVER;
+    return lk->slowest_ns > hedge / 3 ? 3 * lk->slowest_ns : hedge;
+}
+
+/* Asked, and silent for longer than anybody waits. */
+static bool is_given_up(const struct kad_lookup *lk, const struct kad_cand *c)
+{
+    return c->state == SILENT && engine(lk)->now_ns - c->asked_ns >= patience_ns(lk);
+}
+
+/* The closest candidate to ask, among the k closest that live. *done: all of those have answered. */
+static struct kad_cand *next_cand(const struct kad_lookup *lk, bool *done)
+{
+    unsigned k = engine(lk)->lim.k, live = 0;
+
+    *done = true;
+    for (size_t i = 0; i < lk->n && live < k; i++) {
+        struct kad_cand *c = &lk->cands[i];
+        if (c->state == FAILED || is_given_up(lk, c))
+            continue;
+        if (c->state == NEW)
+            *done = false;
+        if (c->state == NEW)
+            return c;
+        if (c->state != ANSWERED)
+            *done = false;
+        /* A silent one is overtaken: it keeps its place among the k only for the end of the walk. */
+        live += c->state != SILENT;
+    }
+    return NULL;
+}
+
+void kad_lookup_end(struct kad_lookup *lk, enum kad_end why)
+{
+    struct kad *k = engine(lk);
+
+    lk->running = false;
+    loop_timer_cancel(&k->loop, &lk->hedge);
+    k->stat.lookups++;
+    k->stat.lookup_hops += lk->op->rep.hops;
+    lk->ended(lk, why); /* may free everything */
+}
+
+/* When the next candidate becomes silent, or a silent one is given up. */
+static void arm_hedge(struct kad_lookup *lk)
+{
+    struct kad *k = engine(lk);
+    uint64_t at = LOOP_NEVER, patience = patience_ns(lk);
+
+    for (size_t i = 0; i < lk->n; i++) {
+        const struct kad_cand *c = &lk->cands[i];
+        uint64_t due = LOOP_NEVER;
+        if (c->state == ASKED)
+            due = c->asked_ns + kad_ms(k->lim.hedge_ms);
+        else if (c->state == SILENT && patience != LOOP_NEVER)
+            due = c->asked_ns + patience;
+        if (due > k->now_ns && due < at)
+            at = due;
+    }
+    if (at == LOOP_NEVER)
+        loop_timer_cancel(&k->loop, &lk->hedge);
+    else
+        loop_timer_set(&k->loop, &lk->hedge, at);
+}
+
+static bool is_found(const struct kad_lookup *lk)
+{
+    return lk->first && lk->best.item != NULL && lk->best.kind == ITEM_OWNER;
+}
+
+/* Ask on, or end. The last thing that any event does: the look-up may be gone afterwards. */
+static void step(struct kad_lookup *lk)
+{
+    bool done = false;
+
+    if (!lk->running)
+        return;
+    if (is_found(lk)) {
+        kad_lookup_end(lk, KAD_END_FOUND);
+        return;
+    }
+    for (struct kad_cand *c; (c = next_cand(lk, &done)) != NULL;) {
+        if (lk->in_flight >= engine(lk)->lim.alpha)
+            break;
+        ask(lk, c);
+    }
+    if (done && list_empty(&lk->checks))
+        kad_lookup_end(lk, KAD_END_CLOSEST);
+    else
+        arm_hedge(lk);
+}
+
+static void mark_late(struct kad_lookup *lk, kad_peer p)
+{
+    struct list_node *n, *tmp;
+
+    list_for_each(n, tmp, &lk->op->calls)
+    {
+        struct kad_call *call = container_of(n, struct kad_call, in_op);
+        if (call->peer == p)
+            call->late = true;
+    }
+}
+
+static void hedge_due(struct loop_timer *t)
+{
+    struct kad_lookup *lk = container_of(t, struct kad_lookup, hedge);
+    struct kad *k = engine(lk);
+
+    for (size_t i = 0; i < lk->n; i++) {
+        struct kad_cand *c = &lk->cands[i];
+        if (c->state == ASKED && k->now_ns - c->asked_ns >= kad_ms(k->lim.hedge_ms)) {
+            c->state = SILENT;
+            lk->in_flight--;
+            mark_late(lk, c->peer);
+        }
+    }
+    step(lk);
+}
+
+void kad_lookup_begin(struct kad_lookup *lk)
+{
+    struct kad *k = engine(lk);
+
+    list_init(&lk->checks);
+    lk->hedge.fn = hedge_due;
+    lk->running = true;
+    table_looked_up(&k->table, &lk->target, k->now_ns);
+    add_first(lk);
+    if (lk->n == 0)
+        kad_lookup_end(lk, KAD_END_NO_PEERS);
+    else
+        step(lk);
+}
+
+void kad_lookup_clear(struct kad_lookup *lk)
+{
+    struct list_node *n, *tmp;
+
+    lk->running = false;
+    loop_timer_cancel(&engine(lk)->loop, &lk->hedge);
+    if (lk->checks.head.next != NULL) {
+        list_for_each(n, tmp, &lk->checks)
+        {
+            free_check(container_of(n, struct answer_check, node));
+        }
+    }
+    while (lk->n > 0)
+        kad_unref(engine(lk), lk->cands[--lk->n].peer);
+    free(lk->cands);
+    lk->cands = NULL;
+    lk->cap = 0;
+    while (lk->n_bad > 0)
+        item_ref_put(lk->bad[--lk->n_bad]);
+    item_ref_put(lk->best.item);
+    lk->best.item = NULL;
+}
+
+size_t kad_lookup_closest(const struct kad_lookup *lk, kad_peer *out, size_t n)
+{
+    size_t found = 0;
+
+    for (size_t i = 0; i < lk->n && found < n; i++) {
+        if (lk->cands[i].state == ANSWERED)
+            out[found++] = lk->cands[i].peer;
+    }
+    return found;
+}
