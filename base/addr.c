@@ -94,7 +94,7 @@ static int parse_name(char out[ADDR_HOST_MAX + 1], const char *text, size_t n, c
 {
     struct in_addr a;
     char host[ADDR_HOST_MAX + 1];
-    const char *last = host;
+    const char *last;
     if (!copy_host(host, text, n))
         return refuse(ERR_FORMAT, why, "host name is too long");
     for (const char *p = host;; p++) {

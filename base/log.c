@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/hex.h"
 #include "base/json.h"
 
 #define NS_PER_MS        INT64_C(1000000)
@@ -112,13 +113,10 @@ static size_t unescape(char *out, const char *p, size_t n)
         char c = p[i];
         if (c == '\\' && i + 1 < n) {
             c = p[++i];
-            unsigned v;
-            if (c == 'x' && n - i > 2 && sscanf(p + i + 1, "%2x", &v) == 1) {
-                c = (char)v;
+            if (c == 'x' && n - i > 2 && hex_decode(&c, 1, p + i + 1, 2) == 0)
                 i += 2;
-            } else {
-                c = c == 'n' ? '\n' : c == 'r' ? '\r' : c == 't' ? '\t' : c;
-            }
+            else
+                c = c == 'n' ? '\n' : c == 'r' ? '\r' : c == 't' ? '\t' : p[i];
         }
         out[len++] = c;
     }
@@ -448,12 +446,12 @@ void log_set_format(enum log_format format)
 enum log_format log_format_for_stderr(void)
 {
     const char *text = getenv("JOURNAL_STREAM");
+    char want[64];
     struct stat st;
-    uintmax_t dev, ino;
-    if (text != NULL && sscanf(text, "%ju:%ju", &dev, &ino) == 2 &&
-        fstat(STDERR_FILENO, &st) == 0 && st.st_dev == dev && st.st_ino == ino)
-        return LOG_FORMAT_JOURNAL;
-    return LOG_FORMAT_TEXT;
+    if (text == NULL || fstat(STDERR_FILENO, &st) != 0)
+        return LOG_FORMAT_TEXT;
+    snprintf(want, sizeof want, "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+    return strcmp(text, want) == 0 ? LOG_FORMAT_JOURNAL : LOG_FORMAT_TEXT;
 }
 
 void log_set_sink(log_sink_fn *sink, void *ctx)
