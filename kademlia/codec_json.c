@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/hex.h"
 #include "base/json.h"
+#include "kademlia/json_read.h"
 
 #define NAME_LEN(s) (sizeof(s) - 1)
 
@@ -75,7 +76,8 @@ struct targets {
 struct decoder {
     struct json_in in;
     struct kad_msg *m;
-    struct bytes text, v, salt;
+    struct json_scratch text;
+    struct bytes v, salt;
     struct item item; /* v and salt point into the two above */
     bool has_item;
     struct kad_id mirror;
@@ -99,32 +101,14 @@ static bool reserve(struct decoder *d, struct bytes *b, size_t n)
     return true;
 }
 
-/* A string: in place when it is plain, else decoded into d->text. False for null and errors. */
 static bool read_text(struct decoder *d, const char **text, size_t *n)
 {
-    struct json_in *j = &d->in;
-
-    if (json_in_peek(j) == JSON_TOK_STRING && j->plain) {
-        *text = j->text;
-        *n = j->text_len;
-        json_in_next(j);
-        return true;
-    }
-    /* One bad byte becomes U+FFFD, which has three. */
-    size_t most = j->tok == JSON_TOK_STRING ? j->text_len * 3 + 1 : 1;
-    if (!reserve(d, &d->text, most) || !json_in_string(j, (char *)d->text.p, d->text.cap, n))
-        return false;
-    *text = (char *)d->text.p;
-    return true;
+    return json_read_text(&d->in, &d->text, text, n);
 }
 
 static void read_key(struct decoder *d, struct pubkey *pk)
 {
-    const char *text;
-    size_t n;
-
-    if (read_text(d, &text, &n) && pubkey_from_json_text(pk, text, n) != 0)
-        json_in_fail(&d->in, ERR_FORMAT);
+    json_read_pubkey(&d->in, &d->text, pk);
 }
 
 static void read_sig(struct decoder *d, struct sig *sig)
@@ -549,7 +533,7 @@ int kad_json_decode(struct kad_msg *out, unsigned method, bool response, const v
         rc = decode_finish(&d);
     if (rc != 0)
         kad_msg_clear(out);
-    free(d.text.p);
+    json_scratch_free(&d.text);
     free(d.v.p);
     free(d.salt.p);
     free(d.targets.ids);
