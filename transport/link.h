@@ -6,16 +6,26 @@
  *
  *     up(link)          the handshake is done; link_remote() is known
  *     event(link, ev)   news of a stream (or PONG / GOAWAY) of the session's mux; pulled until
- * there are none down(link, err)   it ended (handshake failed, peer gone, time-out, protocol
- * error); called once, unless the owner closed it
+ *                       there are none
+ *     down(link, err)   it ended (handshake failed, peer gone, time-out, protocol error); called
+ *                       once, unless the owner closed it; the owner must still call link_close()
  *
  * Owners' functions are called from the loop only, never from inside a link_* call. link_close()
  * may be called anywhere, also from inside these functions; no owner function is called after it;
- * streams of the mux die with it (the owner drops its pointers first); memory goes at the end of
- * the turn. After any writing to streams outside an owner function call link_kick().
+ * streams of the mux die with it (the owner drops its pointers or releases them first); memory goes
+ * at the end of the turn, or in the next turn when it is called outside of one: run one before the
+ * loop, the pool or the env are closed. Writing inside an owner function of this link is sent by
+ * itself; after any writing to its streams elsewhere call link_kick().
+ *
+ * Limits: 256 events a round, then other links come first. One thread, the loop's.
+ *
+ *     struct link *l = link_new(loop, conn, &cfg, &owner, me);
+ *     static void event(struct link *l, const struct yamux_event *ev) { ... }
+ *     link_close(l);
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/loop.h"
@@ -31,7 +41,7 @@ struct link_owner {
 };
 
 /* Session over an accepted or dialled conn (takes it over; for a dialled one call it from
- * user->up). NULL: out of memory, conn closed. */
+ * user->up). cfg->ready and cfg->arg are the link's own. NULL: out of memory, conn closed. */
 struct link *link_new(struct loop *loop, struct conn *conn, const struct session_cfg *cfg,
                       const struct link_owner *owner, void *arg);
 void link_close(struct link *l);

@@ -40,10 +40,11 @@
 
 #define SESSION_OBJECT_MAX    65535 /* u16be length of a sealed object */
 #define SESSION_SEAL_OVERHEAD 24
+#define SESSION_NO_HOLD       UINT32_MAX
 
 struct session;
 
-struct session_cfg {
+struct session_cfg { /* 0 = default, but for keepalive_ms */
     struct env *env;
     struct bufpool *pool;
     bool initiator;
@@ -51,7 +52,7 @@ struct session_cfg {
     const struct seckey *sk; /* must outlive the handshake */
     struct pubkey remote;    /* initiator: the server's key; responder: null */
     uint32_t handshake_ms;   /* 5 000 */
-    uint32_t hold_ms;        /* initiator: 60 */
+    uint32_t hold_ms;        /* initiator: 60; SESSION_NO_HOLD = none */
     uint32_t keepalive_ms;   /* 30 000; 0 = none */
     uint32_t dead_ms;        /* 10 000 */
     struct yamux_cfg mux;

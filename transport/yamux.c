@@ -304,8 +304,8 @@ static int on_window(struct yamux_stream *st, unsigned flags, uint32_t delta)
     if (delta > UINT32_MAX - st->send_window)
         return ERR_PROTOCOL;
     st->send_window += delta;
-    if (st->want_write && delta > 0)
-        yamux_want_write(st);
+    if (st->want_write)
+        yamux_want_room(st, st->need);
     return flags & YAMUX_F_FIN ? on_fin(st) : 0;
 }
 
@@ -482,6 +482,12 @@ static bool time_to_wake(const struct yamux *y)
     return !list_empty(&y->waiting) && bufq_len(&y->out) <= y->cfg.out_high / 2;
 }
 
+/* Whether what the user asked for is possible now. */
+static bool can_write(const struct yamux_stream *st)
+{
+    return st->need > 1 ? yamux_write_fits(st, st->need) : yamux_writable(st) > 0;
+}
+
 /* What of the stream's events is still true; 0 = nothing. */
 static unsigned take_events(struct yamux_stream *st)
 {
@@ -490,11 +496,11 @@ static unsigned take_events(struct yamux_stream *st)
     if (st->state & ST_RESET)
         return what & (YAMUX_OPENED | YAMUX_RESET);
     if (what & YAMUX_WRITABLE) {
-        if (yamux_writable(st) > 0) {
+        if (can_write(st)) {
             st->want_write = false;
         } else {
             what &= ~(unsigned)YAMUX_WRITABLE;
-            yamux_want_write(st);
+            yamux_want_room(st, st->need);
         }
     }
     return what;
@@ -524,6 +530,11 @@ bool yamux_next(struct yamux *y, struct yamux_event *ev)
             return false;
         }
     }
+}
+
+bool yamux_has_events(const struct yamux *y)
+{
+    return y->pong || y->goaway_event || !list_empty(&y->ready) || time_to_wake(y);
 }
 
 int yamux_error(const struct yamux *y)
@@ -702,19 +713,26 @@ bool yamux_write_fits(const struct yamux_stream *st, size_t n)
            bufq_len(&st->mux->out) < st->mux->cfg.out_high + FRAME_MAX;
 }
 
-void yamux_want_write(struct yamux_stream *st)
+void yamux_want_room(struct yamux_stream *st, size_t n)
 {
     struct yamux *y = st->mux;
+    assert(n > 0 && n <= YAMUX_WINDOW);
     if (write_check(st) < 0)
         return;
     st->want_write = true;
+    st->need = (uint32_t)n;
     /* Without window the peer's update wakes the stream, otherwise room in the output does. */
-    if (st->send_window == 0 || list_node_is_linked(&st->write_node))
+    if (st->send_window < n || list_node_is_linked(&st->write_node))
         return;
-    if (list_empty(&y->waiting) && out_room(y) > 0)
+    if (list_empty(&y->waiting) && can_write(st))
         stream_event(st, YAMUX_WRITABLE);
     else
         list_push_back(&y->waiting, &st->write_node);
+}
+
+void yamux_want_write(struct yamux_stream *st)
+{
+    yamux_want_room(st, 1);
 }
 
 /* One data frame of the first n bytes of q, or nothing at all: a header without its body would
@@ -915,6 +933,11 @@ int yamux_ping(struct yamux *y, uint64_t now_ns)
     control(y, &y->urgent, YAMUX_T_PING, YAMUX_F_SYN, 0, y->ping_id++);
     y->ping_sent_ns = now_ns == 0 ? 1 : now_ns;
     return y->err;
+}
+
+uint64_t yamux_rtt_ns(const struct yamux *y)
+{
+    return y->pong_rtt_ns;
 }
 
 bool yamux_ping_pending(const struct yamux *y, uint64_t *since_ns)

@@ -81,13 +81,14 @@ struct yamux_stream { /* read-only for users but for `user` */
     uint32_t send_window; /* what the peer still takes */
     uint32_t recv_window; /* what the peer may still send */
     uint32_t quota;       /* what it may write while others wait in line */
+    uint32_t need;        /* room that it waits for */
     struct bufq rx;       /* received, not yet consumed */
     int reset_err; /* ERR_RESET by the peer, ERR_TIMEOUT no ACK, ERR_PROTOCOL, ERR_CLOSED by us */
+    unsigned state : 8, events : 8;
+    bool want_write : 1, ours : 1, released : 1;
     uint64_t deadline_ns; /* SYN or close time-out, 0 = none */
     uint64_t rx_since_ns; /* since when rx has been non-empty without being touched: age of a stall;
                              0 = empty */
-    unsigned state : 8, events : 8;
-    bool want_write : 1, ours : 1, released : 1;
     struct list_node ready_node, write_node, deadline_node, rx_node;
 };
 
@@ -127,6 +128,7 @@ int yamux_input(struct yamux *y, struct slice in, uint64_t now_ns)
 /* Next stream with news; false when there is none. The stream stays valid until the user releases
  * it. */
 bool yamux_next(struct yamux *y, struct yamux_event *ev);
+bool yamux_has_events(const struct yamux *y);
 /* 0, or why the session must be closed. Functions without a result set it too: look after a batch.
  */
 int yamux_error(const struct yamux *y);
@@ -163,6 +165,9 @@ bool yamux_write_fits(const struct yamux_stream *st, size_t n);
 /* Ask for YAMUX_WRITABLE when yamux_writable() becomes positive. Implied by a short write. */
 void yamux_want_write(struct yamux_stream *st);
 
+/* The same for yamux_write_fits(st, n), n <= YAMUX_WINDOW. */
+void yamux_want_room(struct yamux_stream *st, size_t n);
+
 /* Received bytes that wait. */
 static inline size_t yamux_readable(const struct yamux_stream *st)
 {
@@ -188,6 +193,7 @@ void yamux_release(struct yamux_stream *st, bool linger);
 
 /* Send a ping; ERR_BUSY while one is under way for less than 10 s. The answer is YAMUX_PONG. */
 int yamux_ping(struct yamux *y, uint64_t now_ns);
+uint64_t yamux_rtt_ns(const struct yamux *y); /* of the last answered ping; 0 = none yet */
 bool yamux_ping_pending(const struct yamux *y, uint64_t *since_ns);
 void yamux_go_away(struct yamux *y, uint32_t code);
 void yamux_stat(const struct yamux *y, struct yamux_stat *out);
