@@ -12,8 +12,9 @@
  * for durability. put() compares sequence numbers once more inside the store, so that the caller's
  * earlier look is only an optimisation.
  *
- * Memory: a struct store_rec that get() or a list callback gives points into the store and is valid
- * until the next call of any function of this store; copy what lives longer (item_ref_new).
+ * Memory: a struct store_rec that get() or victim() gives points into the store and is valid until
+ * the next call of any function of this store; one that a visitor of list() or scan() sees, only
+ * until it returns. Copy what lives longer (item_ref_new). A visitor does not call the store.
  *
  * Threads: all functions are called by one thread, the owner. A backend may have a writer thread of
  * its own inside.

@@ -1,0 +1,62 @@
+/*
+ * db - the LMDB environment of a store: opened with suspicion, one schema, typed errors.
+ *
+ * Sub-databases
+ *     items         target | kind              -> record (record.h)
+ *     by_expiry, by_stored, by_seq, by_salt_seq   index keys of record.h -> nothing
+ *     by_publisher  charged key 33             -> slots u64, bytes u64 (big-endian)
+ *     meta          owner's key 33 | name      -> sum u64 | value
+ *                   33 zero bytes | "schema"   -> sum u64 | u32;   … | "totals" -> sum u64 | 8 u64
+ *
+ * Opening: folder (dir.h), lock, page check (pages.h; skipped after an orderly end), schema. The
+ * map is reserved once and never resized; LMDB's flags are those of docs/decisions/0003-store.md.
+ * A read-only db takes no lock and may look at a store that another process writes.
+ *
+ * Threads: after db_open() LMDB's rules hold: one write transaction at a time, a read transaction
+ * belongs to whoever began it (MDB_NOTLS). Never fork with an open db.
+ *
+ * Errors: ERR_UNSAFE, ERR_BUSY (another process; `why` names it), ERR_VERSION (newer schema),
+ * ERR_CORRUPT, ERR_FORMAT (not a store of ours), ERR_NOT_FOUND (read-only, nothing there),
+ * ERR_NO_SPACE, system errors; `why` gets one line.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <lmdb.h>
+
+#include "store/dir.h"
+#include "store/record.h"
+
+#define DB_SCHEMA 1u
+
+struct db {
+    MDB_env *env;
+    MDB_dbi items, index[IX__COUNT], publisher, meta;
+    struct dir dir;
+    char *path;
+    uint64_t map_size;
+    bool read_only;
+};
+
+/* path is copied. *db is defined in any case, for db_close(). */
+int db_open(struct db *db, const char *path, uint64_t map_size, bool read_only, char *why,
+            size_t why_size) __attribute__((warn_unused_result));
+/* All transactions have ended. An orderly end leaves a stamp, see dir.h. */
+void db_close(struct db *db, bool orderly);
+
+/* After LMDB gave up on its environment (MDB_PANIC): close it and open it anew, lock kept. */
+int db_reopen(struct db *db) __attribute__((warn_unused_result));
+
+/* enum err of what LMDB returned. */
+int db_err(int rc);
+
+/* Check pages of the newest snapshot, for tools. ERR_CORRUPT with why. */
+int db_check_pages(struct db *db, char *why, size_t why_size) __attribute__((warn_unused_result));
+
+static inline MDB_val db_val(const void *p, size_t n)
+{
+    return (MDB_val){.mv_size = n, .mv_data = (void *)(uintptr_t)p};
+}

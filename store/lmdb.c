@@ -1,0 +1,897 @@
+#include "store/lmdb.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cursor.h"
+#include "base/err.h"
+#include "store/merge.h"
+#include "store/writer.h"
+
+#define MIB           ((uint64_t)1 << 20)
+#define EXPIRE_CHUNK  256
+#define CLOSE_WAIT_MS 30000
+#define REOPEN_NS     UINT64_C(1000000000)
+#define BUSY_OVERDRAW 2 /* deletions may fill the overlay this many times over */
+
+struct lmdb {
+    struct store store;
+    struct store_lmdb_cfg cfg; /* path NULL */
+    struct db db;
+    struct writer *writer; /* NULL: read-only */
+    struct overlay overlay;
+    MDB_txn *snapshot; /* reset between calls; NULL: the environment is gone */
+    bool reading;      /* within a call */
+    uint8_t *scratch;  /* record that get() gave out last */
+    struct table_totals totals;
+    struct store_stat counters;
+    uint8_t victim[RECORD_KEY_BYTES]; /* what victim() named last: its deletion is an eviction */
+    bool has_victim;
+    uint64_t reopen_ns;            /* not before: the file was not usable */
+    uint64_t credit, credit_epoch; /* bytes freed by deletions while space is short */
+};
+
+static struct lmdb *lmdb_of(struct store *s)
+{
+    return container_of(s, struct lmdb, store);
+}
+
+/* ---- calls: every one starts with enter() and ends with leave() ---- */
+
+static void reap(struct lmdb *s)
+{
+    struct list done;
+
+    list_init(&done);
+    writer_reap(s->writer, &done);
+    for (struct pend *p; (p = list_pop_front_as(&done, struct pend, link)) != NULL;) {
+        if (p->current)
+            overlay_unlink(&s->overlay, p);
+        overlay_free_pend(&s->overlay, p);
+    }
+}
+
+static int begin_snapshot(struct lmdb *s)
+{
+    int rc = mdb_txn_begin(s->db.env, NULL, MDB_RDONLY, &s->snapshot);
+
+    if (rc != 0)
+        s->snapshot = NULL;
+    else
+        mdb_txn_reset(s->snapshot);
+    return db_err(rc);
+}
+
+static uint64_t monotonic_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* LMDB has given up on its environment and the writer waits: only this thread may replace it. */
+static int reopen(struct lmdb *s)
+{
+    if (monotonic_ns() < s->reopen_ns)
+        return ERR_STATE;
+    if (s->snapshot != NULL)
+        mdb_txn_abort(s->snapshot);
+    s->snapshot = NULL;
+    s->reopen_ns = monotonic_ns() + REOPEN_NS;
+    int rc = db_reopen(&s->db);
+    if (rc == 0)
+        rc = begin_snapshot(s);
+    if (rc == 0)
+        writer_resume(s->writer);
+    return rc;
+}
+
+static int enter(struct lmdb *s)
+{
+    int rc = 0;
+
+    assert(!s->reading); /* no call from a visitor */
+    if (s->writer != NULL) {
+        reap(s);
+        if (writer_is_parked(s->writer))
+            rc = reopen(s);
+    }
+    if (rc == 0)
+        rc = db_err(mdb_txn_renew(s->snapshot));
+    s->reading = rc == 0;
+    return rc;
+}
+
+static int leave(struct lmdb *s, int rc)
+{
+    if (s->reading)
+        mdb_txn_reset(s->snapshot);
+    s->reading = false;
+    return rc;
+}
+
+/* ---- reading ---- */
+
+static int found_corrupt(struct lmdb *s, int rc)
+{
+    if (rc == ERR_CORRUPT)
+        s->counters.corrupt++;
+    return rc;
+}
+
+/* The record as it is now. Its bytes are in the overlay or the snapshot. */
+static int look(struct lmdb *s, const uint8_t key[RECORD_KEY_BYTES], struct store_rec *out)
+{
+    const struct pend *p = overlay_find(&s->overlay, key);
+    MDB_val v;
+
+    if (p != NULL) {
+        if (p->type == PEND_DEL)
+            return ERR_NOT_FOUND;
+        *out = p->rec;
+        return 0;
+    }
+    int rc = table_get(&s->db, s->snapshot, key, &v);
+    if (rc == 0)
+        rc = record_decode(out, key, v.mv_data, v.mv_size);
+    return found_corrupt(s, rc);
+}
+
+/* Let rec point into memory of the store instead of the map, which may change after the call. */
+static void keep(struct lmdb *s, const struct merge_pos *pos, struct store_rec *rec)
+{
+    struct item *it = &rec->item;
+
+    if (pos != NULL && pos->pend != NULL)
+        return;
+    if (it->v != NULL) {
+        if (it->v_len > 0)
+            memcpy(s->scratch, it->v, it->v_len);
+        it->v = s->scratch;
+    }
+    if (it->salt != NULL) {
+        if (it->salt_len > 0)
+            memcpy(s->scratch + it->v_len, it->salt, it->salt_len);
+        it->salt = s->scratch + it->v_len;
+    }
+}
+
+static int op_get(struct store *store, const struct kad_id *target, enum item_kind kind,
+                  struct store_rec *out)
+{
+    struct lmdb *s = lmdb_of(store);
+    uint8_t key[RECORD_KEY_BYTES];
+    int rc = enter(s);
+
+    if (rc != 0)
+        return rc;
+    record_key(key, target, kind);
+    rc = look(s, key, out);
+    if (rc == 0)
+        keep(s, NULL, out);
+    return leave(s, rc);
+}
+
+static int look_usage(struct lmdb *s, const struct pubkey *charged, uint64_t *slots,
+                      uint64_t *bytes)
+{
+    const struct usage *u = overlay_usage(&s->overlay, charged);
+
+    if (u == NULL)
+        return table_usage(&s->db, s->snapshot, charged, slots, bytes);
+    *slots = u->slots;
+    *bytes = u->bytes;
+    return 0;
+}
+
+static int op_usage(struct store *store, const struct pubkey *charged, uint64_t *slots,
+                    uint64_t *bytes)
+{
+    struct lmdb *s = lmdb_of(store);
+    int rc = enter(s);
+
+    *slots = *bytes = 0;
+    return rc != 0 ? rc : leave(s, found_corrupt(s, look_usage(s, charged, slots, bytes)));
+}
+
+/* ---- room ---- */
+
+/* May a write of `size` bytes that replaces `old` bytes be accepted? */
+static int admit(struct lmdb *s, uint64_t size, uint64_t old)
+{
+    struct writer_status st;
+    uint64_t epoch, room = writer_room(s->writer, &epoch);
+    int error = writer_error(s->writer);
+
+    if (epoch != s->credit_epoch) {
+        s->credit_epoch = epoch;
+        s->credit = 0;
+    }
+    if (error != 0 && error != ERR_NO_SPACE)
+        return ERR_BUSY;
+    if (error == ERR_NO_SPACE || s->overlay.bytes + size > room) {
+        uint64_t growth = size > old ? size - old : 0;
+        if (s->credit < growth)
+            return ERR_NO_SPACE;
+        s->credit -= growth;
+    }
+    if (s->overlay.bytes + size > s->cfg.overlay_bytes)
+        return ERR_BUSY;
+    if (s->overlay.count > 0) {
+        writer_status(s->writer, &st);
+        if (st.oldest_ns > s->cfg.stuck_ms * UINT64_C(1000000) && error == 0)
+            return ERR_BUSY;
+    }
+    return 0;
+}
+
+static int admit_record(struct lmdb *s, const struct store_rec *rec, const struct store_rec *old)
+{
+    uint64_t size = record_charge(rec), had = old != NULL ? record_charge(old) : 0;
+
+    if (s->cfg.budget_bytes != 0 && size > had &&
+        s->totals.bytes + size - had > s->cfg.budget_bytes)
+        return ERR_NO_SPACE;
+    return admit(s, size, had);
+}
+
+/* ---- writing ---- */
+
+static struct usage *ref_usage(struct lmdb *s, const struct pubkey *charged)
+{
+    uint64_t slots, bytes;
+
+    if (look_usage(s, charged, &slots, &bytes) != 0)
+        slots = bytes = 0;
+    return overlay_usage_ref(&s->overlay, charged, slots, bytes);
+}
+
+/* Counters that p changes: references first, since only they can fail. */
+static int prepare_usage(struct lmdb *s, struct pend *p, const struct store_rec *old)
+{
+    if (old != NULL && (p->before = ref_usage(s, &old->charged)) == NULL)
+        return ERR_NOMEM;
+    if (p->type != PEND_DEL && (p->after = ref_usage(s, &p->rec.charged)) == NULL)
+        return ERR_NOMEM;
+    return 0;
+}
+
+static void move_usage(struct lmdb *s, const struct pend *p, const struct store_rec *old)
+{
+    if (old != NULL) {
+        p->before->slots -= p->before->slots > 0;
+        uint64_t size = record_charge(old);
+        p->before->bytes -= p->before->bytes > size ? size : p->before->bytes;
+        table_count(&s->totals, old, -1);
+    }
+    if (p->type != PEND_DEL) {
+        p->after->slots++;
+        p->after->bytes += record_charge(&p->rec);
+        table_count(&s->totals, &p->rec, +1);
+    }
+}
+
+/* Make p the newest write of its key. */
+static void submit(struct lmdb *s, struct pend *p, struct pend *replaced)
+{
+    if (replaced != NULL) {
+        p->after_del = replaced->type == PEND_DEL || replaced->after_del;
+        overlay_unlink(&s->overlay, replaced);
+    }
+    overlay_link(&s->overlay, p);
+    if (!writer_enqueue(s->writer, p, replaced))
+        return;
+    /* It was never written: p changes the record that `replaced` was to replace. */
+    struct usage *mine = p->before;
+    p->before = replaced->before;
+    replaced->before = mine;
+    overlay_free_pend(&s->overlay, replaced);
+}
+
+/* p replaces `old` (NULL: nothing, or a damaged record). */
+static int write_record(struct lmdb *s, struct pend *p, const struct store_rec *old)
+{
+    if (p == NULL)
+        return ERR_NOMEM;
+    int rc = prepare_usage(s, p, old);
+    if (rc != 0) {
+        overlay_free_pend(&s->overlay, p);
+        return rc;
+    }
+    move_usage(s, p, old);
+    submit(s, p, overlay_find(&s->overlay, p->key));
+    if (p->type != PEND_DEL)
+        s->has_victim = false;
+    return 0;
+}
+
+static int put(struct lmdb *s, const struct store_rec *rec)
+{
+    struct store_rec old;
+    uint8_t key[RECORD_KEY_BYTES];
+
+    record_key(key, &rec->target, rec->kind);
+    int rc = look(s, key, &old);
+    bool there = rc == 0;
+    if (rc != 0 && rc != ERR_NOT_FOUND && rc != ERR_CORRUPT)
+        return rc;
+    if (there && !record_newer(rec, &old))
+        return ERR_SEQ;
+    rc = admit_record(s, rec, there ? &old : NULL);
+    if (rc != 0)
+        return rc;
+    return write_record(s, pend_new_record(&s->overlay, PEND_PUT, rec), there ? &old : NULL);
+}
+
+static int op_put(struct store *store, const struct store_rec *rec)
+{
+    struct lmdb *s = lmdb_of(store);
+
+    if (s->writer == NULL)
+        return ERR_STATE;
+    int rc = item_check_size(&rec->item);
+    if (rc != 0)
+        return rc;
+    rc = enter(s);
+    if (rc == 0)
+        rc = leave(s, put(s, rec));
+    s->counters.puts += rc == 0;
+    s->counters.refused_seq += rc == ERR_SEQ;
+    s->counters.refused_space += rc == ERR_NO_SPACE;
+    return rc;
+}
+
+static int touch(struct lmdb *s, const struct store_rec *rec)
+{
+    struct store_rec old, now;
+    uint8_t key[RECORD_KEY_BYTES];
+
+    record_key(key, &rec->target, rec->kind);
+    int rc = look(s, key, &old);
+    if (rc != 0)
+        return rc == ERR_CORRUPT ? ERR_NOT_FOUND : rc;
+    rc = admit_record(s, &old, &old);
+    if (rc != 0)
+        return rc;
+    now = old;
+    now.stored_ns = rec->stored_ns;
+    now.expires_ns = rec->expires_ns;
+    now.tier = rec->tier;
+    now.origin = rec->origin;
+    return write_record(s, pend_new_record(&s->overlay, PEND_TOUCH, &now), &old);
+}
+
+static int op_touch(struct store *store, const struct store_rec *rec)
+{
+    struct lmdb *s = lmdb_of(store);
+
+    if (s->writer == NULL)
+        return ERR_STATE;
+    int rc = enter(s);
+    if (rc == 0)
+        rc = leave(s, touch(s, rec));
+    s->counters.refused_space += rc == ERR_NO_SPACE;
+    return rc;
+}
+
+static int del(struct lmdb *s, const struct kad_id *target, enum item_kind kind)
+{
+    struct store_rec old;
+    uint8_t key[RECORD_KEY_BYTES];
+
+    record_key(key, target, kind);
+    int rc = look(s, key, &old);
+    bool damaged = rc == ERR_CORRUPT; /* goes like any other; what it was charged stays */
+    if (rc != 0 && !damaged)
+        return rc;
+    if (s->overlay.bytes > BUSY_OVERDRAW * s->cfg.overlay_bytes)
+        return ERR_BUSY;
+    uint64_t size = damaged ? 0 : record_charge(&old);
+    rc = write_record(s, pend_new_del(&s->overlay, target, kind), damaged ? NULL : &old);
+    if (rc == 0)
+        s->credit += size;
+    return rc;
+}
+
+static int evict_or_del(struct lmdb *s, const struct kad_id *target, enum item_kind kind)
+{
+    uint8_t key[RECORD_KEY_BYTES];
+    int rc = del(s, target, kind);
+
+    record_key(key, target, kind);
+    if (rc != 0)
+        return rc;
+    s->counters.evicted += s->has_victim && memcmp(key, s->victim, sizeof key) == 0;
+    s->has_victim = false;
+    return 0;
+}
+
+static int op_del(struct store *store, const struct kad_id *target, enum item_kind kind)
+{
+    struct lmdb *s = lmdb_of(store);
+
+    if (s->writer == NULL)
+        return ERR_STATE;
+    int rc = enter(s);
+    return rc != 0 ? rc : leave(s, evict_or_del(s, target, kind));
+}
+
+/* ---- listings ---- */
+
+struct listing {
+    struct lmdb *s;
+    const struct store_page *page;
+    store_visit_fn *fn;
+    void *arg;
+    struct merge m;
+    size_t count;
+    uint64_t bytes, seq; /* given so far; seq of the last one */
+};
+
+static uint64_t seq_of(const struct merge_pos *pos)
+{
+    return pos->key_len >= 8 + RECORD_REF_BYTES
+               ? get_be64(pos->key + pos->key_len - RECORD_REF_BYTES - 8)
+               : 0;
+}
+
+/* Bytes of all records with the seq of `at`, the entry given last, counted no further than beyond
+ * `enough`. The walk stays where it is. */
+static int tie_bytes(struct listing *l, const struct merge_pos *at, uint64_t enough, uint64_t *sum)
+{
+    struct merge_pos pos;
+    struct store_rec rec;
+    uint8_t start[RECORD_INDEX_KEY_MAX];
+    const uint64_t seq = seq_of(at);
+    const size_t start_len = at->key_len;
+    int rc;
+
+    *sum = 0;
+    memcpy(start, at->key, start_len);
+    rc = merge_seek(&l->m, start, start_len, l->m.prefix_len);
+    while (rc == 0 && *sum <= enough && (rc = merge_next(&l->m, &pos)) == 0 &&
+           seq_of(&pos) == seq) {
+        if (merge_record(&l->m, &pos, &rec) == 0)
+            *sum += record_charge(&rec);
+    }
+    if (rc == 0 || rc == ERR_NOT_FOUND)
+        rc = merge_seek(&l->m, start, start_len, l->m.prefix_len);
+    return rc != 0 ? rc : merge_next(&l->m, &pos);
+}
+
+/* Does the page end before this entry? It may only end between two seqs. */
+static int page_ends(struct listing *l, const struct merge_pos *at, uint64_t size, bool *ends)
+{
+    const uint64_t max = l->page->max_bytes, left = l->bytes < max ? max - l->bytes : 0;
+    struct merge_pos next;
+    int rc = 0;
+
+    *ends = false;
+    if (l->count == 0 || seq_of(at) == l->seq)
+        return 0;
+    if (l->count >= l->page->limit) {
+        *ends = true;
+        return 0;
+    }
+    if (max == 0)
+        return 0;
+    if (size <= left && merge_peek(&l->m, &next) == 0 && seq_of(&next) == seq_of(at))
+        rc = tie_bytes(l, at, left, &size);
+    *ends = size > left;
+    return rc;
+}
+
+static int run_list(struct listing *l, bool *has_more)
+{
+    struct merge_pos pos;
+    struct store_rec rec;
+    int rc;
+
+    while ((rc = merge_next(&l->m, &pos)) == 0) {
+        rc = found_corrupt(l->s, merge_record(&l->m, &pos, &rec));
+        if (rc == ERR_CORRUPT)
+            continue;
+        if (rc == 0)
+            rc = page_ends(l, &pos, record_charge(&rec), has_more);
+        if (rc != 0 || *has_more)
+            return rc;
+        l->seq = seq_of(&pos);
+        l->count++;
+        l->bytes += record_charge(&rec);
+        if (!l->fn(l->arg, &rec)) {
+            *has_more = merge_peek(&l->m, &pos) == 0;
+            return 0;
+        }
+    }
+    return rc == ERR_NOT_FOUND ? 0 : rc;
+}
+
+static int op_list(struct store *store, const struct store_page *page, store_visit_fn *fn,
+                   void *arg, bool *has_more)
+{
+    struct lmdb *s = lmdb_of(store);
+    struct listing l = {.s = s, .page = page, .fn = fn, .arg = arg};
+    uint8_t key[RECORD_INDEX_KEY_MAX];
+    size_t prefix_len;
+
+    assert(page->limit > 0);
+    *has_more = false;
+    if (page->since_seq == UINT64_MAX || page->salt_len > ITEM_MAX_SALT)
+        return 0;
+    int rc = enter(s);
+    if (rc != 0)
+        return rc;
+    size_t n = record_list_key(key, page->salt, page->salt_len, page->since_seq, &prefix_len);
+    rc = merge_open(&l.m, &s->db, s->snapshot, &s->overlay,
+                    page->salt != NULL ? IX_SALT_SEQ : IX_SEQ);
+    if (rc == 0)
+        rc = merge_seek(&l.m, key, n, prefix_len);
+    if (rc == 0)
+        rc = run_list(&l, has_more);
+    merge_close(&l.m);
+    return leave(s, rc);
+}
+
+static int op_scan(struct store *store, const struct kad_id *after, store_visit_fn *fn, void *arg)
+{
+    struct lmdb *s = lmdb_of(store);
+    struct merge m;
+    struct merge_pos pos;
+    struct store_rec rec;
+    uint8_t key[RECORD_KEY_BYTES];
+    int rc = enter(s);
+
+    if (rc != 0)
+        return rc;
+    if (after != NULL)
+        record_key(key, after, ITEM_KIND__COUNT); /* behind all kinds of this target */
+    rc = merge_open(&m, &s->db, s->snapshot, &s->overlay, MERGE_KEYS);
+    if (rc == 0)
+        rc = merge_seek(&m, key, after != NULL ? sizeof key : 0, 0);
+    bool go_on = true;
+    while (rc == 0 && go_on && (rc = merge_next(&m, &pos)) == 0) {
+        rc = found_corrupt(s, merge_record(&m, &pos, &rec));
+        if (rc == 0)
+            go_on = fn(arg, &rec);
+        else if (rc == ERR_CORRUPT)
+            rc = 0;
+    }
+    merge_close(&m);
+    return leave(s, rc == ERR_NOT_FOUND ? 0 : rc);
+}
+
+/* The first sound record of an index. */
+static int first_of(struct lmdb *s, enum record_index ix, struct store_rec *out)
+{
+    struct merge m;
+    struct merge_pos pos;
+    int rc = merge_open(&m, &s->db, s->snapshot, &s->overlay, ix);
+
+    if (rc == 0)
+        rc = merge_seek(&m, NULL, 0, 0);
+    while (rc == 0 && (rc = merge_next(&m, &pos)) == 0) {
+        rc = found_corrupt(s, merge_record(&m, &pos, out));
+        if (rc == 0) {
+            keep(s, &pos, out);
+            break;
+        }
+        if (rc == ERR_CORRUPT)
+            rc = 0;
+    }
+    merge_close(&m);
+    return rc;
+}
+
+static int op_victim(struct store *store, struct store_rec *out)
+{
+    struct lmdb *s = lmdb_of(store);
+    int rc = enter(s);
+
+    if (rc != 0)
+        return rc;
+    rc = first_of(s, IX_STORED, out);
+    s->has_victim = rc == 0;
+    if (rc == 0)
+        record_key(s->victim, &out->target, out->kind);
+    return leave(s, rc);
+}
+
+/* ---- expiry ---- */
+
+struct due {
+    struct kad_id target;
+    enum item_kind kind;
+};
+
+/* The next records that are due, at most max of them; *n says how many. *key is where the walk
+ * begins and, afterwards, goes on. */
+static int collect_due(struct lmdb *s, int64_t wall_ns, struct due *due, size_t max, size_t *n,
+                       uint8_t key[RECORD_INDEX_KEY_MAX], size_t *key_len)
+{
+    uint8_t bound[RECORD_INDEX_KEY_MAX];
+    const size_t bound_len = record_expiry_bound(bound, wall_ns);
+    struct merge m;
+    struct merge_pos pos;
+    struct store_rec rec;
+    int rc = merge_open(&m, &s->db, s->snapshot, &s->overlay, IX_EXPIRY);
+
+    *n = 0;
+    if (rc == 0)
+        rc = merge_seek(&m, key, *key_len, 0);
+    while (rc == 0 && *n < max && (rc = merge_next(&m, &pos)) == 0) {
+        if (tree_key_cmp(pos.key, pos.key_len, bound, bound_len) >= 0) {
+            rc = ERR_NOT_FOUND;
+            break;
+        }
+        memcpy(key, pos.key, pos.key_len);
+        *key_len = pos.key_len;
+        rc = found_corrupt(s, merge_record(&m, &pos, &rec));
+        /* A damaged record is not deleted: what stands there is for people to look at. */
+        if (rc == 0 && rec.expires_ns <= wall_ns)
+            due[(*n)++] = (struct due){rec.target, rec.kind};
+        if (rc == ERR_CORRUPT)
+            rc = 0;
+    }
+    merge_close(&m);
+    return rc == ERR_NOT_FOUND ? 0 : rc;
+}
+
+static int expire(struct lmdb *s, int64_t wall_ns, size_t max)
+{
+    struct due due[EXPIRE_CHUNK];
+    uint8_t key[RECORD_INDEX_KEY_MAX];
+    size_t done = 0, n = 1, key_len = 0;
+    int rc = 0;
+
+    if (max > INT32_MAX)
+        max = INT32_MAX;
+    while (rc == 0 && n > 0 && done < max) {
+        size_t want = max - done < EXPIRE_CHUNK ? max - done : EXPIRE_CHUNK;
+        rc = collect_due(s, wall_ns, due, want, &n, key, &key_len);
+        for (size_t i = 0; i < n && rc == 0; i++) {
+            rc = del(s, &due[i].target, due[i].kind);
+            done += rc == 0;
+        }
+    }
+    s->counters.expired += done;
+    s->has_victim = false;
+    return rc != 0 && done == 0 ? rc : (int)done;
+}
+
+static int op_expire(struct store *store, int64_t wall_ns, size_t max)
+{
+    struct lmdb *s = lmdb_of(store);
+
+    if (s->writer == NULL)
+        return ERR_STATE;
+    int rc = enter(s);
+    return rc != 0 ? rc : leave(s, expire(s, wall_ns, max));
+}
+
+/* ---- meta ---- */
+
+static size_t meta_key(const struct lmdb *s, uint8_t key[PEND_KEY_MAX], const char *name)
+{
+    size_t n = strlen(name);
+
+    assert(n > 0 && n <= STORE_NAME_MAX);
+    memcpy(key, s->cfg.own_pk.b, PUBKEY_BYTES);
+    memcpy(key + PUBKEY_BYTES, name, n);
+    return PUBKEY_BYTES + n;
+}
+
+static int op_meta_get(struct store *store, const char *name, void *out, size_t cap, size_t *n)
+{
+    struct lmdb *s = lmdb_of(store);
+    uint8_t key[PEND_KEY_MAX];
+    const size_t key_len = meta_key(s, key, name);
+    MDB_val v;
+    int rc = enter(s);
+
+    *n = 0;
+    if (rc != 0)
+        return rc;
+    const struct pend *p = overlay_find_meta(&s->overlay, key, key_len);
+    if (p != NULL)
+        v = db_val(p->data, p->value_len);
+    else
+        rc = found_corrupt(s, table_meta_get(&s->db, s->snapshot, key, key_len, &v));
+    if (rc == 0) {
+        *n = v.mv_size;
+        if (cap > 0 && v.mv_size > 0)
+            memcpy(out, v.mv_data, v.mv_size < cap ? v.mv_size : cap);
+    }
+    return leave(s, rc);
+}
+
+static int meta_put(struct lmdb *s, const char *name, const void *p, size_t n)
+{
+    int rc = admit(s, n + STORE_RECORD_OVERHEAD, 0);
+
+    if (rc != 0)
+        return rc;
+    struct pend *m = pend_new_meta(&s->overlay, &s->cfg.own_pk, name, p, n);
+    if (m == NULL)
+        return ERR_NOMEM;
+    submit(s, m, overlay_find_meta(&s->overlay, m->key, m->key_len));
+    return 0;
+}
+
+static int op_meta_put(struct store *store, const char *name, const void *p, size_t n)
+{
+    struct lmdb *s = lmdb_of(store);
+
+    assert(name[0] != '\0' && strlen(name) <= STORE_NAME_MAX);
+    if (s->writer == NULL)
+        return ERR_STATE;
+    if (n > STORE_META_MAX)
+        return ERR_TOO_LONG;
+    int rc = enter(s);
+    return rc != 0 ? rc : leave(s, meta_put(s, name, p, n));
+}
+
+/* ---- the store as a whole ---- */
+
+static void op_stat(struct store *store, struct store_stat *out)
+{
+    struct lmdb *s = lmdb_of(store);
+    struct writer_status st = {0};
+
+    if (s->writer != NULL) {
+        reap(s);
+        writer_status(s->writer, &st);
+    }
+    *out = s->counters;
+    out->items = s->totals.items;
+    out->bytes = s->totals.bytes;
+    out->budget_bytes = s->cfg.budget_bytes;
+    memcpy(out->by_tier, s->totals.by_tier, sizeof out->by_tier);
+    memcpy(out->by_origin, s->totals.by_origin, sizeof out->by_origin);
+    out->refused_seq += st.refused_seq;
+    out->corrupt += st.corrupt;
+    out->commits = st.commits;
+    out->pending = st.pending;
+    out->oldest_pending_ns = st.oldest_ns;
+    out->last_error = st.error;
+}
+
+static int op_sync(struct store *store, unsigned timeout_ms)
+{
+    struct lmdb *s = lmdb_of(store);
+
+    if (s->writer == NULL)
+        return 0;
+    /* A parked writer needs this thread first. */
+    int rc = enter(s);
+    if (rc != 0)
+        return rc;
+    leave(s, 0);
+    rc = writer_sync(s->writer, timeout_ms);
+    reap(s);
+    return rc;
+}
+
+static void free_all(struct lmdb *s, bool orderly)
+{
+    if (s->snapshot != NULL)
+        mdb_txn_abort(s->snapshot);
+    db_close(&s->db, orderly);
+    free(s->scratch);
+    free(s);
+}
+
+static void op_close(struct store *store)
+{
+    struct lmdb *s = lmdb_of(store);
+    struct list rest;
+    int error = 0;
+
+    list_init(&rest);
+    if (s->writer != NULL) {
+        (void)op_sync(store, CLOSE_WAIT_MS);
+        error = writer_error(s->writer);
+        /* A thread that hangs in the kernel still uses all of this: leave it to the end of the
+         * process. */
+        if (writer_stop(s->writer, CLOSE_WAIT_MS, &rest) != 0)
+            return;
+    }
+    for (struct pend *p; (p = list_pop_front_as(&rest, struct pend, link)) != NULL;) {
+        if (p->current)
+            overlay_unlink(&s->overlay, p);
+        overlay_free_pend(&s->overlay, p);
+    }
+    assert(s->overlay.count == 0);
+    free_all(s, error == 0);
+}
+
+static const struct store_ops ops = {
+    .name = "lmdb",
+    .get = op_get,
+    .put = op_put,
+    .touch = op_touch,
+    .del = op_del,
+    .list = op_list,
+    .scan = op_scan,
+    .usage = op_usage,
+    .expire = op_expire,
+    .victim = op_victim,
+    .stat = op_stat,
+    .meta_get = op_meta_get,
+    .meta_put = op_meta_put,
+    .sync = op_sync,
+    .close = op_close,
+};
+
+static void set_defaults(struct store_lmdb_cfg *cfg)
+{
+    cfg->path = NULL;
+    if (cfg->map_size == 0)
+        cfg->map_size = sizeof(size_t) > 4 ? 64 * 1024 * MIB : 1024 * MIB;
+    if (cfg->overlay_bytes == 0)
+        cfg->overlay_bytes = 32 * MIB;
+    if (cfg->commit_count == 0)
+        cfg->commit_count = 4096;
+    if (cfg->commit_ms == 0)
+        cfg->commit_ms = 50;
+    if (cfg->stuck_ms == 0)
+        cfg->stuck_ms = 5000;
+}
+
+static int start(struct lmdb *s)
+{
+    const struct writer_cfg cfg = {.commit_ms = s->cfg.commit_ms,
+                                   .commit_count = s->cfg.commit_count};
+    int rc = begin_snapshot(s);
+
+    if (rc == 0)
+        rc = db_err(mdb_txn_renew(s->snapshot));
+    if (rc != 0)
+        return rc;
+    rc = table_totals(&s->db, s->snapshot, &s->totals);
+    mdb_txn_reset(s->snapshot);
+    if (rc == 0 && !s->cfg.read_only)
+        rc = writer_start(&s->writer, &s->db, &cfg);
+    return rc;
+}
+
+int store_lmdb_open(struct store **out, const struct store_lmdb_cfg *cfg, char *why,
+                    size_t why_size)
+{
+    struct lmdb *s = calloc(1, sizeof *s);
+
+    assert(!pubkey_is_null(&cfg->own_pk) || cfg->read_only);
+    *out = NULL;
+    int rc = ERR_NOMEM;
+    if (s == NULL || (s->scratch = malloc(ITEM_MAX_VALUE + ITEM_MAX_SALT)) == NULL)
+        goto fail;
+    s->store.ops = &ops;
+    s->cfg = *cfg;
+    set_defaults(&s->cfg);
+    overlay_init(&s->overlay, get_le64(cfg->hash_key));
+    rc = db_open(&s->db, cfg->path, s->cfg.map_size, cfg->read_only, why, why_size);
+    if (rc != 0) {
+        free(s->scratch);
+        free(s);
+        return rc;
+    }
+    rc = start(s);
+    if (rc == 0) {
+        *out = &s->store;
+        return 0;
+    }
+    free_all(s, false);
+    s = NULL;
+fail:
+    snprintf(why, why_size, "store %s: %s", cfg->path, err_str(rc));
+    free(s);
+    return rc;
+}
+
+struct db *store_lmdb_db(struct store *s)
+{
+    return &lmdb_of(s)->db;
+}
