@@ -83,6 +83,21 @@ enum item_tier kad_tier_of(const struct kad *k, const struct pubkey *signer)
     return kad_keyset_has(&k->trusted, signer) ? ITEM_TIER_TRUSTED : ITEM_TIER_PUBLIC;
 }
 
+/* Bootstrap keys: ours among them is nobody to ask. */
+static int set_bootstrap(struct kad *k, const struct pubkey *pks, size_t n)
+{
+    int rc = keyset_set(&k->bootstrap, pks, n);
+    size_t kept = 0;
+
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        if (!pubkey_equal(&k->bootstrap.v[i], &k->self))
+            k->bootstrap.v[kept++] = k->bootstrap.v[i];
+    }
+    if (rc == 0)
+        k->bootstrap.n = kept;
+    return rc;
+}
+
 static int set_keys(struct kad *k, const struct kad_cfg *cfg)
 {
     int rc = keyset_set(&k->whitelisted, cfg->whitelisted, cfg->n_whitelisted);
@@ -92,7 +107,7 @@ static int set_keys(struct kad *k, const struct kad_cfg *cfg)
     if (rc == 0)
         rc = keyset_set(&k->mirrors, cfg->mirrors, cfg->n_mirrors);
     if (rc == 0)
-        rc = keyset_set(&k->bootstrap, cfg->bootstrap, cfg->n_bootstrap);
+        rc = set_bootstrap(k, cfg->bootstrap, cfg->n_bootstrap);
     return rc;
 }
 
@@ -212,7 +227,7 @@ kad_peer kad_intern(const struct kad *k, const struct pubkey *pk)
 int kad_bootstrap(struct kad *k, const struct pubkey *pks, size_t n, uint64_t now_ns)
 {
     kad_enter(k, now_ns);
-    int rc = keyset_set(&k->bootstrap, pks, n);
+    int rc = set_bootstrap(k, pks, n);
     if (rc == 0)
         kad_maintain_bootstrap_now(k);
     kad_leave(k);

@@ -380,10 +380,8 @@ static bool begin_round(struct kad *k)
 
     if (keys == NULL)
         return false;
-    for (size_t i = 0; i < k->bootstrap.n; i++) {
-        if (!pubkey_equal(&k->bootstrap.v[i], &k->self))
-            keys[n++] = k->bootstrap.v[i];
-    }
+    for (size_t i = 0; i < k->bootstrap.n; i++)
+        keys[n++] = k->bootstrap.v[i];
     n += kad_advertised(k, keys + n, SYNC_ADVERTISED);
     k->m.sync_keys = keys;
     k->m.n_sync_keys = n;

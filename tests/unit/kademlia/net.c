@@ -1,0 +1,638 @@
+#include "tests/unit/kademlia/net.h"
+
+#include "base/err.h"
+#include "kademlia/codec_json.h"
+#include "store/memory.h"
+
+enum event_type { EV_REQUEST, EV_RESPONSE, EV_FAIL };
+
+struct net_event {
+    uint64_t at_ns, order;
+    enum event_type type;
+    struct net_node *to, *from;
+    uint32_t call;
+    enum kad_fail why;
+    enum kad_method method;
+    struct kad_msg msg;
+};
+
+/* A request that an engine is dealing with; its address is the token. */
+struct pending {
+    struct net_node *from;
+    uint32_t call;
+    enum kad_method method;
+    struct kad_msg *out; /* net_ask() */
+    bool *done, *refused;
+};
+
+/* ---- events ---- */
+
+static bool before(const struct net_event *a, const struct net_event *b)
+{
+    return a->at_ns != b->at_ns ? a->at_ns < b->at_ns : a->order < b->order;
+}
+
+static void push(struct net *n, struct net_event *ev)
+{
+    if (n->heap_len == n->heap_cap) {
+        n->heap_cap = n->heap_cap > 0 ? 2 * n->heap_cap : 256;
+        n->heap = realloc(n->heap, n->heap_cap * sizeof *n->heap);
+        assert_non_null(n->heap);
+    }
+    ev->order = n->order++;
+    size_t i = n->heap_len++;
+    for (; i > 0 && before(ev, n->heap[(i - 1) / 2]); i = (i - 1) / 2)
+        n->heap[i] = n->heap[(i - 1) / 2];
+    n->heap[i] = ev;
+}
+
+static struct net_event *pop(struct net *n)
+{
+    struct net_event *top = n->heap[0], *last = n->heap[--n->heap_len];
+    size_t i = 0, c;
+
+    while ((c = 2 * i + 1) < n->heap_len) {
+        if (c + 1 < n->heap_len && before(n->heap[c + 1], n->heap[c]))
+            c++;
+        if (!before(n->heap[c], last))
+            break;
+        n->heap[i] = n->heap[c];
+        i = c;
+    }
+    if (n->heap_len > 0)
+        n->heap[i] = last;
+    return top;
+}
+
+static uint64_t delay_ns(struct net *n)
+{
+    uint64_t span = n->max_delay_ms - n->min_delay_ms;
+
+    return n->min_delay_ms * NS_PER_MS +
+           (span > 0 ? prop_below(&n->rnd, span * 1000) * NS_PER_US : 0);
+}
+
+static struct net_event *new_event(struct net *n, enum event_type type, struct net_node *to,
+                                   struct net_node *from, uint32_t call)
+{
+    struct net_event *ev = calloc(1, sizeof *ev);
+
+    assert_non_null(ev);
+    ev->at_ns = n->now_ns + delay_ns(n);
+    ev->type = type;
+    ev->to = to;
+    ev->from = from;
+    ev->call = call;
+    return ev;
+}
+
+static void send_fail(struct net *n, struct net_node *to, uint32_t call, enum kad_fail why)
+{
+    struct net_event *ev = new_event(n, EV_FAIL, to, NULL, call);
+
+    ev->why = why;
+    push(n, ev);
+}
+
+/* Through the codec and back, as on the wire. */
+static int transcode(struct net *n, struct kad_msg *m, enum kad_method method)
+{
+    uint8_t *bytes = NULL;
+    size_t len = 0;
+    bool response = m->response;
+    int rc = 0;
+
+    n->messages++;
+    if (!n->json)
+        return 0;
+    rc = kad_json_encode(&bytes, &len, m);
+    kad_msg_clear(m);
+    if (rc == 0)
+        rc = kad_json_decode(m, method, response, bytes + KAD_FRAME_HEAD, len - KAD_FRAME_HEAD);
+    if (rc == 0)
+        m->wire_bytes = len;
+    n->bytes += len;
+    free(bytes);
+    return rc;
+}
+
+static bool is_lost(struct net *n)
+{
+    return n->loss_percent > 0 && prop_chance(&n->rnd, n->loss_percent);
+}
+
+static void send_response(struct net *n, struct net_node *to, uint32_t call, enum kad_method method,
+                          struct kad_msg *rsp)
+{
+    int rc = transcode(n, rsp, method);
+
+    if (rc != 0) {
+        kad_msg_clear(rsp);
+        send_fail(n, to, call, rc == ERR_TOO_LONG ? KAD_FAIL_TOO_LONG : KAD_FAIL_FORMAT);
+        return;
+    }
+    if (is_lost(n)) {
+        kad_msg_clear(rsp);
+        return;
+    }
+    struct net_event *ev = new_event(n, EV_RESPONSE, to, NULL, call);
+    ev->msg = *rsp;
+    memset(rsp, 0, sizeof *rsp);
+    push(n, ev);
+}
+
+/* ---- actions of the engines ---- */
+
+static struct net_node *node_of(struct net *n, kad_peer p)
+{
+    for (size_t i = 0; i < n->n; i++) {
+        if (n->nodes[i]->peer == p)
+            return n->nodes[i];
+    }
+    return NULL;
+}
+
+static void act_call(struct net_node *node, struct kad_act *a)
+{
+    struct net *n = node->net;
+    struct net_node *to = node_of(n, a->peer);
+
+    assert_true(a->timeout_ms > 0);
+    if (to == NULL || to->mode == NET_DOWN || to->kad == NULL) {
+        n->messages++;
+        send_fail(n, node, a->call, KAD_FAIL_UNREACHABLE);
+        return;
+    }
+    assert_int_equal(transcode(n, &a->msg, a->msg.method), 0);
+    if (is_lost(n))
+        return;
+    struct net_event *ev = new_event(n, EV_REQUEST, to, node, a->call);
+    ev->method = a->msg.method;
+    ev->msg = a->msg;
+    memset(&a->msg, 0, sizeof a->msg);
+    push(n, ev);
+}
+
+static void act_answer(struct net_node *node, struct kad_act *a)
+{
+    struct pending *p = (struct pending *)(uintptr_t)a->token;
+
+    assert_non_null(p);
+    if (p->out != NULL) {
+        *p->done = true;
+        *p->refused = a->type == KAD_ACT_REFUSE;
+        *p->out = a->msg;
+        memset(&a->msg, 0, sizeof a->msg);
+    } else if (a->type == KAD_ACT_REPLY) {
+        send_response(node->net, p->from, p->call, p->method, &a->msg);
+    } else {
+        assert_true(a->err < 0);
+        send_fail(node->net, p->from, p->call, KAD_FAIL_CLOSED);
+    }
+    free(p);
+}
+
+static void act_done(struct net_node *node, struct kad_act *a)
+{
+    if (a->report.type == KAD_OP_BOOTSTRAP)
+        return;
+    node->reports = realloc(node->reports, (node->n_reports + 1) * sizeof *node->reports);
+    assert_non_null(node->reports);
+    node->reports[node->n_reports++] = a->report;
+    a->report.item = NULL;
+    a->report.closest = NULL;
+}
+
+static void pump(struct net_node *node)
+{
+    struct kad_act a;
+
+    node->dirty = false;
+    while (node->kad != NULL && kad_next(node->kad, &a)) {
+        switch (a.type) {
+        case KAD_ACT_CALL:
+            act_call(node, &a);
+            break;
+        case KAD_ACT_ABORT:
+            break;
+        case KAD_ACT_REPLY:
+        case KAD_ACT_REFUSE:
+            act_answer(node, &a);
+            break;
+        case KAD_ACT_DONE:
+            act_done(node, &a);
+            break;
+        }
+        kad_act_clear(&a);
+    }
+}
+
+static void set_clock(struct net_node *node)
+{
+    node->env.wall_ns = ENV_TEST_EPOCH_NS + (int64_t)node->net->now_ns + node->skew_ns;
+}
+
+/* Public-key work that waits, then what came of it. */
+static void settle(struct net *n)
+{
+    bool busy = true;
+
+    while (busy) {
+        busy = false;
+        for (size_t i = 0; i < n->n; i++) {
+            struct net_node *node = n->nodes[i];
+            set_clock(node);
+            if (env_test_queued(&node->env) > 0) {
+                env_test_run(&node->env, 1 + prop_below(&n->rnd, 3));
+                busy = true;
+            }
+            if (node->dirty) {
+                pump(node);
+                busy = true;
+            }
+        }
+    }
+}
+
+/* ---- delivery ---- */
+
+static void custom(struct net_node *node, struct net_event *ev)
+{
+    struct kad_msg rsp;
+    int fail = -1;
+
+    kad_msg_init(&rsp, ev->msg.method, true);
+    if (!node->answer(node, ev->from, &ev->msg, &rsp, &fail)) {
+        struct pending *p = calloc(1, sizeof *p);
+        assert_non_null(p);
+        *p = (struct pending){.from = ev->from, .call = ev->call, .method = ev->method};
+        kad_request(node->kad, ev->from->peer, &ev->msg, (uintptr_t)p, node->net->now_ns);
+        return;
+    }
+    if (fail >= 0) {
+        kad_msg_clear(&rsp);
+        send_fail(node->net, ev->from, ev->call, (enum kad_fail)fail);
+        return;
+    }
+    send_response(node->net, ev->from, ev->call, ev->method, &rsp);
+}
+
+static void deliver_request(struct net_event *ev)
+{
+    struct net_node *node = ev->to;
+    struct net *n = node->net;
+    struct pending *p;
+
+    node->asked[ev->method & 7]++;
+    switch (node->kad != NULL ? node->mode : NET_DOWN) {
+    case NET_HONEST:
+        p = calloc(1, sizeof *p);
+        assert_non_null(p);
+        *p = (struct pending){.from = ev->from, .call = ev->call, .method = ev->method};
+        kad_request(node->kad, ev->from->peer, &ev->msg, (uintptr_t)p, n->now_ns);
+        break;
+    case NET_DOWN:
+        send_fail(n, ev->from, ev->call, KAD_FAIL_UNREACHABLE);
+        break;
+    case NET_MUTE:
+        break;
+    case NET_NO_DHT:
+        send_fail(n, ev->from, ev->call, KAD_FAIL_NO_DHT);
+        break;
+    case NET_CLOSES:
+        send_fail(n, ev->from, ev->call, KAD_FAIL_CLOSED);
+        break;
+    case NET_CUSTOM:
+        custom(node, ev);
+        break;
+    }
+}
+
+static void deliver(struct net_event *ev)
+{
+    struct net_node *node = ev->to;
+
+    set_clock(node);
+    if (ev->type == EV_REQUEST)
+        deliver_request(ev);
+    else if (node->kad != NULL && ev->type == EV_RESPONSE)
+        kad_response(node->kad, ev->call, &ev->msg, node->net->now_ns);
+    else if (node->kad != NULL)
+        kad_call_failed(node->kad, ev->call, ev->why, node->net->now_ns);
+    node->dirty = true;
+    kad_msg_clear(&ev->msg);
+    free(ev);
+}
+
+static uint64_t next_time(const struct net *n)
+{
+    uint64_t at = n->heap_len > 0 ? n->heap[0]->at_ns : LOOP_NEVER;
+
+    for (size_t i = 0; i < n->n; i++) {
+        uint64_t due = n->nodes[i]->kad != NULL ? kad_deadline(n->nodes[i]->kad) : LOOP_NEVER;
+        if (due < at)
+            at = due;
+    }
+    return at;
+}
+
+/* Everything that is due at the next point of time, not after the end. False: nothing is. */
+static bool step(struct net *n, uint64_t end_ns)
+{
+    settle(n);
+    uint64_t at = next_time(n);
+    if (at > end_ns)
+        return false;
+    if (at > n->now_ns)
+        n->now_ns = at;
+    while (n->heap_len > 0 && n->heap[0]->at_ns <= n->now_ns)
+        deliver(pop(n));
+    for (size_t i = 0; i < n->n; i++) {
+        struct net_node *node = n->nodes[i];
+        if (node->kad != NULL && kad_deadline(node->kad) <= n->now_ns) {
+            set_clock(node);
+            kad_tick(node->kad, n->now_ns);
+            node->dirty = true;
+        }
+    }
+    return true;
+}
+
+void net_run(struct net *n, uint64_t ms)
+{
+    uint64_t end = n->now_ns + ms * NS_PER_MS;
+
+    while (step(n, end))
+        continue;
+    n->now_ns = end;
+    for (size_t i = 0; i < n->n; i++)
+        set_clock(n->nodes[i]);
+}
+
+/* ---- nodes ---- */
+
+static void ready(void *arg)
+{
+    ((struct net_node *)arg)->dirty = true;
+}
+
+static void stored(void *arg, const struct store_rec *rec)
+{
+    assert_true(rec->item.v_len <= ITEM_MAX_VALUE);
+    ((struct net_node *)arg)->stored++;
+}
+
+void net_init(struct net *n, uint64_t seed)
+{
+    memset(n, 0, sizeof *n);
+    n->rnd.state = seed;
+    n->now_ns = 1000 * NS_PER_S;
+    n->min_delay_ms = 10;
+    n->max_delay_ms = 60;
+    n->json = true;
+    peers_init(&n->peers);
+    assert_int_equal(crypto_init(), 0);
+}
+
+void net_start(struct net_node *node)
+{
+    struct kad_hooks hooks = {.arg = node, .ready = ready, .stored = stored};
+
+    set_clock(node);
+    assert_int_equal(kad_new(&node->kad, &node->cfg, &node->env.env, node->store,
+                             &node->net->peers.ops, &hooks, node->net->now_ns),
+                     0);
+    node->dirty = true;
+}
+
+void net_stop(struct net_node *node)
+{
+    struct net *n = node->net;
+
+    /* Requests under way in the engine get no answer; take their tokens back first. */
+    settle(n);
+    kad_free(node->kad);
+    node->kad = NULL;
+    for (size_t i = 0; i < n->heap_len; i++) {
+        struct net_event *ev = n->heap[i];
+        if (ev->to == node && ev->type != EV_REQUEST)
+            ev->call = 0;
+    }
+}
+
+void net_restart(struct net_node *node, bool wipe)
+{
+    net_stop(node);
+    if (wipe) {
+        node->store->ops->close(node->store);
+        assert_int_equal(store_memory_new(&node->store, 0), 0);
+    }
+    net_start(node);
+}
+
+void net_set_boot(struct net *n, const struct pubkey *pks, size_t count)
+{
+    n->boot = realloc(n->boot, (count + 1) * sizeof *pks);
+    assert_non_null(n->boot);
+    if (count > 0)
+        memcpy(n->boot, pks, count * sizeof *pks);
+    n->n_boot = count;
+}
+
+/* Of the node's own, for restarts. */
+static struct pubkey *dup_keys(const struct pubkey *pks, size_t count)
+{
+    struct pubkey *copy = malloc((count + 1) * sizeof *copy);
+
+    assert_non_null(copy);
+    if (count > 0)
+        memcpy(copy, pks, count * sizeof *copy);
+    return copy;
+}
+
+struct net_node *net_add_key(struct net *n, const struct kad_cfg *cfg, const struct seckey *sk)
+{
+    struct net_node *node = calloc(1, sizeof *node);
+
+    assert_true(n->n < NET_MAX);
+    assert_non_null(node);
+    node->net = n;
+    node->index = (unsigned)n->n;
+    env_test_init(&node->env, prop_u64(&n->rnd));
+    node->env.deferred = node->env.shuffle = n->deferred;
+    node->sk = *sk;
+    assert_int_equal(seckey_pubkey(&node->pk, sk), 0);
+    node->id = kad_id_of(&node->pk);
+    node->peer = peers_add(&n->peers, &node->pk);
+    assert_int_equal(store_memory_new(&node->store, 0), 0);
+    if (n->n == 0 && n->boot == NULL && !n->no_bootstrap)
+        net_set_boot(n, &node->pk, 1);
+    if (cfg != NULL)
+        node->cfg = *cfg;
+    node->cfg.self = node->pk;
+    node->cfg.sk = node->sk;
+    if (node->cfg.bootstrap == NULL) {
+        node->cfg.bootstrap = n->boot;
+        node->cfg.n_bootstrap = n->n_boot;
+    }
+    node->cfg.bootstrap = dup_keys(node->cfg.bootstrap, node->cfg.n_bootstrap);
+    n->nodes[n->n++] = node;
+    net_start(node);
+    return node;
+}
+
+struct net_node *net_add(struct net *n, const struct kad_cfg *cfg)
+{
+    struct seckey sk;
+    struct pubkey pk;
+    uint8_t seed[32];
+
+    do
+        prop_bytes(&n->rnd, seed, sizeof seed);
+    while (crypto_keypair(&sk, &pk, seed) != 0);
+    return net_add_key(n, cfg, &sk);
+}
+
+void net_report_clear(struct kad_report *r)
+{
+    item_ref_put(r->item);
+    free(r->closest);
+    memset(r, 0, sizeof *r);
+}
+
+static void close_node(struct net_node *node)
+{
+    node->store->ops->close(node->store);
+    for (size_t i = 0; i < node->n_reports; i++)
+        net_report_clear(&node->reports[i]);
+    free(node->reports);
+    free((void *)(uintptr_t)node->cfg.bootstrap);
+    env_test_close(&node->env);
+    free(node);
+}
+
+void net_close(struct net *n)
+{
+    settle(n);
+    net_run(n, 120000); /* until nobody owes an answer */
+    settle(n);
+    for (size_t i = 0; i < n->n; i++) {
+        kad_free(n->nodes[i]->kad);
+        n->nodes[i]->kad = NULL;
+    }
+    while (n->heap_len > 0) {
+        struct net_event *ev = pop(n);
+        kad_msg_clear(&ev->msg);
+        free(ev);
+    }
+    for (size_t i = 0; i < n->n; i++)
+        close_node(n->nodes[i]);
+    free(n->heap);
+    free(n->boot);
+    peers_close(&n->peers);
+}
+
+/* ---- operations ---- */
+
+static bool take_report(struct net_node *node, uint32_t op, struct kad_report *out)
+{
+    for (size_t i = 0; i < node->n_reports; i++) {
+        if (node->reports[i].op != op)
+            continue;
+        *out = node->reports[i];
+        node->reports[i] = node->reports[--node->n_reports];
+        return true;
+    }
+    return false;
+}
+
+struct kad_report net_wait(struct net_node *node, uint32_t op)
+{
+    struct net *n = node->net;
+    uint64_t end = n->now_ns + 600 * NS_PER_S;
+    struct kad_report r;
+
+    assert_int_not_equal(op, 0);
+    node->dirty = true;
+    settle(n);
+    while (!take_report(node, op, &r))
+        assert_true(step(n, end));
+    return r;
+}
+
+struct kad_report net_get(struct net_node *node, const struct pubkey *pk, const char *salt,
+                          unsigned flags)
+{
+    set_clock(node);
+    return net_wait(node,
+                    kad_get(node->kad, pk, salt, strlen(salt), flags, node, node->net->now_ns));
+}
+
+struct kad_report net_put(struct net_node *node, const char *salt, const char *v)
+{
+    set_clock(node);
+    return net_wait(node, kad_put(node->kad, salt, strlen(salt), v, strlen(v), false, 0, node,
+                                  node->net->now_ns));
+}
+
+void net_assert_value(struct kad_report r, const char *v)
+{
+    assert_int_equal(r.err, 0);
+    assert_non_null(r.item);
+    assert_int_equal(r.item->item.v_len, strlen(v));
+    assert_memory_equal(r.item->item.v, v, strlen(v));
+    net_report_clear(&r);
+}
+
+bool net_ask(struct net_node *to, struct net_node *from, struct kad_msg *req, struct kad_msg *rsp)
+{
+    bool done = false, refused = false;
+    struct pending *p = calloc(1, sizeof *p);
+    enum kad_method method = req->method;
+
+    assert_non_null(p);
+    *p = (struct pending){.from = from, .out = rsp, .done = &done, .refused = &refused};
+    assert_int_equal(transcode(to->net, req, method), 0);
+    set_clock(to);
+    to->asked[method & 7]++;
+    kad_request(to->kad, from->peer, req, (uintptr_t)p, to->net->now_ns);
+    to->dirty = true;
+    settle(to->net);
+    assert_true(done);
+    if (refused) {
+        kad_msg_clear(rsp);
+        return false;
+    }
+    assert_int_equal(transcode(to->net, rsp, method), 0);
+    return true;
+}
+
+size_t net_holders(struct net *n, const struct pubkey *pk, const char *salt, uint64_t seq)
+{
+    struct kad_id target = kad_target(pk, salt, strlen(salt));
+    struct store_rec r;
+    size_t holders = 0;
+
+    for (size_t i = 0; i < n->n; i++) {
+        struct store *s = n->nodes[i]->store;
+        if (s->ops->get(s, &target, ITEM_OWNER, &r) == 0 && r.origin != STORE_CACHE &&
+            (seq == 0 || r.item.seq == seq))
+            holders++;
+    }
+    return holders;
+}
+
+static bool count_contact(void *arg, const struct kad_contact *c)
+{
+    (void)c;
+    ++*(size_t *)arg;
+    return true;
+}
+
+size_t net_contacts(const struct net_node *node)
+{
+    size_t n = 0;
+
+    kad_contacts(node->kad, count_contact, &n);
+    return n;
+}
