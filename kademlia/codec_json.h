@@ -15,8 +15,9 @@
  *
  * Beyond theirs: contacts of an answer are kept only when id = H(pk); null keys, strangers and
  * everything after the KAD_K-th good one are dropped and counted (bad_contacts), and only
- * 2 * KAD_K contacts are looked at. Pages and batches of more than KAD_MSG_MAX_ITEMS are refused
- * (ERR_LIMIT).
+ * 2 * KAD_K contacts are looked at. Their keys have the form of a key, but whether they are points
+ * of the curve shows when they are dialled. Pages and batches of more than KAD_MSG_MAX_ITEMS are
+ * refused (ERR_LIMIT).
  *
  * The offer of the native dialect will be one more member of PING and its answer, which the peers
  * skip: decode_member() and put_body() in the .c are the places.

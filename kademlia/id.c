@@ -1,11 +1,9 @@
 #include "kademlia/id.h"
 
-#include <assert.h>
 #include <string.h>
 
-#include <sodium.h>
-
 #include "base/err.h"
+#include "base/hex.h"
 
 struct kad_id kad_id_of(const struct pubkey *pk)
 {
@@ -78,18 +76,14 @@ unsigned kad_id_bucket(const struct kad_id *self, const struct kad_id *peer)
 
 char *kad_id_hex(char out[KAD_ID_HEX + 1], const struct kad_id *id)
 {
-    return sodium_bin2hex(out, KAD_ID_HEX + 1, id->b, sizeof id->b);
+    return hex_encode(out, id->b, sizeof id->b);
 }
 
 int kad_id_from_hex(struct kad_id *out, const char *text, size_t n)
 {
     struct kad_id id;
-    size_t got;
-    const char *end;
 
-    if (n != KAD_ID_HEX || sodium_hex2bin(id.b, sizeof id.b, text, n, NULL, &got, &end) != 0)
-        return ERR_FORMAT;
-    if (got != sizeof id.b || end != text + n)
+    if (hex_decode(id.b, sizeof id.b, text, n) != 0)
         return ERR_FORMAT;
     *out = id;
     return 0;

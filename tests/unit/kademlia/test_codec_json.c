@@ -570,6 +570,36 @@ static void test_contacts(void **state)
     kad_msg_clear(&m);
 }
 
+/* A key off the curve passes when its ID is right (dialling it fails); one that has no key's form
+ * makes the answer malformed. */
+static void test_contact_keys(void **state)
+{
+    struct pubkey pk = {{2}};
+    struct kad_msg m;
+    char *list = NULL;
+
+    (void)state;
+    pk.b[32] = 5;
+    assert_int_equal(pubkey_check(&pk), ERR_KEY);
+    struct kad_id id = kad_id_of(&pk);
+    append_contact(&list, &pk, &id);
+    decode_contacts(&m, list);
+    assert_int_equal(m.n_closest, 1);
+    kad_msg_clear(&m);
+
+    for (int prefix = 0; prefix < 256; prefix += 51) { /* 0, 51, … 255: none is 2 or 3 */
+        char *body;
+        list = NULL;
+        pk.b[0] = (uint8_t)prefix;
+        id = kad_id_of(&pk);
+        append_contact(&list, &pk, &id);
+        assert_true(asprintf(&body, "{\"closest\":[%s]}", list) > 0);
+        assert_int_equal(decode(&m, KAD_FIND_NODE, true, body), ERR_FORMAT);
+        free(list);
+        free(body);
+    }
+}
+
 /* 10 000 good contacts: the first KAD_K count. 10 000 bad ones: only some are looked at. */
 static void test_many_contacts(void **state)
 {
@@ -876,9 +906,9 @@ int main(void)
         cmocka_unit_test(test_frame_largest),    cmocka_unit_test(test_malformed),
         cmocka_unit_test(test_lenient),          cmocka_unit_test(test_versions),
         cmocka_unit_test(test_item_texts),       cmocka_unit_test(test_contacts),
-        cmocka_unit_test(test_many_contacts),    cmocka_unit_test(test_too_many_items),
-        cmocka_unit_test(test_refusal_texts),    cmocka_unit_test(test_frame_too_long),
-        cmocka_unit_test(test_property),
+        cmocka_unit_test(test_contact_keys),     cmocka_unit_test(test_many_contacts),
+        cmocka_unit_test(test_too_many_items),   cmocka_unit_test(test_refusal_texts),
+        cmocka_unit_test(test_frame_too_long),   cmocka_unit_test(test_property),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
