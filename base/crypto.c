@@ -9,6 +9,7 @@
 #include <sodium.h>
 
 #include "base/err.h"
+#include "base/hex.h"
 
 _Static_assert(HASH_BYTES == crypto_hash_sha256_BYTES, "SHA-256");
 _Static_assert(AEAD_KEY_BYTES == crypto_aead_chacha20poly1305_ietf_KEYBYTES, "AEAD key");
@@ -78,22 +79,11 @@ int pubkey_check(const struct pubkey *pk)
     return point_parse(&point, pk);
 }
 
-/* Exactly 2 * size hex digits, nothing else. sodium_hex2bin takes the same time for all digits. */
-static int hex_exact(uint8_t *out, size_t size, const char *text, size_t n)
-{
-    size_t got = 0;
-    const char *end = NULL;
-
-    if (n != 2 * size || sodium_hex2bin(out, size, text, n, NULL, &got, &end) != 0)
-        return ERR_KEY;
-    return got == size && end == text + n ? 0 : ERR_KEY;
-}
-
 int pubkey_from_hex(struct pubkey *out, const char *text, size_t n)
 {
     struct pubkey pk;
 
-    if (hex_exact(pk.b, sizeof pk.b, text, n) != 0 || pubkey_check(&pk) != 0)
+    if (hex_decode(pk.b, sizeof pk.b, text, n) != 0 || pubkey_check(&pk) != 0)
         return ERR_KEY;
     *out = pk;
     return 0;
@@ -113,12 +103,12 @@ int pubkey_from_json_text(struct pubkey *out, const char *text, size_t n)
 
 char *pubkey_hex(char out[PUBKEY_HEX + 1], const struct pubkey *pk)
 {
-    return sodium_bin2hex(out, PUBKEY_HEX + 1, pk->b, sizeof pk->b);
+    return hex_encode(out, pk->b, sizeof pk->b);
 }
 
 char *pubkey_short(char out[9], const struct pubkey *pk)
 {
-    return sodium_bin2hex(out, 9, pk->b, 4);
+    return hex_encode(out, pk->b, 4);
 }
 
 int seckey_check(const struct seckey *sk)
@@ -130,9 +120,9 @@ int seckey_check(const struct seckey *sk)
 int seckey_from_hex(struct seckey *out, const char *text, size_t n)
 {
     struct seckey sk = {{0}};
-    int rc = hex_exact(sk.b, sizeof sk.b, text, n);
+    int rc = ERR_KEY;
 
-    if (rc == 0)
+    if (hex_decode(sk.b, sizeof sk.b, text, n) == 0)
         rc = seckey_check(&sk);
     if (rc == 0)
         *out = sk;
