@@ -135,7 +135,8 @@ enum client_phase {
     CLIENT_PHASE_RESOLVE,
     CLIENT_PHASE_EXISTING,
     CLIENT_PHASE_CONNECT,
-    CLIENT_PHASE_MESH
+    CLIENT_PHASE_MESH,
+    CLIENT_PHASE_BACKOFF, /* not tried: it failed lately, err is that failure */
 };
 
 struct client_step { /* one thing that was tried by a dial */

@@ -1,0 +1,291 @@
+/*
+ * client_int - what the files of the client share. Private to them.
+ *
+ *     client.c          the client itself, its ports and listeners, what can be looked into
+ *     client_session.c  servers: which sessions to hold, dialling them, back-off, twins
+ *     client_dial.c     the ladder of one dialled stream
+ *     client_ask.c      one signed request and its answer on one session (dial, IP look-up)
+ *     client_ip.c       IP look-up and ping
+ *     stream_setup.c    the responder's side of stream set-up
+ *     stream.c          an open stream: data, half-close, end
+ *
+ * Users' functions are called from loop tasks only, and nothing of the client is touched behind
+ * such a call but the object whose task it is: memory of streams, servers and the client itself
+ * goes in the reap task. So a user may close anything, the client included, from its functions.
+ */
+#pragma once
+
+#include "base/env.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "transport/client.h"
+#include "transport/noise.h"
+#include "transport/noise_cache.h"
+#include "transport/objects.h"
+#include "transport/record.h"
+
+#define CLIENT_PORT_FIRST 49152u /* of the ephemeral ones */
+#define CLIENT_STEPS_MAX  24u
+#define CLIENT_SETUP_MS   5000u /* an incoming stream's whole set-up (§4.7) */
+
+/* ---- what uses a yamux stream of a session ---- */
+
+struct cserver;
+
+struct endpoint {
+    /* News (YAMUX_…). With YAMUX_RESET the yamux stream is already given back, err says why. */
+    void (*event)(struct endpoint *e, unsigned what, int err);
+    struct cserver *server;
+    struct yamux_stream *mux; /* NULL: none, or none any more */
+    struct list_node node;    /* in server->endpoints while mux is there */
+};
+
+void endpoint_attach(struct endpoint *e, struct cserver *s, struct yamux_stream *mux);
+/* The yamux stream changes its user. */
+void endpoint_move(struct endpoint *to, struct endpoint *from);
+/* Give the yamux stream back, in order (linger) or by reset; harmless when there is none. */
+void endpoint_release(struct endpoint *e, bool linger);
+/* Something was written, read or asked for. */
+void endpoint_kick(struct endpoint *e);
+
+/* ---- servers ---- */
+
+enum cserver_state {
+    CSERVER_DOWN,
+    CSERVER_FINDING, /* its address */
+    CSERVER_DIALLING,
+    CSERVER_HANDSHAKE,
+    CSERVER_UP,
+};
+
+struct cserver_waiter { /* somebody who needs the session */
+    void (*done)(struct cserver_waiter *w, int err);
+    struct list_node node;
+};
+
+struct cserver {
+    struct client *client;
+    struct pubkey pk;      /* key in client->servers */
+    struct list_node node; /* in client->order, as they were added; or client->dead_servers */
+    char addr[CONN_ADDR_MAX];
+    enum cserver_state state;
+    bool wanted;   /* given by client_add_server() or client_attach() */
+    bool held;     /* one of the sessions to hold: dialled again when lost */
+    bool away;     /* it has sent go-away: no new streams */
+    bool attached; /* the present session is a pipe of client_attach() */
+    struct conn *conn;
+    struct link *link;
+    struct list endpoints, waiters, pings;
+    unsigned n_endpoints, failures, evictions;
+    int last_err;
+    uint64_t up_ns, next_dial_ns, failed_ns, unused_ns;
+    struct loop_task find_task;
+    struct loop_timer timer; /* limit of FINDING */
+    struct log_limit warn;
+};
+
+struct cserver *cserver_get(const struct client *c, const struct pubkey *pk);
+/* The same, made when it is not there. NULL: no memory, or too many. */
+struct cserver *cserver_make(struct client *c, const struct pubkey *pk);
+static inline bool cserver_usable(const struct cserver *s)
+{
+    return s->state == CSERVER_UP && !s->away;
+}
+/* Needs the session: 0 it is there, ERR_PENDING w->done comes, or why it can't be had. */
+int cserver_need(struct cserver *s, struct cserver_waiter *w) __attribute__((warn_unused_result));
+void cserver_forget(struct cserver_waiter *w);
+/* Close its session and everything on it, without dialling again. */
+void cserver_close(struct cserver *s, int err);
+/* Forget it; it is DOWN and nobody needs it. */
+void cserver_drop(struct cserver *s);
+/* Look over all servers at the end of this turn. */
+void client_reconcile(struct client *c);
+void client_reconcile_task(struct loop_task *t);
+void client_reconcile_timer(struct loop_timer *t);
+/* Usable sessions, fastest first. Returns how many were written. */
+size_t client_usable(const struct client *c, struct cserver **out, size_t cap);
+
+/* ---- ping and IP look-up ---- */
+
+void cserver_pong(struct cserver *s, int err, uint64_t rtt_ns);
+void client_lookups_free(struct client *c);
+
+/* ---- one request on one session ---- */
+
+struct ask {
+    struct endpoint end;
+    struct client *client;
+    void (*done)(struct ask *a, int err); /* set by the owner; err as ask_start() says */
+    struct pubkey signer;                 /* of the answer */
+    const uint8_t *req;                   /* the signed object; the owner's */
+    size_t req_n;
+    const struct hash *req_hash; /* the owner's */
+    struct pk_wait wait;
+    struct loop_timer timer;
+    bool written, answered;
+    bool refused; /* the signer has refused it, err is its reason */
+    int verdict;
+    uint8_t noise[OBJECT_NOISE_MAX]; /* of the answer */
+    size_t noise_n;
+    uint8_t ip[16];
+    size_t ip_n;
+};
+
+/* Send the request; signer, req, req_hash and done are set. done() comes once, from the loop: 0 =
+ * accepted (the endpoint is open, the owner takes or releases it), or an error (it is released):
+ * ERR_TIMEOUT, ERR_EOF (closed without an answer), a reset, a bad answer, a refusal. An error
+ * returned here means no done(). */
+int ask_start(struct ask *a, struct cserver *s, unsigned timeout_ms)
+    __attribute__((warn_unused_result));
+void ask_cancel(struct ask *a);
+
+/* ---- streams ---- */
+
+enum stream_state {
+    STREAM_DIALLING,
+    STREAM_ACCEPTING,
+    STREAM_OPEN,
+    STREAM_CLOSING, /* given back by its user, sealed bytes still wait for room */
+    STREAM_DEAD,    /* ended, and not yet given back */
+    STREAM_FREE,    /* in client->dead_streams */
+};
+
+struct dial;
+struct setup;
+
+struct stream {
+    struct endpoint end;
+    struct client *client;
+    enum stream_state state;
+    struct stream_cb cb;
+    void *arg;
+    struct pubkey remote, via;
+    uint16_t remote_port, local_port;
+    bool port_owned;
+    bool eof;        /* FIN at a frame border */
+    bool fin_wanted; /* FIN follows what is in out */
+    bool short_write;
+    uint8_t news; /* STREAM_NEWS_…, delivered by task */
+    int err;
+    struct loop_task task;
+    struct loop_timer timer; /* set-up; then idle, or a pause without buffers */
+    struct list_node node;   /* in client->streams */
+    struct cipher tx;
+    struct record_reader rx;
+    struct bufq wire;  /* received, not yet opened */
+    struct bufq plain; /* opened, not yet read */
+    struct bufq out;   /* sealed, no window yet; less than a frame */
+    uint64_t idle_ns, moved_ns, rest_ns;
+    uint64_t bytes_in, bytes_out;
+    struct dial *dial;   /* DIALLING */
+    struct setup *setup; /* ACCEPTING */
+    struct client_step *steps;
+    size_t n_steps;
+};
+
+enum stream_news {
+    STREAM_NEWS_ACCEPTED = 1,
+    STREAM_NEWS_OPENED = 2,
+    STREAM_NEWS_READABLE = 4,
+    STREAM_NEWS_WRITABLE = 8,
+    STREAM_NEWS_ENDED = 16,
+};
+
+/* NULL: limit or memory. */
+struct stream *stream_new(struct client *c, enum stream_state state);
+/* Set-up is done, the endpoint is attached. */
+void stream_open(struct stream *st, struct noise *noise, enum stream_news how);
+/* The stream is dead; its user is told. */
+void stream_fail(struct stream *st, int err);
+/* Nobody knows it (any more): give everything back. */
+void stream_drop(struct stream *st, bool linger);
+void stream_idle_arm(struct stream *st);
+void stream_free(struct stream *st); /* memory; by the reap task */
+
+/* ---- set-up ---- */
+
+/* A stream of the server. False: refused, mux is gone. */
+bool setup_start(struct cserver *s, struct yamux_stream *mux);
+void setup_event(struct stream *st, unsigned what);
+void setup_free(struct stream *st);
+void setup_timeout(struct stream *st);
+
+void dial_tickets_init(struct client *c);
+int dial_new(struct stream *st, unsigned flags);
+void dial_free(struct stream *st);
+/* The time of the caller is over. */
+void dial_timeout(struct stream *st);
+
+/* ---- listeners ---- */
+
+struct listener {
+    uint16_t port;
+    client_accept_fn *fn;
+    void *arg;
+    unsigned setups; /* streams in set-up */
+    uint64_t serial; /* tells it from a later one on the same port */
+};
+
+struct listener *client_listener(const struct client *c, uint16_t port);
+int client_port_take(struct client *c, uint16_t *port); /* an ephemeral one */
+void client_port_give(struct client *c, uint16_t port);
+
+/* ---- the client ---- */
+
+struct static_route {
+    struct pubkey pk;
+    struct client_route route;
+};
+
+struct destination { /* a key that could not be reached lately (incident 35) */
+    struct pubkey pk;
+    unsigned failures;
+    uint64_t until_ns;
+    int err;
+    struct dial *probe; /* the one dial that may try */
+};
+
+struct client {
+    struct client_cfg cfg;
+    struct map servers;   /* struct cserver by pk */
+    struct list order;    /* the same, as they were added */
+    struct map routes;    /* struct static_route by pk */
+    struct map dests;     /* struct destination by pk */
+    struct map listeners; /* struct listener by port */
+    struct map tickets;   /* struct dial that waits for a look-up, by ticket */
+    struct list streams, lookups, pongs;
+    unsigned n_lookups;
+    struct list dead_streams, dead_servers;
+    struct noise_cache *cache;
+    uint8_t *scratch; /* SESSION_OBJECT_MAX, for one object at a time */
+    uint8_t ports[65536 / 8];
+    uint16_t last_port;
+    unsigned active; /* servers that are not DOWN */
+    unsigned setups; /* incoming streams in set-up */
+    uint64_t next_ticket, next_serial;
+    bool freeing;
+    struct loop_task reap_task, reconcile_task, changed_task;
+    struct loop_timer reconcile_timer;
+    struct client_stat stat;
+};
+
+void client_reap(struct client *c); /* at the end of the turn */
+void client_changed(struct client *c);
+/* Read one object of an endpoint into c->scratch. As session_read_object(); the marker is
+ * ERR_DMSG_OBJECT. */
+int client_read_object(struct client *c, struct endpoint *e, size_t *n)
+    __attribute__((warn_unused_result));
+/* Check the signature of the object in c->scratch. As env_pk(). */
+int client_verify_scratch(struct client *c, struct pk_wait *w, const struct pubkey *pk, size_t n)
+    __attribute__((warn_unused_result));
+/* Sign an encoded object with the client's key, then object_set_sig() with w->res.sig. */
+int client_sign(struct client *c, struct pk_wait *w, const uint8_t *obj, size_t n)
+    __attribute__((warn_unused_result));
+/* A KK handshake with remote. */
+int client_noise(struct client *c, struct noise *n, bool initiator, const struct pubkey *remote,
+                 void (*on_ready)(struct noise *n, int rc)) __attribute__((warn_unused_result));
+static inline uint64_t client_now(const struct client *c)
+{
+    return c->cfg.loop->now_ns;
+}

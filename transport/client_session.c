@@ -1,0 +1,706 @@
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "transport/client_int.h"
+
+#define BACKOFF_MIN_MS    500u
+#define BACKOFF_MAX_MS    60000u
+#define LIFE_GOOD_NS      (30 * NS_PER_S) /* a session that lived so long clears the back-off */
+#define TWIN_LIFE_NS      (45 * NS_PER_S) /* closed by the server before that: maybe a twin's doing */
+#define TWIN_MIN_S        30u
+#define TWIN_MAX_S        600u
+#define FIND_NS           (10 * NS_PER_S)
+#define RETRY_NS          (2 * NS_PER_S)   /* who needs a session does not retry it faster */
+#define REAP_NS           (120 * NS_PER_S) /* sessions that are not held, without streams */
+#define FORGET_NS         (300 * NS_PER_S) /* servers that nobody has added, without session */
+#define TRIES_BEFORE_NEXT 2u               /* then another server is held instead (incident 11) */
+
+/* ---- endpoints ---- */
+
+void endpoint_attach(struct endpoint *e, struct cserver *s, struct yamux_stream *mux)
+{
+    e->server = s;
+    e->mux = mux;
+    mux->user = e;
+    list_push_back(&s->endpoints, &e->node);
+    s->n_endpoints++;
+}
+
+static struct yamux_stream *endpoint_detach(struct endpoint *e)
+{
+    struct yamux_stream *mux = e->mux;
+
+    e->mux = NULL;
+    list_remove(&e->node);
+    if (--e->server->n_endpoints == 0)
+        e->server->unused_ns = client_now(e->server->client);
+    return mux;
+}
+
+void endpoint_move(struct endpoint *to, struct endpoint *from)
+{
+    struct cserver *s = from->server;
+
+    endpoint_attach(to, s, endpoint_detach(from));
+}
+
+void endpoint_release(struct endpoint *e, bool linger)
+{
+    if (e->mux == NULL)
+        return;
+    struct yamux_stream *mux = endpoint_detach(e);
+    mux->user = NULL;
+    yamux_release(mux, linger);
+    link_kick(e->server->link);
+}
+
+void endpoint_kick(struct endpoint *e)
+{
+    if (e->mux != NULL)
+        link_kick(e->server->link);
+}
+
+/* ---- the table ---- */
+
+struct cserver *cserver_get(const struct client *c, const struct pubkey *pk)
+{
+    return map_get(&c->servers, pk);
+}
+
+static void find_address(struct loop_task *t);
+static void find_timeout(struct loop_timer *t);
+
+struct cserver *cserver_make(struct client *c, const struct pubkey *pk)
+{
+    struct cserver *s = cserver_get(c, pk);
+
+    if (s != NULL)
+        return s;
+    s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return NULL;
+    s->client = c;
+    s->pk = *pk;
+    s->find_task.fn = find_address;
+    s->timer.fn = find_timeout;
+    s->unused_ns = client_now(c);
+    list_init(&s->endpoints);
+    list_init(&s->waiters);
+    list_init(&s->pings);
+    if (map_put(&c->servers, s) != 0) {
+        free(s);
+        return NULL;
+    }
+    list_push_back(&c->order, &s->node);
+    return s;
+}
+
+void cserver_drop(struct cserver *s)
+{
+    struct client *c = s->client;
+
+    assert(s->state == CSERVER_DOWN && list_empty(&s->waiters) && list_empty(&s->pings));
+    loop_task_cancel(c->cfg.loop, &s->find_task);
+    loop_timer_cancel(c->cfg.loop, &s->timer);
+    map_del(&c->servers, &s->pk);
+    list_remove(&s->node);
+    list_push_back(&c->dead_servers, &s->node);
+    client_reap(c);
+}
+
+/* ---- states ---- */
+
+static void state_set(struct cserver *s, enum cserver_state state)
+{
+    struct client *c = s->client;
+    bool was = s->state == CSERVER_UP, is = state == CSERVER_UP;
+
+    c->active += state != CSERVER_DOWN;
+    c->active -= s->state != CSERVER_DOWN;
+    s->state = state;
+    if (was == is)
+        return;
+    c->stat.sessions_up += is;
+    c->stat.sessions_up -= was;
+    s->unused_ns = client_now(c);
+    client_changed(c);
+}
+
+static void tell_waiters(struct cserver *s, int err)
+{
+    struct list all;
+    struct list_node *n;
+
+    list_init(&all);
+    list_splice(&all, &s->waiters);
+    while ((n = list_pop_front(&all)) != NULL) {
+        struct cserver_waiter *w = container_of(n, struct cserver_waiter, node);
+        w->done(w, err);
+    }
+}
+
+/* Drop whatever carries the session. Pointers into its mux are gone already. */
+static void carrier_close(struct cserver *s)
+{
+    struct conn *conn = s->conn;
+    struct link *link = s->link;
+
+    s->conn = NULL;
+    s->link = NULL;
+    s->attached = s->away = false;
+    loop_task_cancel(s->client->cfg.loop, &s->find_task);
+    loop_timer_cancel(s->client->cfg.loop, &s->timer);
+    if (conn != NULL)
+        conn_close(conn);
+    if (link != NULL)
+        link_close(link);
+}
+
+static void endpoints_lost(struct cserver *s, int err)
+{
+    struct list_node *n;
+
+    while ((n = list_first(&s->endpoints)) != NULL) {
+        struct endpoint *e = container_of(n, struct endpoint, node);
+        endpoint_detach(e)->user = NULL;
+        e->event(e, YAMUX_RESET, err);
+    }
+}
+
+void cserver_close(struct cserver *s, int err)
+{
+    endpoints_lost(s, err);
+    cserver_pong(s, err, 0);
+    carrier_close(s);
+    state_set(s, CSERVER_DOWN);
+    tell_waiters(s, err);
+}
+
+/* ---- back-off ---- */
+
+/* Full jitter: anything up to 0.5 s, 1 s, 2 s … 60 s. */
+static void back_off(struct cserver *s)
+{
+    struct client *c = s->client;
+    unsigned shift = s->failures < 7 ? s->failures : 7;
+    uint64_t ms = (uint64_t)BACKOFF_MIN_MS << shift;
+
+    if (ms > BACKOFF_MAX_MS)
+        ms = BACKOFF_MAX_MS;
+    s->failures++;
+    s->failed_ns = client_now(c);
+    s->next_dial_ns = client_now(c) + env_random_below(c->cfg.env, ms * NS_PER_MS);
+}
+
+/* Newest session wins at servers (§3.4): two programs with one key would evict each other for ever,
+ * so the one that is evicted twice in a row waits long (incident 3). */
+static void twin_back_off(struct cserver *s)
+{
+    struct client *c = s->client;
+    unsigned shift = s->evictions - 2;
+    uint64_t wait_s = shift < 5 ? (uint64_t)TWIN_MIN_S << shift : TWIN_MAX_S;
+
+    if (wait_s > TWIN_MAX_S)
+        wait_s = TWIN_MAX_S;
+    s->next_dial_ns =
+        client_now(c) + wait_s * NS_PER_S + env_random_below(c->cfg.env, wait_s * NS_PER_S / 4);
+    s->last_err = ERR_TWIN;
+    c->stat.twin_evictions++;
+    log_limited(&s->warn, LOG_CLIENT, LOG_LEVEL_WARN,
+                "session closed by the server soon after it came up, another instance may use this "
+                "key key=%s server=%s times=%u wait_s=%" PRIu64,
+                LOG_PK(&c->cfg.self), LOG_PK(&s->pk), s->evictions, wait_s);
+}
+
+static bool closed_by_peer(int err)
+{
+    return err == ERR_EOF || err == ERR_RESET || err == -ECONNRESET || err == -EPIPE;
+}
+
+/* A pipe that came without an address cannot be made again. */
+static void forget_pipe(struct cserver *s)
+{
+    if (s->attached && s->addr[0] == '\0')
+        s->wanted = s->held = false;
+}
+
+static void dial_failed(struct cserver *s, int err)
+{
+    log_debug(LOG_CLIENT, "session not made server=%s addr=%s reason=\"%s\"", LOG_PK(&s->pk),
+              s->addr, err_str(err));
+    s->last_err = err;
+    back_off(s);
+    forget_pipe(s);
+    cserver_close(s, err);
+    client_reconcile(s->client);
+}
+
+static void session_lost(struct cserver *s, int err)
+{
+    uint64_t life = client_now(s->client) - s->up_ns;
+
+    s->client->stat.session_lost++;
+    log_info(LOG_CLIENT, "session lost server=%s addr=%s age_s=%" PRIu64 " reason=\"%s\"",
+             LOG_PK(&s->pk), s->addr, life / NS_PER_S, err_str(err));
+    s->last_err = err;
+    if (life >= LIFE_GOOD_NS)
+        s->failures = 0;
+    s->evictions = closed_by_peer(err) && life < TWIN_LIFE_NS ? s->evictions + 1 : 0;
+    back_off(s);
+    if (s->evictions >= 2)
+        twin_back_off(s);
+    forget_pipe(s);
+    cserver_close(s, ERR_DMSG_SESSION_CLOSED);
+    client_reconcile(s->client);
+}
+
+/* ---- the link ---- */
+
+static void on_up(struct link *l)
+{
+    struct cserver *s = link_arg(l);
+
+    s->up_ns = client_now(s->client);
+    s->last_err = 0;
+    log_info(LOG_CLIENT, "session up server=%s addr=%s", LOG_PK(&s->pk), s->addr);
+    state_set(s, CSERVER_UP);
+    tell_waiters(s, 0);
+    client_reconcile(s->client);
+}
+
+static void on_event(struct link *l, const struct yamux_event *ev)
+{
+    struct cserver *s = link_arg(l);
+
+    if (ev->stream == NULL) {
+        if (ev->what & YAMUX_PONG)
+            cserver_pong(s, 0, ev->rtt_ns);
+        if ((ev->what & YAMUX_GOAWAY) && !s->away) {
+            s->away = true;
+            client_changed(s->client);
+            client_reconcile(s->client);
+        }
+        return;
+    }
+    if ((ev->what & YAMUX_OPENED) && !setup_start(s, ev->stream))
+        return;
+    struct endpoint *e = ev->stream->user;
+    if (e == NULL)
+        return;
+    unsigned what = ev->what & ~(unsigned)YAMUX_OPENED;
+    int err = 0;
+    if (what & YAMUX_RESET) {
+        err = ev->stream->reset_err != 0 ? ev->stream->reset_err : ERR_RESET;
+        endpoint_release(e, false);
+        what = YAMUX_RESET;
+    }
+    if (what != 0)
+        e->event(e, what, err);
+}
+
+static void on_down(struct link *l, int err)
+{
+    struct cserver *s = link_arg(l);
+
+    if (s->state == CSERVER_UP)
+        session_lost(s, err);
+    else
+        dial_failed(s, err);
+}
+
+static const struct link_owner owner = {on_up, on_event, on_down};
+
+static int make_link(struct cserver *s, struct conn *conn)
+{
+    struct client *c = s->client;
+    struct session_cfg cfg = {
+        .env = c->cfg.env,
+        .pool = c->cfg.pool,
+        .initiator = true,
+        .self = c->cfg.self,
+        .sk = &c->cfg.sk,
+        .remote = s->pk,
+        .handshake_ms = 5000,
+        .hold_ms = c->cfg.hold_ms,
+        .keepalive_ms = 30000,
+        .dead_ms = 10000,
+        .mux = {.client = true, .max_streams = c->cfg.max_streams},
+    };
+
+    s->link = link_new(c->cfg.loop, conn, &cfg, &owner, s);
+    return s->link != NULL ? 0 : ERR_NOMEM;
+}
+
+/* ---- dialling a server ---- */
+
+static void conn_up(void *arg)
+{
+    struct cserver *s = arg;
+    struct conn *conn = s->conn;
+
+    s->conn = NULL;
+    state_set(s, CSERVER_HANDSHAKE);
+    int rc = make_link(s, conn);
+    if (rc != 0)
+        dial_failed(s, rc);
+}
+
+static void conn_down(void *arg, int err)
+{
+    dial_failed(arg, err);
+}
+
+/* Before the link is there nothing is read or written. */
+static void conn_input(void *arg, struct slice in, uint64_t now_ns)
+{
+    (void)arg, (void)in, (void)now_ns;
+}
+
+static int conn_output(void *arg, struct iovec *iov, int max, uint64_t now_ns)
+{
+    (void)arg, (void)iov, (void)max, (void)now_ns;
+    return 0;
+}
+
+static void conn_sent(void *arg, size_t n, uint64_t now_ns)
+{
+    (void)arg, (void)n, (void)now_ns;
+}
+
+static const struct conn_user dial_user = {conn_up, conn_input, conn_output, conn_sent, conn_down};
+
+static void connect_now(struct cserver *s)
+{
+    struct client *c = s->client;
+
+    loop_timer_cancel(c->cfg.loop, &s->timer);
+    state_set(s, CSERVER_DIALLING);
+    int rc =
+        c->cfg.carrier->dial(c->cfg.carrier, s->addr, c->cfg.connect_ms, &dial_user, s, &s->conn);
+    if (rc != 0)
+        dial_failed(s, rc);
+}
+
+static void find_address(struct loop_task *t)
+{
+    struct cserver *s = container_of(t, struct cserver, find_task);
+
+    s->client->cfg.hooks.find_server(s->client->cfg.hooks.arg, &s->pk);
+}
+
+static void find_timeout(struct loop_timer *t)
+{
+    dial_failed(container_of(t, struct cserver, timer), ERR_TIMEOUT);
+}
+
+void client_server_found(struct client *c, const struct pubkey *server, int err, const char *addr)
+{
+    struct cserver *s = cserver_get(c, server);
+
+    if (s == NULL || s->state != CSERVER_FINDING)
+        return;
+    size_t len = err == 0 ? strnlen(addr, CONN_ADDR_MAX) : 0;
+    if (err == 0 && (len == 0 || len == CONN_ADDR_MAX))
+        err = ERR_FORMAT;
+    if (err != 0) {
+        dial_failed(s, err);
+        return;
+    }
+    memcpy(s->addr, addr, len + 1);
+    connect_now(s);
+}
+
+static void start_dial(struct cserver *s)
+{
+    struct client *c = s->client;
+
+    if (s->addr[0] != '\0') {
+        connect_now(s);
+    } else if (c->cfg.hooks.find_server != NULL) {
+        state_set(s, CSERVER_FINDING);
+        loop_timer_set(c->cfg.loop, &s->timer, client_now(c) + FIND_NS);
+        loop_task_post(c->cfg.loop, &s->find_task);
+    } else {
+        dial_failed(s, ERR_NOT_FOUND);
+    }
+}
+
+int cserver_need(struct cserver *s, struct cserver_waiter *w)
+{
+    struct client *c = s->client;
+
+    if (cserver_usable(s))
+        return 0;
+    if (s->state == CSERVER_UP) /* going away */
+        return ERR_CLOSED;
+    if (s->state == CSERVER_DOWN) {
+        if (s->failures > 0 && client_now(c) - s->failed_ns < RETRY_NS)
+            return s->last_err;
+        if (c->active >= c->cfg.max_sessions)
+            return ERR_LIMIT;
+        start_dial(s);
+        if (s->state == CSERVER_DOWN)
+            return s->last_err;
+    }
+    list_push_back(&s->waiters, &w->node);
+    return ERR_PENDING;
+}
+
+void cserver_forget(struct cserver_waiter *w)
+{
+    list_remove(&w->node);
+}
+
+/* ---- which sessions to hold ---- */
+
+/* The better candidate to hold: up, then the one that may be dialled sooner, then order of adding.
+ */
+static bool better(const struct cserver *a, const struct cserver *b)
+{
+    if (b == NULL || cserver_usable(a) != cserver_usable(b))
+        return b == NULL || cserver_usable(a);
+    return a->next_dial_ns < b->next_dial_ns;
+}
+
+static struct cserver *best_candidate(struct client *c)
+{
+    struct cserver *best = NULL;
+    struct list_node *pos, *tmp;
+
+    list_for_each(pos, tmp, &c->order)
+    {
+        struct cserver *s = container_of(pos, struct cserver, node);
+        if (s->wanted && !s->held && !s->away && better(s, best))
+            best = s;
+    }
+    return best;
+}
+
+/* Hold `want` of the wanted ones. One that was lost is tried again before another takes its place;
+ * one that is up is never given up for another. */
+static void choose(struct client *c)
+{
+    struct list_node *pos, *tmp;
+    struct cserver *next;
+    unsigned held = 0;
+
+    list_for_each(pos, tmp, &c->order)
+    {
+        struct cserver *s = container_of(pos, struct cserver, node);
+        if (s->held && c->cfg.want > 0 && s->state == CSERVER_DOWN &&
+            s->failures >= TRIES_BEFORE_NEXT && (next = best_candidate(c)) != NULL &&
+            better(next, s))
+            s->held = false;
+        held += s->held && !s->away;
+    }
+    while ((c->cfg.want == 0 || held < c->cfg.want) && (next = best_candidate(c)) != NULL) {
+        next->held = true;
+        held++;
+        if (next->state == CSERVER_UP)
+            client_changed(c);
+    }
+}
+
+static bool in_use(const struct cserver *s)
+{
+    return s->n_endpoints > 0 || !list_empty(&s->waiters) || !list_empty(&s->pings);
+}
+
+/* One server: dial what is held, end what nobody needs. Returns when to look again. */
+static uint64_t look_after(struct cserver *s)
+{
+    struct client *c = s->client;
+    uint64_t now = client_now(c);
+
+    if (s->held && s->state == CSERVER_DOWN) {
+        if (now < s->next_dial_ns)
+            return s->next_dial_ns;
+        if (c->active < c->cfg.max_sessions)
+            start_dial(s);
+        return LOOP_NEVER; /* the end of something looks again */
+    }
+    if (s->held || in_use(s) || (s->state != CSERVER_UP && s->state != CSERVER_DOWN))
+        return LOOP_NEVER;
+    if (s->state == CSERVER_DOWN && s->wanted)
+        return LOOP_NEVER;
+    uint64_t limit = s->state == CSERVER_UP ? REAP_NS : FORGET_NS;
+    if (now - s->unused_ns < limit)
+        return s->unused_ns + limit;
+    if (s->state == CSERVER_UP) {
+        log_debug(LOG_CLIENT, "session closed server=%s reason=\"not used\"", LOG_PK(&s->pk));
+        cserver_close(s, ERR_CLOSED);
+        return now + FORGET_NS;
+    }
+    cserver_drop(s);
+    return LOOP_NEVER;
+}
+
+static void reconcile(struct client *c)
+{
+    struct list_node *pos, *tmp;
+    uint64_t at = LOOP_NEVER;
+
+    choose(c);
+    list_for_each(pos, tmp, &c->order)
+    {
+        uint64_t next = look_after(container_of(pos, struct cserver, node));
+        if (next < at)
+            at = next;
+    }
+    /* Sessions go out of use without a notice: look again after a while. */
+    if (c->active > 0 && at > client_now(c) + REAP_NS / 2)
+        at = client_now(c) + REAP_NS / 2;
+    if (at != LOOP_NEVER)
+        loop_timer_set(c->cfg.loop, &c->reconcile_timer, at);
+    else
+        loop_timer_cancel(c->cfg.loop, &c->reconcile_timer);
+}
+
+void client_reconcile_task(struct loop_task *t)
+{
+    reconcile(container_of(t, struct client, reconcile_task));
+}
+
+void client_reconcile_timer(struct loop_timer *t)
+{
+    reconcile(container_of(t, struct client, reconcile_timer));
+}
+
+void client_reconcile(struct client *c)
+{
+    if (!c->freeing)
+        loop_task_post(c->cfg.loop, &c->reconcile_task);
+}
+
+/* ---- what users ask for ---- */
+
+int client_add_server(struct client *c, const struct pubkey *pk, const char *addr)
+{
+    size_t len = strnlen(addr, CONN_ADDR_MAX);
+    struct cserver *s;
+
+    if (len == 0 || len == CONN_ADDR_MAX)
+        return ERR_FORMAT;
+    if (pubkey_is_null(pk))
+        return ERR_KEY;
+    if ((s = cserver_make(c, pk)) == NULL)
+        return ERR_LIMIT;
+    if (strcmp(s->addr, addr) != 0) {
+        memcpy(s->addr, addr, len + 1);
+        s->next_dial_ns = 0; /* what failed was the old address */
+        s->failures = 0;
+    }
+    s->wanted = true;
+    client_reconcile(c);
+    return 0;
+}
+
+int client_attach(struct client *c, const struct pubkey *pk, struct conn *conn)
+{
+    struct cserver *s = cserver_make(c, pk);
+    int rc = s == NULL ? ERR_LIMIT : 0;
+
+    if (s != NULL && (s->state == CSERVER_HANDSHAKE || s->state == CSERVER_UP))
+        rc = ERR_EXISTS;
+    if (rc != 0) {
+        conn_close(conn);
+        return rc;
+    }
+    carrier_close(s); /* a dial under way; its waiters get this session */
+    state_set(s, CSERVER_HANDSHAKE);
+    s->wanted = s->held = s->attached = true;
+    if ((rc = make_link(s, conn)) != 0)
+        dial_failed(s, rc);
+    return rc;
+}
+
+void client_remove_server(struct client *c, const struct pubkey *pk)
+{
+    struct cserver *s = cserver_get(c, pk);
+
+    if (s == NULL)
+        return;
+    s->wanted = s->held = false;
+    if (!in_use(s) && s->state != CSERVER_DOWN)
+        cserver_close(s, ERR_CLOSED);
+    client_changed(c);
+    client_reconcile(c);
+}
+
+/* ---- looking in ---- */
+
+static uint64_t rtt_of(const struct cserver *s)
+{
+    uint64_t rtt = session_rtt_ns(link_session(s->link));
+    return rtt != 0 ? rtt : UINT64_MAX; /* not measured: last */
+}
+
+size_t client_usable(const struct client *c, struct cserver **out, size_t cap)
+{
+    struct list_node *pos, *tmp;
+    size_t n = 0;
+
+    list_for_each(pos, tmp, &c->order)
+    {
+        struct cserver *s = container_of(pos, struct cserver, node);
+        if (!cserver_usable(s) || n == cap)
+            continue;
+        size_t at = n++;
+        while (at > 0 && rtt_of(s) < rtt_of(out[at - 1])) {
+            out[at] = out[at - 1];
+            at--;
+        }
+        out[at] = s;
+    }
+    return n;
+}
+
+size_t client_delegated(const struct client *c, struct pubkey *out, size_t cap)
+{
+    struct list_node *pos, *tmp;
+    size_t n = 0;
+
+    list_for_each(pos, tmp, &c->order)
+    {
+        const struct cserver *s = container_of(pos, struct cserver, node);
+        if (s->held && cserver_usable(s) && n < cap)
+            out[n++] = s->pk;
+    }
+    return n;
+}
+
+static void session_info(const struct cserver *s, struct client_session_info *out)
+{
+    memset(out, 0, sizeof *out);
+    out->server = s->pk;
+    memcpy(out->addr, s->addr, sizeof out->addr);
+    out->streams = s->n_endpoints;
+    out->failures = s->failures;
+    out->last_err = s->last_err;
+    out->next_dial_ns = s->next_dial_ns;
+    if (s->state != CSERVER_UP)
+        return;
+    const struct session *session = link_session(s->link);
+    out->up = true;
+    out->up_ns = s->up_ns;
+    out->rtt_ns = session_rtt_ns(session);
+    out->heard_ns = session_heard_ns(session);
+}
+
+size_t client_sessions(const struct client *c, struct client_session_info *out, size_t cap)
+{
+    struct list_node *pos, *tmp;
+    size_t n = 0;
+
+    list_for_each(pos, tmp, &c->order)
+    {
+        if (n < cap)
+            session_info(container_of(pos, struct cserver, node), &out[n]);
+        n++;
+    }
+    return n;
+}
