@@ -813,6 +813,8 @@ long yamux_write_slice(struct yamux_stream *st, struct slice s)
 
 long yamux_splice(struct yamux_stream *to, struct yamux_stream *from)
 {
+    if (bufq_len(&from->rx) == 0)
+        return 0;
     long moved = write_some(to, &from->rx, bufq_len(&from->rx));
     if (moved > 0)
         rx_consumed(from, (size_t)moved);

@@ -179,7 +179,8 @@ size_t yamux_read_q(struct yamux_stream *st, struct bufq *to, size_t max);
 size_t yamux_peek(const struct yamux_stream *st, size_t off, void *out, size_t n);
 size_t yamux_discard(struct yamux_stream *st, size_t n);
 /* Pass received bytes of `from` on as data of `to` (another mux on the same thread). Returns bytes
- * moved; asks for WRITABLE on `to` when something is left. */
+ * moved (0 when nothing waits, also on a closed `to`); asks for WRITABLE on `to` when something is
+ * left. */
 long yamux_splice(struct yamux_stream *to, struct yamux_stream *from);
 
 int yamux_close_write(struct yamux_stream *st);
