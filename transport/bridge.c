@@ -182,8 +182,9 @@ static void open_event(struct bridge *b, struct yamux_stream *st, unsigned what)
     }
     if ((what & (YAMUX_READABLE | YAMUX_EOF)) && !pump(b, self, other))
         return;
-    if (what & YAMUX_WRITABLE)
-        (void)pump(b, other, self);
+    /* The credit for what moved waits in the other session. */
+    if ((what & YAMUX_WRITABLE) && pump(b, other, self))
+        link_kick(other->session->link);
 }
 
 static void bridge_open(struct bridge *b)
@@ -197,8 +198,10 @@ static void bridge_open(struct bridge *b)
     r->stat.stream_ok++;
     deadline_set(b, r->cfg.idle_ms);
     /* Bytes may have come right behind the objects. */
-    if (pump(b, &b->dst, &b->src))
-        (void)pump(b, &b->src, &b->dst);
+    if (pump(b, &b->dst, &b->src) && pump(b, &b->src, &b->dst)) {
+        link_kick(b->src.session->link); /* credit */
+        link_kick(b->dst.session->link);
+    }
 }
 
 /* ---- the destination's answer ---- */
