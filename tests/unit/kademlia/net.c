@@ -615,8 +615,8 @@ size_t net_holders(struct net *n, const struct pubkey *pk, const char *salt, uin
 
     for (size_t i = 0; i < n->n; i++) {
         struct store *s = n->nodes[i]->store;
-        if (s->ops->get(s, &target, ITEM_OWNER, &r) == 0 && r.origin != STORE_CACHE &&
-            (seq == 0 || r.item.seq == seq))
+        if (n->nodes[i]->kad != NULL && s->ops->get(s, &target, ITEM_OWNER, &r) == 0 &&
+            r.origin != STORE_CACHE && (seq == 0 || r.item.seq == seq))
             holders++;
     }
     return holders;

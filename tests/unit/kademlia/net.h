@@ -122,7 +122,7 @@ void net_assert_value(struct kad_report r, const char *v);
  * closed. The caller clears rsp. */
 bool net_ask(struct net_node *to, struct net_node *from, struct kad_msg *req, struct kad_msg *rsp);
 
-/* How many of the first n nodes hold the slot of (pk, salt), as replica or own; with this seq when
+/* How many running nodes hold the slot of (pk, salt), as replica or own; with this seq when
  * that is not 0. */
 size_t net_holders(struct net *n, const struct pubkey *pk, const char *salt, uint64_t seq);
 size_t net_contacts(const struct net_node *node);
