@@ -213,11 +213,14 @@ static int admit(struct lmdb *s, uint64_t size, uint64_t old)
     }
     if (error != 0 && error != ERR_NO_SPACE)
         return ERR_BUSY;
-    if (error == ERR_NO_SPACE || s->overlay.bytes + size > room) {
-        uint64_t growth = size > old ? size - old : 0;
-        if (s->credit < growth)
+    /* Pending bytes count twice: pages are half full after a split, and each is written anew. */
+    if (error == ERR_NO_SPACE || 2 * (s->overlay.bytes + size) > room) {
+        /* Pages of which half was deleted are still pages: two records go for each that comes, until
+         * there is room again. */
+        uint64_t price = size > old ? 2 * (size - old) : 0;
+        if (s->credit < price)
             return ERR_NO_SPACE;
-        s->credit -= growth;
+        s->credit -= price;
     }
     if (s->overlay.bytes + size > s->cfg.overlay_bytes)
         return ERR_BUSY;
