@@ -269,12 +269,12 @@ static void move_usage(struct lmdb *s, const struct pend *p, const struct store_
         p->before->slots -= p->before->slots > 0;
         uint64_t size = record_charge(old);
         p->before->bytes -= p->before->bytes > size ? size : p->before->bytes;
-        table_count(&s->totals, old, -1);
+        table_recount(&s->totals, old, -1);
     }
     if (p->type != PEND_DEL) {
         p->after->slots++;
         p->after->bytes += record_charge(&p->rec);
-        table_count(&s->totals, &p->rec, +1);
+        table_recount(&s->totals, &p->rec, +1);
     }
 }
 

@@ -70,7 +70,7 @@ int table_schema_put(const struct db *db, MDB_txn *txn, uint32_t schema)
 
 /* ---- counters ---- */
 
-void table_count(struct table_totals *totals, const struct store_rec *rec, int sign)
+void table_recount(struct table_totals *totals, const struct store_rec *rec, int sign)
 {
     uint64_t one = sign < 0 ? UINT64_MAX : 1;
 
@@ -277,7 +277,7 @@ int table_put(struct table_txn *t, const struct store_rec *rec, enum table_rule 
     if (rc == 0 && !may_replace(rec, &old, rule))
         return ERR_SEQ;
     if (rc == 0)
-        table_count(&t->totals, &old, -1);
+        table_recount(&t->totals, &old, -1);
     describe(&to, rec);
     MDB_val k = db_val(key, sizeof key);
     MDB_val v = db_val(t->scratch, record_encode(t->scratch, rec));
@@ -286,7 +286,7 @@ int table_put(struct table_txn *t, const struct store_rec *rec, enum table_rule 
         rc = move_indexes(t, &from, &to);
     if (rc == 0)
         rc = move_charge(t, &from, &to);
-    table_count(&t->totals, rec, +1);
+    table_recount(&t->totals, rec, +1);
     return rc;
 }
 
@@ -299,7 +299,7 @@ int table_del(struct table_txn *t, const uint8_t key[RECORD_KEY_BYTES])
     if (rc != 0 && rc != ERR_CORRUPT)
         return rc;
     if (rc == 0)
-        table_count(&t->totals, &old, -1);
+        table_recount(&t->totals, &old, -1);
     MDB_val k = db_val(key, RECORD_KEY_BYTES);
     rc = db_err(mdb_del(t->txn, t->db->items, &k, NULL));
     if (rc == 0)

@@ -67,4 +67,4 @@ int table_schema_put(const struct db *db, MDB_txn *txn, uint32_t schema)
     __attribute__((warn_unused_result));
 
 /* Add one record to totals, or take it away (sign +1, -1). */
-void table_count(struct table_totals *totals, const struct store_rec *rec, int sign);
+void table_recount(struct table_totals *totals, const struct store_rec *rec, int sign);
