@@ -301,10 +301,13 @@ static int write_check(const struct stream *st)
     return ERR_AGAIN; /* dialling */
 }
 
-static void want_write(struct stream *st)
+void stream_want_write(struct stream *st)
 {
+    if (st->state != STREAM_OPEN || st->fin_wanted)
+        return;
     st->short_write = true;
     yamux_want_write(st->end.mux);
+    endpoint_kick(&st->end);
 }
 
 long stream_write(struct stream *st, const void *p, size_t n)
@@ -322,17 +325,19 @@ long stream_write(struct stream *st, const void *p, size_t n)
     }
     size_t room = write_room(st);
     rc = record_write(&st->tx, &st->out, p, n < room ? n : room, &taken);
-    if (rc == ERR_NOMEM && taken > 0)
-        rc = 0;
     int sent = push(st);
     if (taken > 0)
         st->moved_ns = client_now(st->client);
-    if (taken < n && sent == 0)
-        want_write(st);
+    if (sent == 0 && rc == ERR_NOMEM) {
+        st->short_write = true;
+        rest(st); /* no buffers: looks again after a while */
+    } else if (sent == 0 && taken < n) {
+        stream_want_write(st);
+    }
     endpoint_kick(&st->end);
     st->bytes_out += taken;
     if (sent == 0 && (rc == 0 || rc == ERR_NOMEM))
-        return rc == 0 ? (long)taken : rc;
+        return (long)taken;
     rc = sent != 0 ? sent : rc;
     stream_fail(st, rc);
     return rc;
@@ -522,6 +527,11 @@ uint16_t stream_local_port(const struct stream *st)
 const struct pubkey *stream_via(const struct stream *st)
 {
     return &st->via;
+}
+
+struct bufpool *stream_pool(const struct stream *st)
+{
+    return st->client->cfg.pool;
 }
 
 uint64_t stream_bytes_in(const struct stream *st)

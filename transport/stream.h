@@ -11,8 +11,8 @@
  *     readable  bytes came, or EOF (stream_eof()); called again only after new bytes
  *     writable  there is room again after stream_write() took less than it was given
  *     ended     the stream is dead: dial failed, reset, session lost, time-out, broken frame. err
- * says why. Only stream_close() is left A NULL callback is skipped. `why` of a failed dial is in
- * stream_failure().
+ * says why. What had come before can still be read, then only stream_close() is left. A
+ * NULL callback is skipped. The details of a failed dial are in stream_dial_steps() (client.h).
  *
  *     state   DIALLING -> OPEN -> (half closed by either side) -> closed by stream_close()
  *
@@ -57,10 +57,15 @@ size_t stream_read(struct stream *st, void *out, size_t n);
 size_t stream_read_q(struct stream *st, struct bufq *to, size_t max);
 bool stream_eof(const struct stream *st); /* FIN came and everything was read */
 
-/* Seals and queues up to n bytes; returns how many were taken (0 = no room, writable() follows) or
- * ERR_CLOSED / ERR_RESET / ERR_NOMEM. */
+/* Seals and queues up to n bytes; returns how many were taken (less than n = no room or no buffers,
+ * writable() follows; 0 while it is being dialled, opened() follows) or ERR_CLOSED / ERR_RESET. */
 long stream_write(struct stream *st, const void *p, size_t n);
+/* So many bytes would be taken now. */
 size_t stream_writable(const struct stream *st);
+/* Call writable() when there is room, also without a short write. */
+void stream_want_write(struct stream *st);
+/* Send FIN behind what was written. 0, ERR_STATE while it is being dialled, or the stream's error.
+ */
 int stream_shutdown(struct stream *st);
 bool stream_shut(const struct stream *st);
 
@@ -73,5 +78,7 @@ void stream_set_idle(struct stream *st, uint64_t idle_ns);
 void stream_close(struct stream *st);
 void stream_abort(struct stream *st);
 
+/* Pool of its buffers, for queues given to stream_read_q(). */
+struct bufpool *stream_pool(const struct stream *st);
 uint64_t stream_bytes_in(const struct stream *st);
 uint64_t stream_bytes_out(const struct stream *st);

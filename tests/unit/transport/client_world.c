@@ -1,5 +1,7 @@
 #include "tests/unit/transport/client_world.h"
 
+#include "base/log.h"
+
 static void key_make(struct world_key *k, const char *what, int i)
 {
     char seed[32];
@@ -11,7 +13,10 @@ static void key_make(struct world_key *k, const char *what, int i)
 
 void world_init(struct world *w)
 {
+    char why[64];
+
     memset(w, 0, sizeof *w);
+    assert_int_equal(log_set_levels("error", why, sizeof why), 0);
     env_test_init(&w->env, 1);
     w->pool = bufpool_new(NULL);
     pipe_net_init(&w->net, w->pool, &w->env);
