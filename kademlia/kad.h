@@ -234,6 +234,9 @@ uint32_t kad_put_signed(struct kad *k, const struct item *it, const struct kad_i
                         void *user, uint64_t now_ns);
 uint32_t kad_ping(struct kad *k, kad_peer peer, void *user, uint64_t now_ns);
 uint32_t kad_sync(struct kad *k, kad_peer peer, void *user, uint64_t now_ns);
+/* Pull the items of one namespace that a peer holds (GET_ITEMS); a text salt. Reported as KAD_OP_SYNC. */
+uint32_t kad_pull(struct kad *k, kad_peer peer, const void *salt, size_t salt_len, void *user,
+                  uint64_t now_ns);
 void kad_cancel(struct kad *k, uint32_t op);
 
 /* Local copy only: what the dial path asks first. 0 and a record valid until the next call of the

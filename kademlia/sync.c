@@ -44,6 +44,7 @@ struct sync {
     bool large_failed; /* a page with the largest limit is too long */
     bool by_salt;      /* the peer does not sort: salt by salt */
     size_t salt;
+    char *only;          /* one namespace, and no push: kad_pull() */
     struct kad_msg page; /* being let in */
     size_t next;
     bool waiting; /* for a signature check */
@@ -73,6 +74,7 @@ static void clear(struct kad_op *op)
     kad_msg_clear(&s->batch);
     kad_unref(op->k, s->peer);
     free(s->seen);
+    free(s->only);
     free(s);
 }
 
@@ -273,7 +275,7 @@ static bool may_push(const struct sync *s)
 
 static void begin_push(struct sync *s)
 {
-    if (!may_push(s)) {
+    if (s->only != NULL || !may_push(s)) {
         finish(s, 0);
         return;
     }
@@ -334,7 +336,7 @@ static void page_done(struct sync *s)
         ask_page(s);
         return;
     }
-    if (!sorted && !s->by_salt) {
+    if (!sorted && !s->by_salt && s->only == NULL) {
         s->by_salt = true;
         s->since = 0;
         ask_page(s);
@@ -449,8 +451,8 @@ static void ask_page(struct sync *s)
     struct kad_msg m;
 
     kad_msg_init(&m, KAD_GET_ITEMS, false);
-    if (s->by_salt) {
-        m.salt = strdup(known_salts[s->salt]);
+    if (s->by_salt || s->only != NULL) {
+        m.salt = strdup(s->only != NULL ? s->only : known_salts[s->salt]);
         m.salt_len = m.salt != NULL ? strlen(m.salt) : 0;
     }
     m.since_seq = s->since;
@@ -460,8 +462,8 @@ static void ask_page(struct sync *s)
         finish(s, ERR_NOMEM);
 }
 
-bool kad_sync_begin(struct kad *k, kad_peer peer, bool internal, void *user, uint32_t *number,
-                    void (*ended)(struct kad_op *, int))
+/* NULL: the operation was not begun. only is taken over. */
+static struct sync *sync_new(struct kad *k, kad_peer peer, bool internal, void *user, char *only)
 {
     struct kad_op *op = kad_op_new(k, KAD_OP_SYNC, internal, user);
     struct sync *s = op != NULL ? calloc(1, sizeof *s) : NULL;
@@ -469,17 +471,29 @@ bool kad_sync_begin(struct kad *k, kad_peer peer, bool internal, void *user, uin
     if (s == NULL) {
         if (op != NULL)
             kad_op_free(op);
-        return false;
+        free(only);
+        return NULL;
     }
     k->peers.ref(k->peers.arg, peer);
-    *s = (struct sync){.op = op, .peer = peer, .limit = KAD_PAGE_ITEMS, .retries = RETRIES};
+    *s = (struct sync){
+        .op = op, .peer = peer, .limit = KAD_PAGE_ITEMS, .retries = RETRIES, .only = only};
     s->pause.fn = paused;
     op->extra = s;
     op->clear = clear;
-    op->ended = ended;
-    if (number != NULL)
-        *number = op->rep.op;
     kad_op_set_deadline(op, KAD_SYNC_TIMEOUT_MS);
+    return s;
+}
+
+bool kad_sync_begin(struct kad *k, kad_peer peer, bool internal, void *user, uint32_t *number,
+                    void (*ended)(struct kad_op *, int))
+{
+    struct sync *s = sync_new(k, peer, internal, user, NULL);
+
+    if (s == NULL)
+        return false;
+    s->op->ended = ended;
+    if (number != NULL)
+        *number = s->op->rep.op;
     ask_page(s);
     return true;
 }
@@ -490,6 +504,22 @@ uint32_t kad_sync(struct kad *k, kad_peer peer, void *user, uint64_t now_ns)
 
     kad_enter(k, now_ns);
     (void)kad_sync_begin(k, peer, false, user, &number, NULL);
+    kad_leave(k);
+    return number;
+}
+
+uint32_t kad_pull(struct kad *k, kad_peer peer, const void *salt, size_t salt_len, void *user,
+                  uint64_t now_ns)
+{
+    uint32_t number = 0;
+
+    kad_enter(k, now_ns);
+    char *only = salt_len > 0 && salt_len <= ITEM_MAX_SALT ? strndup(salt, salt_len) : NULL;
+    struct sync *s = only != NULL ? sync_new(k, peer, false, user, only) : NULL;
+    if (s != NULL) {
+        number = s->op->rep.op;
+        ask_page(s);
+    }
     kad_leave(k);
     return number;
 }

@@ -109,14 +109,22 @@ int keyfile_write(const char *path, const struct seckey *sk, const struct pubkey
     return rc;
 }
 
-int keyfile_open(struct seckey *sk, struct pubkey *pk, const char *path, struct env *env,
-                 bool *made)
+void keyfile_fresh(struct seckey *sk, struct pubkey *pk)
+{
+    uint8_t seed[32];
+    do {
+        randombytes_buf(seed, sizeof(seed));
+    } while (crypto_keypair(sk, pk, seed) < 0);
+    sodium_memzero(seed, sizeof(seed));
+}
+
+int keyfile_open(struct seckey *sk, struct pubkey *pk, const char *path, bool *made)
 {
     *made = false;
     int rc = keyfile_read(sk, pk, path);
     if (rc != -ENOENT)
         return rc;
-    env_keypair(env, sk, pk);
+    keyfile_fresh(sk, pk);
     *made = true;
     return keyfile_write(path, sk, pk);
 }

@@ -8,7 +8,6 @@
 #pragma once
 
 #include "base/crypto.h"
-#include "base/env.h"
 
 int keyfile_read(struct seckey *sk, struct pubkey *pk, const char *path)
     __attribute__((warn_unused_result));
@@ -16,5 +15,7 @@ int keyfile_read(struct seckey *sk, struct pubkey *pk, const char *path)
 int keyfile_write(const char *path, const struct seckey *sk, const struct pubkey *pk)
     __attribute__((warn_unused_result));
 /* Read it, or make a new key and write it. *made tells which. */
-int keyfile_open(struct seckey *sk, struct pubkey *pk, const char *path, struct env *env,
-                 bool *made) __attribute__((warn_unused_result));
+int keyfile_open(struct seckey *sk, struct pubkey *pk, const char *path, bool *made)
+    __attribute__((warn_unused_result));
+/* A key of the system's random source. */
+void keyfile_fresh(struct seckey *sk, struct pubkey *pk);

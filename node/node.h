@@ -37,11 +37,11 @@ struct node_cfg {
     const char *control;   /* path; NULL = no socket */
     const struct pubkey *whitelisted, *trusted, *mirrors;
     size_t n_whitelisted, n_trusted, n_mirrors;
-    uint32_t max_sessions; /* of the relay, as published; 0 = 2048 */
-    unsigned sessions;     /* wanted sessions to relays; 0 = 2 */
-    unsigned pk_threads;   /* 0 = by cores, 1 … 4 */
-    bool publish;          /* the entry; tools do not */
-    bool lock;             /* hold the lock of the key */
+    uint32_t max_sessions;   /* of the relay, as published; 0 = 2048 */
+    unsigned sessions;       /* wanted sessions to relays; 0 = 2 */
+    unsigned pk_threads;     /* 0 = by cores, 1 … 4 */
+    bool publish;            /* the entry; tools do not */
+    bool lock;               /* hold the lock of the key */
     int64_t clock_offset_ns; /* tests */
 };
 
@@ -55,6 +55,8 @@ void node_stop(struct node *n);
 const struct pubkey *node_pk(const struct node *n);
 /* "host:port" of the relay, or NULL; path of the control socket, or NULL. */
 const char *node_relay_addr(const struct node *n);
+/* What is published for the relay. */
+const char *node_public_addr(const struct node *n);
 const char *node_control_path(const struct node *n);
 /* Serve commands on this descriptor (SOCK_SEQPACKET). Before node_run(). */
 int node_control_adopt(struct node *n, int fd);

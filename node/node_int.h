@@ -14,6 +14,7 @@
 #include "transport/client.h"
 #include "transport/drive_env.h"
 #include "transport/drive_tcp.h"
+#include "transport/fdbridge.h"
 
 struct node {
     struct node_cfg cfg; /* strings and lists belong to the caller of node_new() */
@@ -32,11 +33,13 @@ struct node {
     struct publish *publish;
     struct relay_thread *relay;
     struct control *control;
+    struct fdbridges bridges; /* streams that tools hold */
     struct keylock lock;
     struct loop_timer housekeeping;
-    struct list waits;   /* ctl "wait" requests: see ctl_status.c */
-    struct list queries; /* the client's questions where a key is */
-    struct list servers; /* known relays, see servers.c */
+    struct list waits;      /* ctl "wait" requests: see ctl_status.c */
+    struct list operations; /* of the engine that requests wait for: ctl_dht.c */
+    struct list queries;    /* the client's questions where a key is */
+    struct list servers;    /* known relays, see servers.c */
     size_t n_servers;
     uint32_t servers_op;      /* pull of relay records under way */
     uint64_t servers_next_ns; /* when to look for more */
@@ -74,6 +77,7 @@ void ctl_listen(struct ctl_req *req);
 void ctl_ping(struct ctl_req *req);
 /* A report of the engine for an operation that a request waits for. */
 bool ctl_report(struct node *n, const struct kad_report *r);
+void ctl_operations_free(struct node *n);
 
 /* servers.c: which relays this node holds sessions to. */
 void servers_init(struct node *n);

@@ -23,7 +23,7 @@
 
 #include "base/buf.h"
 
-#define CONN_ADDR_MAX 256
+#define CONN_ADDR_MAX 272
 
 struct conn;
 

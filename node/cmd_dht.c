@@ -1,0 +1,287 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/base64.h"
+#include "base/err.h"
+#include "kademlia/item.h"
+#include "node/cmds.h"
+#include "node/tool.h"
+
+struct dht_opts {
+    struct tool_opts conn;
+    struct pubkey pk;
+    const char *salt, *value;
+    uint64_t seq;
+    bool network;
+};
+
+static const char *str(const json_t *o, const char *name)
+{
+    const char *s = json_string_value(json_object_get(o, name));
+    return s != NULL ? s : "";
+}
+
+static long long num(const json_t *o, const char *name)
+{
+    return (long long)json_number_value(json_object_get(o, name));
+}
+
+/* One request, one answer; rows are printed as they come. */
+static int ask(const struct dht_opts *o, enum tool_needs needs, json_t *req, tool_row_fn *row,
+               void *arg, json_t **answer)
+{
+    struct tool *t;
+    int rc = tool_open(&t, &o->conn, needs);
+    if (rc == 0) {
+        json_object_set_new(req, "timeout_ms", json_integer((json_int_t)tool_timeout_ms(t)));
+        rc = tool_call(t, json_incref(req), row, arg, answer, NULL);
+    }
+    tool_close(t);
+    json_decref(req);
+    return rc;
+}
+
+/* ---- put ---- */
+
+static int read_value(const struct dht_opts *o, uint8_t **v, size_t *n)
+{
+    if (strcmp(o->value, "-") != 0) {
+        *n = strlen(o->value);
+        *v = (uint8_t *)strdup(o->value);
+        return *v == NULL ? tool_fail(ERR_NOMEM, "%s", err_str(ERR_NOMEM)) : 0;
+    }
+    *v = malloc(ITEM_MAX_VALUE + 1);
+    *n = 0;
+    ssize_t got = *v == NULL ? 0 : 1;
+    while (got > 0 && *n <= ITEM_MAX_VALUE) {
+        got = read(STDIN_FILENO, *v + *n, ITEM_MAX_VALUE + 1 - *n);
+        if (got < 0)
+            return tool_fail(err_sys(), "standard input: %s", err_str(err_sys()));
+        *n += (size_t)got;
+    }
+    return 0;
+}
+
+static int put(struct cmdline *cl)
+{
+    const struct dht_opts *o = cl->opts;
+    uint8_t *v = NULL;
+    size_t n = 0;
+    char seq[24];
+    json_t *answer = NULL;
+    if (strlen(o->salt) > ITEM_MAX_SALT)
+        return cmdline_usage_error(cl, "SALT: longer than %d bytes", ITEM_MAX_SALT);
+    int rc = read_value(o, &v, &n);
+    if (rc == 0 && n > ITEM_MAX_VALUE)
+        rc = tool_fail(ERR_TOO_LONG, "put: the value is longer than %d bytes", ITEM_MAX_VALUE);
+    char *b64 = rc == 0 ? malloc(BASE64_LEN(n) + 1) : NULL;
+    if (b64 != NULL) {
+        size_t len = base64_encode(b64, v, n);
+        json_t *req = json_pack("{s:s, s:s, s:s#}", "cmd", "dht.put", "salt", o->salt,
+                                "value_base64", b64, (int)len);
+        snprintf(seq, sizeof(seq), "%llu", (unsigned long long)o->seq);
+        if (cmdline_given(cl, "seq"))
+            json_object_set_new(req, "seq", json_string(seq));
+        rc = ask(o, TOOL_DHT, req, NULL, NULL, &answer);
+    }
+    if (rc == 0 && o->conn.json)
+        tool_print(json_incref(answer));
+    else if (rc == 0)
+        printf("stored by %lld of %lld peers, seq %lld\n", num(answer, "stored"),
+               num(answer, "asked"), num(answer, "seq"));
+    json_decref(answer);
+    free(b64);
+    free(v);
+    return rc;
+}
+
+/* ---- get ---- */
+
+static int print_value(const json_t *answer)
+{
+    const char *text = json_string_value(json_object_get(answer, "value"));
+    const char *b64 = json_string_value(json_object_get(answer, "value_base64"));
+    uint8_t raw[ITEM_MAX_VALUE];
+    size_t n = 0;
+    if (text != NULL)
+        return fputs(text, stdout) < 0;
+    if (b64 == NULL || base64_decode(raw, sizeof(raw), &n, b64, strlen(b64)) < 0)
+        return tool_fail(ERR_FORMAT, "the value cannot be read");
+    return fwrite(raw, 1, n, stdout) != n;
+}
+
+static int get(struct cmdline *cl)
+{
+    const struct dht_opts *o = cl->opts;
+    char pk[PUBKEY_HEX + 1];
+    json_t *answer = NULL;
+    json_t *req = json_pack("{s:s, s:s, s:s, s:b}", "cmd", "dht.get", "pk", pubkey_hex(pk, &o->pk),
+                            "salt", o->salt, "network", (int)o->network);
+    int rc = ask(o, TOOL_DHT, req, NULL, NULL, &answer);
+    if (rc == 0 && o->conn.json)
+        tool_print(json_incref(answer));
+    else if (rc == 0)
+        rc = print_value(answer);
+    json_decref(answer);
+    return rc;
+}
+
+/* ---- list, peers, status ---- */
+
+static void row_json(void *arg, json_t *row)
+{
+    (void)arg;
+    tool_print(json_incref(row));
+}
+
+static void row_item(void *arg, json_t *row)
+{
+    (void)arg;
+    printf("%s  %.8s  seq %lld  %s  %lld bytes\n", str(row, "target"), str(row, "k"),
+           num(row, "seq"), str(row, "salt"), num(row, "size"));
+}
+
+static int list(struct cmdline *cl)
+{
+    const struct dht_opts *o = cl->opts;
+    json_t *req =
+        json_pack("{s:s, s:s}", "cmd", "dht.list", "salt", o->salt != NULL ? o->salt : "");
+    return ask(o, TOOL_NODE, req, o->conn.json ? row_json : row_item, NULL, NULL);
+}
+
+static void row_peer(void *arg, json_t *row)
+{
+    (void)arg;
+    printf("%s  bucket %lld  heard %lld ms ago\n", str(row, "public_key"), num(row, "bucket"),
+           num(row, "last_seen_ms"));
+}
+
+static int peers(struct cmdline *cl)
+{
+    const struct dht_opts *o = cl->opts;
+    return ask(o, TOOL_DHT, json_pack("{s:s}", "cmd", "dht.peers"),
+               o->conn.json ? row_json : row_peer, NULL, NULL);
+}
+
+static int status(struct cmdline *cl)
+{
+    const struct dht_opts *o = cl->opts;
+    json_t *answer = NULL;
+    int rc = ask(o, TOOL_NODE, json_pack("{s:s}", "cmd", "dht.status"), NULL, NULL, &answer);
+    if (rc == 0 && o->conn.json)
+        tool_print(json_incref(answer));
+    else if (rc == 0)
+        printf("node id        %s\nrouting table  %lld peers, network of about %lld nodes\nstored "
+               "items   %lld (whitelisted %lld, trusted %lld, public %lld)\n"
+               "full node      %s\n",
+               str(answer, "node_id"), num(answer, "routing_peers"), num(answer, "network_size"),
+               num(answer, "stored_items"), num(answer, "whitelisted_items"),
+               num(answer, "trusted_items"), num(answer, "public_items"),
+               json_is_true(json_object_get(answer, "full_node")) ? "yes" : "no");
+    json_decref(answer);
+    return rc;
+}
+
+/* ---- why ---- */
+
+static void print_steps(const json_t *answer)
+{
+    size_t i;
+    json_t *s;
+    json_array_foreach(json_object_get(answer, "steps"), i, s)
+    {
+        bool ok = json_is_true(json_object_get(s, "ok"));
+        printf("%2zu. %-17s %-6s %5lld ms", i + 1, str(s, "step"), ok ? "ok" : "failed",
+               num(s, "ms"));
+        if (strcmp(str(s, "step"), "entry") == 0 && ok)
+            printf("  from %s, %zu delegated servers", str(s, "source"),
+                   json_array_size(json_object_get(s, "delegated_servers")));
+        if (str(s, "server")[0] != '\0')
+            printf("  relay %s %s", str(s, "server"), str(s, "address"));
+        if (str(s, "detail")[0] != '\0')
+            printf("  %s", str(s, "detail"));
+        putchar('\n');
+    }
+    printf("%s: %s\n", str(answer, "public_key"), str(answer, "result"));
+}
+
+static int why(struct cmdline *cl)
+{
+    const struct dht_opts *o = cl->opts;
+    char pk[PUBKEY_HEX + 1];
+    json_t *answer = NULL;
+    int rc = ask(o, TOOL_SESSION,
+                 json_pack("{s:s, s:s}", "cmd", "dht.why", "pk", pubkey_hex(pk, &o->pk)), NULL,
+                 NULL, &answer);
+    if (rc == 0 && o->conn.json)
+        tool_print(json_incref(answer));
+    else if (rc == 0)
+        print_steps(answer);
+    if (rc == 0 && !json_is_true(json_object_get(answer, "reached")))
+        rc = 6;
+    json_decref(answer);
+    return rc;
+}
+
+/* ---- the table ---- */
+
+static const struct cmd_group groups[] = {
+    {"Connection flags", tool_flags, offsetof(struct dht_opts, conn)}, {0}};
+static const struct cmd_opt put_args[] = {
+    {.name = "SALT",
+     CMD_STR_AT(struct dht_opts, salt),
+     .help = "namespace of the slot, at most 200 bytes"},
+    {.name = "VALUE",
+     CMD_STR_AT(struct dht_opts, value),
+     .help = "the value, at most 65536 bytes; - reads standard input"},
+    {0}};
+static const struct cmd_opt put_flags[] = {{.name = "seq",
+                                            CMD_U64_AT(struct dht_opts, seq),
+                                            .metavar = "N",
+                                            .def_text = "above every known one, from the clock",
+                                            .help = "force this sequence number"},
+                                           {0}};
+static const struct cmd_opt get_args[] = {
+    {.name = "PK", CMD_PUBKEY_AT(struct dht_opts, pk), .help = "key of the publisher"},
+    {.name = "SALT", CMD_STR_AT(struct dht_opts, salt), .help = "namespace of the slot"},
+    {0}};
+static const struct cmd_opt get_flags[] = {{.name = "network",
+                                            CMD_FLAG_AT(struct dht_opts, network),
+                                            .help = "do not answer from the local store"},
+                                           {0}};
+static const struct cmd_opt list_flags[] = {{.name = "salt",
+                                             CMD_STR_AT(struct dht_opts, salt),
+                                             .metavar = "S",
+                                             .help = "only this namespace"},
+                                            {0}};
+static const struct cmd_opt why_args[] = {
+    {.name = "PK", CMD_PUBKEY_AT(struct dht_opts, pk), .help = "key to be reached"}, {0}};
+
+#define COMMON .groups = groups, .opts_size = sizeof(struct dht_opts)
+static const struct cmd subs[] = {
+    {.name = "put",
+     .help = "sign a value and publish it",
+     .args = put_args,
+     .opts = put_flags,
+     COMMON,
+     .run = put},
+    {.name = "get",
+     .help = "look a value up",
+     .args = get_args,
+     .opts = get_flags,
+     COMMON,
+     .run = get},
+    {.name = "list", .help = "items in the local store", .opts = list_flags, COMMON, .run = list},
+    {.name = "peers", .help = "the routing table", COMMON, .run = peers},
+    {.name = "status", .help = "state and counters of the DHT node", COMMON, .run = status},
+    {.name = "why",
+     .help = "try to reach a key and show every step",
+     .args = why_args,
+     COMMON,
+     .run = why},
+    {0}};
+
+const struct cmd cmd_dht = {.name = "dht", .help = "the distributed hash table", .subs = subs};

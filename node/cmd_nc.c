@@ -1,0 +1,296 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "kademlia/id.h"
+#include "node/cmds.h"
+#include "node/tool.h"
+
+#define PIECE   65536
+#define STREAMS 256 /* of nc -l at once */
+
+struct nc_opts {
+    struct tool_opts conn;
+    const char *target;
+    uint16_t listen;
+    bool echo, ready;
+};
+
+/* ---- one direction of a copy ---- */
+
+struct copy {
+    int from, to;
+    bool to_is_socket;
+    char buf[PIECE];
+    size_t have, done;
+    bool eof, closed; /* read to the end / end passed on */
+};
+
+static int copy_read(struct copy *c)
+{
+    ssize_t n = read(c->from, c->buf, sizeof(c->buf));
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR ? 0 : err_sys();
+    c->eof = n == 0;
+    c->have = n > 0 ? (size_t)n : 0;
+    c->done = 0;
+    return 0;
+}
+
+static int copy_write(struct copy *c)
+{
+    ssize_t n = write(c->to, c->buf + c->done, c->have - c->done);
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR ? 0 : err_sys();
+    c->done += (size_t)n;
+    return 0;
+}
+
+/* The end of the input goes on as the end of this direction only. */
+static void copy_finish(struct copy *c)
+{
+    if (!c->eof || c->closed || c->done < c->have)
+        return;
+    c->closed = true;
+    if (c->to_is_socket)
+        shutdown(c->to, SHUT_WR);
+}
+
+static int copy_step(struct copy *c, short readable, short writable)
+{
+    int rc = 0;
+    if (c->done < c->have) {
+        if (writable != 0)
+            rc = copy_write(c);
+    } else if (!c->eof && readable != 0) {
+        rc = copy_read(c);
+    }
+    copy_finish(c);
+    return rc;
+}
+
+/* Standard input to the stream and back, until both directions have ended. */
+static int relay_stdio(int fd)
+{
+    static struct copy up, down;
+    up = (struct copy){.from = STDIN_FILENO, .to = fd, .to_is_socket = true};
+    down = (struct copy){.from = fd, .to = STDOUT_FILENO};
+    signal(SIGPIPE, SIG_IGN);
+    int rc = 0;
+    while (rc == 0 && !(up.closed && down.closed)) {
+        struct pollfd p[4] = {
+            {!up.eof && up.done == up.have ? up.from : -1, POLLIN, 0},
+            {up.done < up.have ? up.to : -1, POLLOUT, 0},
+            {!down.eof && down.done == down.have ? down.from : -1, POLLIN, 0},
+            {down.done < down.have ? down.to : -1, POLLOUT, 0},
+        };
+        if (poll(p, 4, -1) < 0 && errno != EINTR)
+            return tool_fail(err_sys(), "poll: %s", strerror(errno));
+        rc = copy_step(&up, p[0].revents, p[1].revents);
+        if (rc == 0)
+            rc = copy_step(&down, p[2].revents, p[3].revents);
+        if (down.closed && rc == -EPIPE)
+            rc = 0;
+    }
+    return rc < 0 ? tool_fail(rc, "stream: %s", err_str(rc)) : 0;
+}
+
+/* ---- dial ---- */
+
+static int dial(struct cmdline *cl, const struct nc_opts *o)
+{
+    struct addr_dmsg to;
+    struct tool *t;
+    char pk[PUBKEY_HEX + 1];
+    const char *why = NULL;
+    int fd = -1;
+    if (addr_dmsg_parse(&to, o->target, strlen(o->target), &why) < 0)
+        return cmdline_usage_error(cl, "PK:PORT: %s: %s", o->target, why);
+    int rc = tool_open(&t, &o->conn, TOOL_SESSION);
+    if (rc == 0)
+        rc =
+            tool_call(t,
+                      json_pack("{s:s, s:s, s:i, s:I}", "cmd", "dial", "pk", pubkey_hex(pk, &to.pk),
+                                "port", (int)to.port, "timeout_ms", (json_int_t)tool_timeout_ms(t)),
+                      NULL, NULL, NULL, &fd);
+    if (rc == 0)
+        rc = relay_stdio(fd);
+    if (fd >= 0)
+        close(fd);
+    tool_close(t);
+    return rc;
+}
+
+/* ---- listen ---- */
+
+static volatile sig_atomic_t stop_asked;
+
+static void on_signal(int sig)
+{
+    (void)sig;
+    stop_asked = 1;
+}
+
+struct echo {
+    struct copy *copies[STREAMS];
+    size_t n;
+};
+
+static void echo_drop(struct echo *e, size_t i)
+{
+    close(e->copies[i]->from);
+    free(e->copies[i]);
+    e->copies[i] = e->copies[--e->n];
+}
+
+static void echo_add(struct echo *e, int fd)
+{
+    struct copy *c = e->n < STREAMS ? calloc(1, sizeof(*c)) : NULL;
+    if (c == NULL) {
+        close(fd);
+        return;
+    }
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    c->from = c->to = fd;
+    c->to_is_socket = true;
+    e->copies[e->n++] = c;
+}
+
+static void echo_step(struct echo *e, const struct pollfd *p)
+{
+    for (size_t i = e->n; i-- > 0;) {
+        struct copy *c = e->copies[i];
+        if (copy_step(c, p[i].revents & (POLLIN | POLLHUP | POLLERR),
+                      p[i].revents & (POLLOUT | POLLERR)) < 0 ||
+            c->closed)
+            echo_drop(e, i);
+    }
+}
+
+static void print_listening(const struct nc_opts *o, const json_t *ev)
+{
+    const char *pk = json_string_value(json_object_get(ev, "public_key"));
+    int port = (int)json_integer_value(json_object_get(ev, "port"));
+    struct pubkey key;
+    char hex[KAD_ID_HEX + 1] = "";
+    if (o->ready && pubkey_from_hex(&key, pk, strlen(pk)) == 0) {
+        struct kad_id id = kad_id_of(&key);
+        tool_print(json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:i}", "event", "ready", "public_key",
+                             pk, "node_id", kad_id_hex(hex, &id), "relay", "http", "control",
+                             "port", port));
+    }
+    fprintf(stderr, "listening on %s:%d\n", pk, port);
+}
+
+/* One event of the node. Returns the exit code, or -1 to go on. */
+static int on_event(const struct nc_opts *o, struct tool *t, struct echo *e)
+{
+    json_t *ev = NULL;
+    int fd = -1, rc = tool_event(t, -1, &ev, &fd);
+    if (rc != 0)
+        return rc;
+    const char *name = json_string_value(json_object_get(ev, "event"));
+    if (name != NULL && strcmp(name, "listening") == 0)
+        print_listening(o, ev);
+    json_decref(ev);
+    if (fd < 0)
+        return -1;
+    if (o->echo) {
+        echo_add(e, fd);
+        return -1;
+    }
+    rc = relay_stdio(fd);
+    close(fd);
+    return rc;
+}
+
+static int serve(const struct nc_opts *o, struct tool *t)
+{
+    static struct echo e;
+    int rc = -1;
+    while (rc < 0 && !stop_asked) {
+        struct pollfd p[STREAMS + 1];
+        size_t n = e.n;
+        for (size_t i = 0; i < n; i++)
+            p[i] = (struct pollfd){e.copies[i]->from,
+                                   e.copies[i]->done < e.copies[i]->have ? POLLOUT : POLLIN, 0};
+        p[n] = (struct pollfd){tool_fd(t), POLLIN, 0};
+        if (poll(p, n + 1, -1) < 0)
+            continue;
+        echo_step(&e, p);
+        if (p[n].revents != 0)
+            rc = on_event(o, t, &e);
+    }
+    while (e.n > 0)
+        echo_drop(&e, 0);
+    return rc < 0 ? 0 : rc;
+}
+
+static int listen_on(const struct nc_opts *o)
+{
+    struct tool *t;
+    struct sigaction sa = {.sa_handler = on_signal};
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    int rc = tool_open(&t, &o->conn, TOOL_REACHABLE);
+    if (rc == 0)
+        rc = tool_send(t, json_pack("{s:s, s:i}", "cmd", "listen", "port", (int)o->listen));
+    if (rc == 0)
+        rc = serve(o, t);
+    tool_close(t);
+    return rc;
+}
+
+/* ---- the command ---- */
+
+static int run(struct cmdline *cl)
+{
+    const struct nc_opts *o = cl->opts;
+    if (o->listen == 0 && o->target == NULL)
+        return cmdline_usage_error(cl, "PK:PORT or -l PORT is missing");
+    if (o->listen != 0 && o->target != NULL)
+        return cmdline_usage_error(cl, "PK:PORT and -l exclude each other");
+    return o->listen != 0 ? listen_on(o) : dial(cl, o);
+}
+
+static const struct cmd_opt args[] = {{.name = "PK:PORT",
+                                       CMD_STR_AT(struct nc_opts, target),
+                                       .optional = true,
+                                       .help = "where to connect to"},
+                                      {0}};
+static const struct cmd_opt flags[] = {
+    {.name = "listen",
+     .letter = 'l',
+     CMD_PORT_AT(struct nc_opts, listen),
+     .help = "accept a stream on this port instead"},
+    {.name = "echo",
+     CMD_FLAG_AT(struct nc_opts, echo),
+     .help = "with -l: send back what comes, any number of streams at once"},
+    {.name = "ready",
+     CMD_FLAG_AT(struct nc_opts, ready),
+     .help = "with -l: print one JSON line on stdout when it listens"},
+    {0}};
+static const struct cmd_group groups[] = {
+    {"Connection flags", tool_flags, offsetof(struct nc_opts, conn)}, {0}};
+
+const struct cmd cmd_nc = {
+    .name = "nc",
+    .help = "a stream to standard input and output",
+    .about = "The end of standard input is passed on as the end of that direction; the other one "
+             "goes on until the peer ends it too. Through a Go relay, and to Go peers, a "
+             "half-closed stream is closed whole: what is still under way in the other direction "
+             "is lost there.",
+    .args = args,
+    .opts = flags,
+    .groups = groups,
+    .opts_size = sizeof(struct nc_opts),
+    .run = run,
+};

@@ -1,0 +1,191 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "kademlia/id.h"
+#include "node/cmds.h"
+#include "node/config.h"
+#include "node/keyfile.h"
+#include "node/node.h"
+#include "node/paths.h"
+#include "node/tool.h"
+
+/* ---- where things are ---- */
+
+struct places {
+    char store[PATHS_MAX], key[PATHS_MAX], control[PATHS_MAX];
+};
+
+/* A failure of one of the files: names it. */
+static int bad(int rc, const char *what, const char *path)
+{
+    if (rc == ERR_KEY)
+        return tool_fail(rc, "%s %s: not a secret key", what, path);
+    if (rc == ERR_UNSAFE)
+        return tool_fail(rc, "%s %s: others can write it, or another user owns it", what, path);
+    return tool_fail(rc, "%s %s: %s", what, path, err_str(rc));
+}
+
+/* The key: the file that was named, else one that is made in the store directory at the first start. */
+static int find_key(const struct node_opts *o, struct places *at, struct node_cfg *cfg)
+{
+    char dir[PATHS_MAX];
+    bool made = false;
+    int rc = 0;
+    if (o->sk_file != NULL) {
+        rc = keyfile_read(&cfg->sk, &cfg->pk, o->sk_file);
+        return rc < 0 ? bad(rc, "key file", o->sk_file) : 0;
+    }
+    rc = o->store != NULL
+             ? (snprintf(dir, sizeof(dir), "%s", o->store) < (int)sizeof(dir) ? 0 : ERR_TOO_LONG)
+             : paths_state(dir);
+    if (rc == 0)
+        rc = paths_make_dir(dir);
+    if (rc < 0)
+        return bad(rc, "directory", dir);
+    if ((rc = paths_join(at->key, dir, "node.key")) == 0)
+        rc = keyfile_open(&cfg->sk, &cfg->pk, at->key, &made);
+    if (rc < 0)
+        return bad(rc, "key file", at->key);
+    if (made)
+        log_info(LOG_NODE, "made a new key file=%s pk=%s", at->key, LOG_PK(&cfg->pk));
+    return 0;
+}
+
+static int find_places(const struct node_opts *o, struct places *at, struct node_cfg *cfg)
+{
+    int rc = find_key(o, at, cfg);
+    if (rc != 0)
+        return rc;
+    if (o->store != NULL)
+        snprintf(at->store, sizeof(at->store), "%s", o->store);
+    else if ((rc = paths_store(at->store, &cfg->pk)) < 0)
+        return bad(rc, "state directory of", "this user");
+    if (o->control != NULL)
+        snprintf(at->control, sizeof(at->control), "%s", o->control);
+    else if ((rc = paths_control(at->control)) < 0)
+        return bad(rc, "run directory of", "this user");
+    cfg->store_dir = at->store;
+    cfg->control = at->control;
+    return 0;
+}
+
+/* ---- saying so ---- */
+
+static void print_ready(const struct node *n)
+{
+    struct kad_id id = kad_id_of(node_pk(n));
+    char pk[PUBKEY_HEX + 1], hex[KAD_ID_HEX + 1];
+    json_t *o = json_pack("{s:s, s:s, s:s, s:s?, s:n, s:s?}", "event", "ready", "public_key",
+                          pubkey_hex(pk, node_pk(n)), "node_id", kad_id_hex(hex, &id), "relay",
+                          node_relay_addr(n), "http", "control", node_control_path(n));
+    tool_print(o);
+}
+
+/* The founder's first minute (design §1): what the second machine has to run. */
+static void print_join(const struct node *n, const struct node_opts *o)
+{
+    char pk[PUBKEY_HEX + 1];
+    if (node_relay_addr(n) == NULL)
+        return;
+    fprintf(stderr, "%sThe next machine joins with:\n    kadmsg node --bootstrap %s@%s\n",
+            o->bootstrap.n == 0 ? "This node is alone: no --bootstrap is given. " : "",
+            pubkey_hex(pk, node_pk(n)), node_public_addr(n));
+}
+
+/* ---- the command ---- */
+
+static struct node_cfg config_of(const struct node_opts *o, char listen[ADDR_HOSTPORT_MAX + 1],
+                                 char public[ADDR_HOSTPORT_MAX + 1])
+{
+    struct node_cfg cfg = {
+        .full = o->full,
+        .bootstrap = o->bootstrap.v,
+        .n_bootstrap = o->bootstrap.n,
+        .store_bytes = o->store_bytes,
+        .commit_ms = (unsigned)(o->commit / 1000000),
+        .whitelisted = o->whitelisted.v,
+        .n_whitelisted = o->whitelisted.n,
+        .trusted = o->trusted.v,
+        .n_trusted = o->trusted.n,
+        .mirrors = o->mirrors.v,
+        .n_mirrors = o->mirrors.n,
+        .max_sessions = (uint32_t)o->max_sessions,
+        .sessions = (unsigned)o->sessions,
+        .pk_threads = (unsigned)o->pk_threads,
+        .publish = true,
+        .lock = true,
+    };
+    if (o->listen.port != 0 || o->listen.host[0] != '\0')
+        cfg.listen = addr_hostport_text(listen, &o->listen);
+    if (o->public_address.port != 0)
+        cfg.public_address = addr_hostport_text(public, &o->public_address);
+    const char *offset = getenv("KADMSG_TEST_CLOCK_OFFSET_S");
+    if (offset != NULL)
+        cfg.clock_offset_ns = strtoll(offset, NULL, 10) * 1000000000;
+    return cfg;
+}
+
+static int serve(const struct node_opts *o, const struct node_cfg *cfg)
+{
+    char why[NODE_WHY];
+    struct node *n;
+    int rc = node_new(&n, cfg, why);
+    if (rc < 0)
+        return tool_fail(rc, "%s", why);
+    rc = node_handle_signals(n);
+    if (rc == 0) {
+        if (o->ready)
+            print_ready(n);
+        print_join(n, o);
+        sd_notify(0, "READY=1");
+        rc = node_run(n);
+        sd_notify(0, "STOPPING=1");
+    }
+    node_free(n);
+    return rc < 0 ? tool_fail(rc, "node: %s", err_str(rc)) : 0;
+}
+
+static int run(struct cmdline *cl)
+{
+    const struct node_opts *o = cl->opts;
+    char listen[ADDR_HOSTPORT_MAX + 1], public[ADDR_HOSTPORT_MAX + 1], why[256];
+    struct places at;
+    if (o->sample_config) {
+        config_sample(stdout);
+        return 0;
+    }
+    int rc = o->config != NULL ? config_load(cl, o->config) : 0;
+    if (rc != 0)
+        return rc;
+    if (log_set_levels(o->log_level, why, sizeof(why)) < 0)
+        return cmdline_usage_error(cl, "--log-level: %s", why);
+    if (o->log_json)
+        log_set_format(LOG_FORMAT_JSON);
+    bool listens = cmdline_given(cl, "listen");
+    if (cmdline_given(cl, "public-address") && !listens)
+        return cmdline_usage_error(cl, "--public-address is for relays: --listen is missing");
+    struct node_cfg cfg = config_of(o, listen, public);
+    if ((rc = find_places(o, &at, &cfg)) == 0)
+        rc = serve(o, &cfg);
+    seckey_wipe(&cfg.sk);
+    return rc;
+}
+
+const struct cmd cmd_node = {
+    .name = "node",
+    .help = "run a node: relay, full DHT node, visor side",
+    .about = "With --listen the node is a relay; with --full it keeps everything that is published "
+             "and syncs with other full nodes; with neither it is a "
+             "visor-side node that publishes its entry and looks others up.\n\n"
+             "It runs until SIGINT or SIGTERM; a second signal stops at once. Every flag may also "
+             "stand in the file of --config, a JSON object with the same "
+             "names; flags win. --sample-config prints such a file.",
+    .opts = config_flags,
+    .opts_size = sizeof(struct node_opts),
+    .run = run,
+};

@@ -1,0 +1,22 @@
+/*
+ * ctl_commands - the commands of the control socket, by name.
+ */
+#include "node/node_int.h"
+
+const struct ctl_cmd ctl_commands[] = {
+    {"status", ctl_status},
+    {"sessions", ctl_sessions},
+    {"wait", ctl_wait},
+    {"dht.get", ctl_dht_get},
+    {"dht.put", ctl_dht_put},
+    {"dht.list", ctl_dht_list},
+    {"dht.peers", ctl_dht_peers},
+    {"dht.status", ctl_dht_status},
+    {"dht.why", ctl_dht_why},
+    {"entry.get", ctl_entry_get},
+    {"entry.publish", ctl_entry_publish},
+    {"dial", ctl_dial},
+    {"listen", ctl_listen},
+    {"ping", ctl_ping},
+    {NULL, NULL},
+};

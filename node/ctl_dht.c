@@ -1,0 +1,454 @@
+/*
+ * ctl_dht - commands about the DHT and the entries in it.
+ *
+ * Operations of the engine end in a report; struct waiting connects it with the request. The waiting is the operation's user pointer; when the request goes first it
+ * is only marked, and freed by the report.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base64.h"
+#include "base/err.h"
+#include "node/node_int.h"
+
+struct waiting {
+    struct list_node node;
+    struct ctl_req *req; /* NULL: the connection is gone */
+    uint32_t op;
+    void (*done)(struct waiting *w, const struct kad_report *r);
+};
+
+static struct node *node_of(const struct ctl_req *req)
+{
+    return req->node_arg;
+}
+
+/* ---- operations of the engine ---- */
+
+static void op_gone(struct ctl_req *req)
+{
+    ((struct waiting *)req->user)->req = NULL;
+}
+
+bool ctl_report(struct node *n, const struct kad_report *r)
+{
+    struct list_node *pos, *tmp;
+    list_for_each(pos, tmp, &n->operations)
+    {
+        struct waiting *w = container_of(pos, struct waiting, node);
+        if (w->op != r->op || (void *)w != r->user)
+            continue;
+        list_remove(&w->node);
+        if (w->req != NULL)
+            w->done(w, r);
+        free(w);
+        return true;
+    }
+    return false;
+}
+
+static struct waiting *op_new(struct ctl_req *req,
+                              void (*done)(struct waiting *w, const struct kad_report *r))
+{
+    struct waiting *w = calloc(1, sizeof(*w));
+    if (w == NULL) {
+        ctl_fail(req, ERR_NOMEM, NULL);
+        return NULL;
+    }
+    w->req = req;
+    w->done = done;
+    return w;
+}
+
+static void op_started(struct waiting *w, uint32_t op)
+{
+    struct node *n = node_of(w->req);
+    if (op == 0) {
+        struct ctl_req *req = w->req;
+        free(w);
+        ctl_fail(req, ERR_BUSY, "too many DHT operations are running");
+        return;
+    }
+    w->op = op;
+    w->req->user = w;
+    w->req->gone = op_gone;
+    list_push_back(&n->operations, &w->node);
+    host_kick(n->host);
+}
+
+void ctl_operations_free(struct node *n)
+{
+    struct waiting *w;
+    while ((w = list_pop_front_as(&n->operations, struct waiting, node)) != NULL)
+        free(w);
+}
+
+/* ---- values ---- */
+
+static bool is_text(const uint8_t *p, size_t n)
+{
+    json_t *s = memchr(p, 0, n) == NULL ? json_stringn((const char *)p, n) : NULL;
+    bool text = s != NULL;
+    json_decref(s);
+    return text;
+}
+
+/* value as text when it is UTF-8, value_base64 otherwise. */
+static void value_set(json_t *o, const char *name, const uint8_t *p, size_t n)
+{
+    char key[64];
+    if (is_text(p, n)) {
+        json_object_set_new(o, name, json_stringn(n > 0 ? (const char *)p : "", n));
+        return;
+    }
+    char *b64 = malloc(BASE64_LEN(n) + 1);
+    if (b64 == NULL)
+        return;
+    size_t len = base64_encode(b64, p, n);
+    snprintf(key, sizeof(key), "%s_base64", name);
+    json_object_set_new(o, key, json_stringn(b64, len));
+    free(b64);
+}
+
+/* A JSON number of the library ends at 2^63-1; what is above it, nobody's clock gives, and it is shown as text. */
+static json_t *seq_of(uint64_t seq)
+{
+    char text[24];
+    if (seq <= INT64_MAX)
+        return json_integer((json_int_t)seq);
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)seq);
+    return json_string(text);
+}
+
+static json_t *hex_of(const struct kad_id *id)
+{
+    char hex[KAD_ID_HEX + 1];
+    return json_string(kad_id_hex(hex, id));
+}
+
+static json_t *key_of(const struct pubkey *pk)
+{
+    char hex[PUBKEY_HEX + 1];
+    return json_string(pubkey_hex(hex, pk));
+}
+
+/* ---- get ---- */
+
+static const char *source_name(enum kad_source s)
+{
+    switch (s) {
+    case KAD_SRC_LOCAL:
+        return "local";
+    case KAD_SRC_DHT:
+        return "dht";
+    case KAD_SRC_NONE:
+        break;
+    }
+    return "none";
+}
+
+static unsigned ms_of(const struct kad_report *r)
+{
+    return (unsigned)((r->ended_ns - r->started_ns) / NS_PER_MS);
+}
+
+static void lookup_failed(struct ctl_req *req, const struct kad_report *r, const char *what)
+{
+    char target[KAD_ID_HEX + 1];
+    kad_id_hex(target, &r->target);
+    if (r->err == ERR_NO_ROUTE)
+        ctl_fail(req, r->err, "%s %s: no DHT peer is known", what, target);
+    else
+        ctl_fail(req, r->err,
+                 "%s %s: %s (asked %u peers, %u answered, %u failed, %u hops, %u ms%s)", what,
+                 target, err_str(r->err), r->asked, r->answered, r->failed, r->hops, ms_of(r),
+                 r->rejected_items > 0 ? "; items that do not verify were refused" : "");
+}
+
+static void get_done(struct waiting *w, const struct kad_report *r)
+{
+    if (r->err != 0 || r->item == NULL) {
+        struct kad_report copy = *r;
+        copy.err = r->err != 0 ? r->err : ERR_NOT_FOUND;
+        lookup_failed(w->req, &copy, "target");
+        return;
+    }
+    const struct item *it = &r->item->item;
+    json_t *o =
+        json_pack("{s:o, s:o, s:s, s:I, s:I, s:I}", "k", key_of(&it->k), "target",
+                  hex_of(&r->target), "source", source_name(r->source), "hops", (json_int_t)r->hops,
+                  "asked", (json_int_t)r->asked, "ms", (json_int_t)ms_of(r));
+    json_object_set_new(o, "seq", seq_of(it->seq));
+    value_set(o, "salt", it->salt, it->salt_len);
+    value_set(o, "value", it->v, it->v_len);
+    ctl_ok(w->req, o, -1);
+}
+
+void ctl_dht_get(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    struct pubkey pk;
+    const char *salt = ctl_arg_str(req, "salt", "");
+    if (ctl_arg_pubkey(req, "pk", &pk) < 0)
+        return;
+    struct waiting *w = op_new(req, get_done);
+    if (w != NULL)
+        op_started(w,
+                   kad_get(node_kad(n), &pk, salt, strlen(salt),
+                           ctl_arg_bool(req, "network") ? KAD_GET_NETWORK : 0, w, n->loop->now_ns));
+}
+
+/* ---- put ---- */
+
+static void put_done(struct waiting *w, const struct kad_report *r)
+{
+    /* Alone, the node itself holds the item: that is a success with stored = 0. */
+    if (r->err != 0 && r->err != ERR_NO_ROUTE) {
+        lookup_failed(w->req, r, "put");
+        return;
+    }
+    json_t *o =
+        json_pack("{s:o, s:I, s:I, s:I}", "target", hex_of(&r->target), "stored",
+                  (json_int_t)r->stored, "asked", (json_int_t)r->asked, "ms", (json_int_t)ms_of(r));
+    json_object_set_new(o, "seq", seq_of(r->item != NULL ? r->item->item.seq : 0));
+    ctl_ok(w->req, o, -1);
+}
+
+void ctl_dht_put(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    const char *salt = ctl_arg_str(req, "salt", ""), *b64 = ctl_arg_str(req, "value_base64", ""),
+               *seq_text = ctl_arg_str(req, "seq", NULL);
+    uint8_t *v = malloc(ITEM_MAX_VALUE + 1);
+    size_t v_n = 0;
+    int rc = v == NULL ? ERR_NOMEM : base64_decode(v, ITEM_MAX_VALUE, &v_n, b64, strlen(b64));
+    if (rc < 0) {
+        free(v);
+        ctl_fail(req, rc == ERR_NOMEM ? rc : ERR_TOO_LONG, "put: the value is longer than %u bytes",
+                 (unsigned)ITEM_MAX_VALUE);
+        return;
+    }
+    struct waiting *w = op_new(req, put_done);
+    if (w != NULL)
+        op_started(w, kad_put(node_kad(n), salt, strlen(salt), v, v_n, seq_text != NULL,
+                              seq_text != NULL ? strtoull(seq_text, NULL, 10) : 0, w,
+                              n->loop->now_ns));
+    free(v);
+}
+
+/* ---- list: pages of the store, as fast as the connection takes them ---- */
+
+struct listing {
+    struct ctl_req *req;
+    uint64_t since;
+    char salt[ITEM_MAX_SALT + 1];
+};
+
+static bool list_row(void *arg, const struct store_rec *rec)
+{
+    static const char *const kinds[] = {"owner", "cert", "mirror"};
+    struct listing *l = arg;
+    json_t *o =
+        json_pack("{s:o, s:o, s:I, s:s}", "target", hex_of(&rec->target), "k", key_of(&rec->item.k),
+                  "size", (json_int_t)rec->item.v_len, "kind", kinds[rec->kind]);
+    json_object_set_new(o, "seq", seq_of(rec->item.seq));
+    value_set(o, "salt", rec->item.salt, rec->item.salt_len);
+    ctl_row(l->req, o);
+    l->since = rec->item.seq;
+    return true;
+}
+
+static void list_more(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    struct listing *l = req->user;
+    bool more = true;
+    int rc = 0;
+    while (rc == 0 && more && ctl_row_room(req)) {
+        struct store_page page = {.since_seq = l->since, .limit = 64, .salt_len = strlen(l->salt)};
+        page.salt = page.salt_len > 0 ? (const uint8_t *)l->salt : NULL;
+        rc = n->store->ops->list(n->store, &page, list_row, l, &more);
+    }
+    if (rc == 0 && more)
+        return; /* goes on when there is room */
+    free(l);
+    req->user = NULL;
+    req->gone = req->room = NULL;
+    if (rc < 0)
+        ctl_fail(req, rc, "list: %s", err_str(rc));
+    else
+        ctl_ok(req, NULL, -1);
+}
+
+static void list_gone(struct ctl_req *req)
+{
+    free(req->user);
+}
+
+void ctl_dht_list(struct ctl_req *req)
+{
+    struct listing *l = calloc(1, sizeof(*l));
+    if (l == NULL) {
+        ctl_fail(req, ERR_NOMEM, NULL);
+        return;
+    }
+    l->req = req;
+    snprintf(l->salt, sizeof(l->salt), "%s", ctl_arg_str(req, "salt", ""));
+    req->user = l;
+    req->gone = list_gone;
+    req->room = list_more;
+    list_more(req);
+}
+
+/* ---- peers and status ---- */
+
+static bool peer_row(void *arg, const struct kad_contact *c)
+{
+    struct ctl_req *req = arg;
+    struct node *n = node_of(req);
+    const struct pubkey *pk = host_pk(n->host, c->peer);
+    struct kad_id id = kad_id_of(pk);
+    ctl_row(req, json_pack("{s:o, s:o, s:I, s:I, s:s}", "public_key", key_of(pk), "node_id",
+                           hex_of(&id), "bucket", (json_int_t)c->bucket, "last_seen_ms",
+                           (json_int_t)((n->loop->now_ns - c->last_seen_ns) / NS_PER_MS), "dialect",
+                           "json"));
+    return true;
+}
+
+void ctl_dht_peers(struct ctl_req *req)
+{
+    kad_contacts(node_kad(node_of(req)), peer_row, req);
+    ctl_ok(req, NULL, -1);
+}
+
+static json_t *by_method(const uint64_t counts[8])
+{
+    static const char *const names[] = {"",          "ping",      "find_node", "get_value",
+                                        "put_value", "get_items", "put_batch"};
+    json_t *o = json_object();
+    for (size_t i = KAD_PING; i <= KAD_PUT_BATCH; i++)
+        json_object_set_new(o, names[i], json_integer((json_int_t)counts[i]));
+    return o;
+}
+
+void ctl_dht_status(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    struct kad_stat st;
+    struct store_stat store;
+    struct host_stat host;
+    struct kad_id id = kad_id_of(&n->cfg.pk);
+    kad_stat(node_kad(n), &st);
+    n->store->ops->stat(n->store, &store);
+    host_stat(n->host, &host);
+    json_t *o = json_pack(
+        "{s:o, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:b, s:b}", "node_id", hex_of(&id),
+        "routing_peers", (json_int_t)st.routing_peers, "stored_items", (json_int_t)store.items,
+        "full_node", (int)n->cfg.full, "public_items", (json_int_t)store.by_tier[ITEM_TIER_PUBLIC],
+        "trusted_items", (json_int_t)store.by_tier[ITEM_TIER_TRUSTED], "whitelisted_items",
+        (json_int_t)store.by_tier[ITEM_TIER_WHITELISTED], "network_size",
+        (json_int_t)st.network_size_estimate, "alone", (int)st.alone, "synced", (int)st.synced);
+    json_object_set_new(o, "requests", by_method(st.requests));
+    json_object_set_new(o, "calls", by_method(st.calls_sent));
+    json_object_set_new(o, "calls_failed", by_method(st.calls_failed));
+    json_object_set_new(
+        o, "refused",
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "rate", (json_int_t)st.refused_rate,
+                  "size", (json_int_t)st.refused_size, "seq", (json_int_t)st.refused_seq,
+                  "signature", (json_int_t)st.refused_sig, "quota", (json_int_t)st.refused_quota,
+                  "foreign", (json_int_t)st.refused_foreign, "busy", (json_int_t)st.refused_busy,
+                  "space", (json_int_t)st.refused_space));
+    json_object_set_new(o, "verified", json_integer((json_int_t)st.verified));
+    json_object_set_new(o, "rejected_answers", json_integer((json_int_t)st.rejected_answers));
+    json_object_set_new(o, "streams",
+                        json_pack("{s:I, s:I}", "serving", (json_int_t)host.serving, "calling",
+                                  (json_int_t)host.calling));
+    ctl_ok(req, o, -1);
+}
+
+/* ---- entries ---- */
+
+static const char *resolve_source_name(enum resolve_source s)
+{
+    switch (s) {
+    case RESOLVE_CACHE:
+        return "cache";
+    case RESOLVE_LOCAL:
+        return "local";
+    case RESOLVE_DHT:
+        return "dht";
+    case RESOLVE_MISS:
+        break;
+    }
+    return "miss";
+}
+
+struct entry_wait {
+    struct ctl_req *req;
+    uint64_t handle;
+    struct node *node;
+    struct pubkey pk;
+};
+
+static void entry_gone(struct ctl_req *req)
+{
+    struct entry_wait *w = req->user;
+    resolve_cancel(w->node->resolve, w->handle);
+    free(w);
+}
+
+static void entry_answer(void *arg, const struct resolve_answer *a)
+{
+    struct entry_wait *w = arg;
+    struct ctl_req *req = w->req;
+    char pk[PUBKEY_HEX + 1];
+    req->gone = NULL;
+    if (a->err != 0) {
+        pubkey_hex(pk, &w->pk);
+        ctl_fail(req, a->err, "entry of %s: %s (asked %u peers)", pk,
+                 a->err == ERR_NO_ROUTE ? "no DHT peer is known" : err_str(a->err), a->asked);
+    } else {
+        json_t *o =
+            json_pack("{s:s, s:I, s:I, s:I}", "source", resolve_source_name(a->source), "hops",
+                      (json_int_t)a->hops, "asked", (json_int_t)a->asked, "ms", (json_int_t)a->ms);
+        json_object_set_new(o, "entry", json_loadb(a->entry->text, a->entry->text_len, 0, NULL));
+        ctl_ok(req, o, -1);
+    }
+    free(w);
+}
+
+void ctl_entry_get(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    struct pubkey pk;
+    if (ctl_arg_pubkey(req, "pk", &pk) < 0)
+        return;
+    struct entry_wait *w = calloc(1, sizeof(*w));
+    if (w == NULL) {
+        ctl_fail(req, ERR_NOMEM, NULL);
+        return;
+    }
+    *w = (struct entry_wait){.req = req, .node = n, .pk = pk};
+    req->user = w;
+    req->gone = entry_gone;
+    uint64_t handle = resolve_entry(
+        n->resolve, &pk, ctl_arg_bool(req, "network") ? RESOLVE_FRESH : 0, entry_answer, w);
+    if (handle != 0)
+        w->handle = handle;
+}
+
+void ctl_entry_publish(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    struct publish_stat st;
+    if (n->publish == NULL) {
+        ctl_fail(req, ERR_STATE, "this node does not publish an entry");
+        return;
+    }
+    publish_kick(n->publish);
+    publish_stat(n->publish, &st);
+    ctl_ok(
+        req,
+        json_pack("{s:I, s:I}", "times", (json_int_t)st.published, "stored", (json_int_t)st.stored),
+        -1);
+}

@@ -1,0 +1,219 @@
+/*
+ * ctl_status - commands that look at the node: status, sessions, wait.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/version.h"
+#include "node/node_int.h"
+
+static json_t *pk_json(const struct pubkey *pk)
+{
+    char hex[PUBKEY_HEX + 1];
+    return json_string(pubkey_hex(hex, pk));
+}
+
+static json_t *relay_json(struct node *n)
+{
+    struct relay_stat st;
+    if (n->relay == NULL)
+        return json_null();
+    relay_thread_stat(n->relay, &st);
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+                     "listen", n->relay_addr, "public_address", n->public_addr, "sessions",
+                     (json_int_t)st.sessions, "handshakes", (json_int_t)st.handshakes, "bridges",
+                     (json_int_t)st.bridges, "buffered", (json_int_t)st.buffered, "accepted",
+                     (json_int_t)st.accepted, "handshake_failed", (json_int_t)st.handshake_failed,
+                     "refused_limit", (json_int_t)st.refused_limit, "replaced",
+                     (json_int_t)st.replaced, "stream_ok", (json_int_t)st.stream_ok,
+                     "stream_failed", (json_int_t)st.stream_failed, "resets_budget",
+                     (json_int_t)st.resets_budget, "bytes", (json_int_t)st.bytes);
+}
+
+static json_t *lookups_json(struct node *n)
+{
+    struct resolve_stat st;
+    resolve_stat(n->resolve, &st);
+    return json_pack("{s:I, s:I, s:I, s:I}", "cache", (json_int_t)st.cache, "dht",
+                     (json_int_t)st.dht, "http", (json_int_t)st.http, "miss", (json_int_t)st.miss);
+}
+
+static json_t *published_json(struct node *n)
+{
+    struct publish_stat st;
+    if (n->publish == NULL)
+        return json_null();
+    publish_stat(n->publish, &st);
+    return json_pack("{s:I, s:i, s:I, s:s, s:f}", "times", (json_int_t)st.published, "stored",
+                     (int)st.stored, "delegated", (json_int_t)st.delegated, "last_error",
+                     st.last_err == 0 ? "" : err_str(st.last_err), "age_s",
+                     st.last_ns == 0 ? -1.0 : (double)(n->loop->now_ns - st.last_ns) / 1e9);
+}
+
+static json_t *store_json(struct node *n)
+{
+    struct store_stat st;
+    n->store->ops->stat(n->store, &st);
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "backend", n->store->ops->name,
+                     "items", (json_int_t)st.items, "bytes", (json_int_t)st.bytes, "budget_bytes",
+                     (json_int_t)st.budget_bytes, "pending", (json_int_t)st.pending, "commits",
+                     (json_int_t)st.commits, "corrupt", (json_int_t)st.corrupt, "last_error",
+                     st.last_error == 0 ? "" : err_str(st.last_error));
+}
+
+static const char *health(const struct node *n, const struct kad_stat *kad,
+                          const struct client_stat *client)
+{
+    if (n->stopping)
+        return "stopping";
+    if (client->sessions_up == 0)
+        return "no session to any relay";
+    if (kad->alone && n->cfg.n_bootstrap > 0)
+        return "no DHT peer answers";
+    return "ok";
+}
+
+void ctl_status(struct ctl_req *req)
+{
+    struct node *n = req->node_arg;
+    struct kad_stat kad;
+    struct client_stat client;
+    struct store_stat store;
+    struct relay_stat relay = {0};
+    struct kad_id id = kad_id_of(&n->cfg.pk);
+    char hex[KAD_ID_HEX + 1];
+
+    kad_stat(node_kad(n), &kad);
+    client_stat(n->client, &client);
+    n->store->ops->stat(n->store, &store);
+    if (n->relay != NULL)
+        relay_thread_stat(n->relay, &relay);
+    json_t *o =
+        json_pack("{s:o, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:o, s:s, s:s}", "public_key",
+                  pk_json(&n->cfg.pk), "node_id", kad_id_hex(hex, &id), "role",
+                  n->cfg.full        ? n->relay != NULL ? "full+relay" : "full"
+                  : n->relay != NULL ? "relay"
+                                     : "regular",
+                  "uptime_s", (double)(n->loop->now_ns - n->started_ns) / 1e9, "sessions",
+                  (json_int_t)(n->relay != NULL ? relay.sessions : client.sessions_up), "streams",
+                  (json_int_t)(n->relay != NULL ? relay.bridges : client.streams), "routing_peers",
+                  (json_int_t)kad.routing_peers, "stored_items", (json_int_t)store.items, "lookups",
+                  lookups_json(n), "version", version_str(), "health", health(n, &kad, &client));
+    json_object_set_new(o, "relay", relay_json(n));
+    json_object_set_new(o, "store", store_json(n));
+    json_object_set_new(o, "entry", published_json(n));
+    json_object_set_new(o, "sessions_up", json_integer((json_int_t)client.sessions_up));
+    json_object_set_new(o, "synced", json_boolean(kad.synced));
+    json_object_set_new(o, "pid", json_integer(getpid()));
+    ctl_ok(req, o, -1);
+}
+
+void ctl_sessions(struct ctl_req *req)
+{
+    struct node *n = req->node_arg;
+    struct client_session_info info[64];
+    size_t have = client_sessions(n->client, info, 64);
+    for (size_t i = 0; i < have && i < 64; i++) {
+        const struct client_session_info *s = &info[i];
+        ctl_row(req, json_pack("{s:o, s:s, s:b, s:i, s:I, s:I, s:s}", "server", pk_json(&s->server),
+                               "address", s->addr, "up", (int)s->up, "streams", (int)s->streams,
+                               "rtt_us", (json_int_t)(s->rtt_ns / NS_PER_US), "failures",
+                               (json_int_t)s->failures, "last_error",
+                               s->last_err == 0 ? "" : err_str(s->last_err)));
+    }
+    ctl_ok(req, NULL, -1);
+}
+
+/* ---- wait: for a session, or for a DHT peer ---- */
+
+struct wait {
+    struct list_node node;
+    struct ctl_req *req;
+    struct loop_timer timer;
+    struct node *owner;
+    bool dht;
+};
+
+static void wait_free(struct wait *w)
+{
+    loop_timer_cancel(w->owner->loop, &w->timer);
+    list_remove(&w->node);
+    free(w);
+}
+
+static void wait_gone(struct ctl_req *req)
+{
+    wait_free(req->user);
+}
+
+static bool wait_holds(const struct wait *w)
+{
+    struct client_stat client;
+    struct kad_stat kad;
+    client_stat(w->owner->client, &client);
+    kad_stat(node_kad(w->owner), &kad);
+    return client.sessions_up > 0 && (!w->dht || kad.routing_peers > 0);
+}
+
+/* Which servers were tried, and what came of it. */
+static void wait_failed(struct wait *w)
+{
+    struct client_session_info info[8];
+    struct ctl_req *req = w->req;
+    char text[900] = "no relay is known";
+    size_t at = 0, have = client_sessions(w->owner->client, info, 8);
+    bool up = false;
+    for (size_t i = 0; i < have && i < 8 && at < sizeof(text); i++) {
+        char pk[PUBKEY_HEX + 1];
+        up = up || info[i].up;
+        int len = snprintf(text + at, sizeof(text) - at, "%srelay %s at %s: %s", at > 0 ? "; " : "",
+                           pubkey_hex(pk, &info[i].server), info[i].addr,
+                           info[i].up              ? "connected, but no DHT peer answers"
+                           : info[i].last_err != 0 ? err_str(info[i].last_err)
+                                                   : "no answer yet");
+        at += len > 0 ? (size_t)len : 0;
+    }
+    wait_free(w);
+    ctl_fail(req, ERR_NO_ROUTE, "%s", text);
+}
+
+static void wait_timeout(struct loop_timer *t)
+{
+    wait_failed(container_of(t, struct wait, timer));
+}
+
+void ctl_wait_check(struct node *n)
+{
+    struct list_node *pos, *tmp;
+    list_for_each(pos, tmp, &n->waits)
+    {
+        struct wait *w = container_of(pos, struct wait, node);
+        if (!wait_holds(w))
+            continue;
+        struct ctl_req *req = w->req;
+        wait_free(w);
+        ctl_ok(req, NULL, -1);
+    }
+}
+
+void ctl_wait(struct ctl_req *req)
+{
+    struct node *n = req->node_arg;
+    struct wait *w = calloc(1, sizeof(*w));
+    if (w == NULL) {
+        ctl_fail(req, ERR_NOMEM, NULL);
+        return;
+    }
+    w->req = req;
+    w->owner = n;
+    w->dht = strcmp(ctl_arg_str(req, "for", "session"), "dht") == 0;
+    w->timer.fn = wait_timeout;
+    req->user = w;
+    req->gone = wait_gone;
+    list_push_back(&n->waits, &w->node);
+    loop_timer_set(n->loop, &w->timer,
+                   n->loop->now_ns + (uint64_t)ctl_arg_int(req, "timeout_ms", 20000) * NS_PER_MS);
+    ctl_wait_check(n);
+}

@@ -1,0 +1,371 @@
+/*
+ * ctl_stream - commands that open streams: dial, listen, ping, why.
+ *
+ * A stream leaves the node as a descriptor: one end of a socketpair goes to the tool (control.h), the other one is bridged to the stream.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "node/node_int.h"
+
+static struct node *node_of(const struct ctl_req *req)
+{
+    return req->node_arg;
+}
+
+static json_t *key_of(const struct pubkey *pk)
+{
+    char hex[PUBKEY_HEX + 1];
+    return json_string(pubkey_hex(hex, pk));
+}
+
+/* Bridge a stream; returns the other end, or an error (the stream is closed then). */
+static int stream_to_fd(struct node *n, struct stream *st)
+{
+    int fds[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
+        int rc = err_sys();
+        stream_abort(st);
+        return rc;
+    }
+    int rc = fdbridge_start(&n->bridges, st, fds[0]);
+    if (rc < 0) {
+        close(fds[1]);
+        return rc;
+    }
+    return fds[1];
+}
+
+/* ---- dial ---- */
+
+struct dialling {
+    struct ctl_req *req;
+    struct node *node;
+    struct stream *st;
+    struct pubkey pk;
+    uint16_t port;
+    uint64_t started_ns;
+    json_t *steps; /* why */
+    enum { DIAL_FD, DIAL_PING, DIAL_WHY } what;
+    uint64_t handle; /* why: entry look-up under way */
+};
+
+static void dial_free(struct dialling *d)
+{
+    if (d->req != NULL)
+        d->req->gone = NULL;
+    json_decref(d->steps);
+    free(d);
+}
+
+static void dial_gone(struct ctl_req *req)
+{
+    struct dialling *d = req->user;
+    d->req = NULL;
+    if (d->st != NULL)
+        stream_close(d->st);
+    resolve_cancel(d->node->resolve, d->handle);
+    dial_free(d);
+}
+
+static double ms_since(const struct dialling *d)
+{
+    return (double)(d->node->loop->now_ns - d->started_ns) / 1e6;
+}
+
+static const char *phase_name(enum client_phase p)
+{
+    switch (p) {
+    case CLIENT_PHASE_RESOLVE:
+        return "resolve";
+    case CLIENT_PHASE_EXISTING:
+        return "existing session";
+    case CLIENT_PHASE_CONNECT:
+        return "new session";
+    case CLIENT_PHASE_MESH:
+        return "other session";
+    case CLIENT_PHASE_BACKOFF:
+        return "back-off";
+    }
+    return "";
+}
+
+static void add_steps(struct dialling *d)
+{
+    size_t n = 0;
+    const struct client_step *s = stream_dial_steps(d->st, &n);
+    for (size_t i = 0; i < n; i++) {
+        json_t *o =
+            json_pack("{s:s, s:b, s:I, s:s}", "step", phase_name(s[i].phase), "ok", s[i].err == 0,
+                      "ms", (json_int_t)s[i].ms, "detail", s[i].err == 0 ? "" : err_str(s[i].err));
+        if (!pubkey_is_null(&s[i].server))
+            json_object_set_new(o, "server", key_of(&s[i].server));
+        if (s[i].addr[0] != '\0')
+            json_object_set_new(o, "address", json_string(s[i].addr));
+        json_array_append_new(d->steps, o);
+    }
+}
+
+static void why_done(struct dialling *d, int err)
+{
+    struct ctl_req *req = d->req;
+    add_steps(d);
+    /* A signed refusal came from the destination itself: it is there. */
+    bool reached = err == 0 || err == ERR_DMSG_NO_LISTENER;
+    json_t *o = json_pack("{s:O, s:b, s:o, s:s, s:f}", "steps", d->steps, "reached", (int)reached,
+                          "public_key", key_of(&d->pk), "result",
+                          reached ? "reached" : err_str(err), "ms", ms_since(d));
+    stream_close(d->st);
+    dial_free(d);
+    ctl_ok(req, o, -1);
+}
+
+static void ping_done(struct dialling *d, int err)
+{
+    struct ctl_req *req = d->req;
+    char pk[PUBKEY_HEX + 1], steps[600];
+    if (err == 0 || err == ERR_DMSG_NO_LISTENER) {
+        json_t *o = json_pack("{s:f, s:s}", "rtt_ms", ms_since(d), "via", "stream");
+        if (err == 0)
+            json_object_set_new(o, "relay", key_of(stream_via(d->st)));
+        stream_close(d->st);
+        dial_free(d);
+        ctl_ok(req, o, -1);
+        return;
+    }
+    size_t n = 0;
+    const struct client_step *s = stream_dial_steps(d->st, &n);
+    client_steps_text(s, n, steps, sizeof(steps));
+    pubkey_hex(pk, &d->pk);
+    stream_close(d->st);
+    dial_free(d);
+    ctl_fail(req, err, "ping %s: %s (%s)", pk, err_str(err), steps);
+}
+
+static void dial_opened(struct stream *st, void *arg)
+{
+    struct dialling *d = arg;
+    struct ctl_req *req = d->req;
+    if (d->what == DIAL_WHY) {
+        why_done(d, 0);
+        return;
+    }
+    if (d->what == DIAL_PING) {
+        ping_done(d, 0);
+        return;
+    }
+    json_t *o = json_pack("{s:o, s:i, s:f}", "relay", key_of(stream_via(st)), "local_port",
+                          (int)stream_local_port(st), "ms", ms_since(d));
+    int fd = stream_to_fd(d->node, st);
+    dial_free(d);
+    if (fd < 0) {
+        json_decref(o);
+        ctl_fail(req, fd, NULL);
+        return;
+    }
+    ctl_ok(req, o, fd);
+}
+
+static void dial_ended(struct stream *st, void *arg, int err)
+{
+    struct dialling *d = arg;
+    struct ctl_req *req = d->req;
+    char pk[PUBKEY_HEX + 1], steps[600];
+    size_t n = 0;
+    if (d->what == DIAL_WHY) {
+        why_done(d, err);
+        return;
+    }
+    if (d->what == DIAL_PING) {
+        ping_done(d, err);
+        return;
+    }
+    const struct client_step *s = stream_dial_steps(st, &n);
+    client_steps_text(s, n, steps, sizeof(steps));
+    pubkey_hex(pk, &d->pk);
+    uint16_t port = d->port;
+    stream_close(st);
+    dial_free(d);
+    ctl_fail(req, err, "dial %s:%u: %s (%s)", pk, port, err_str(err), steps);
+}
+
+static const struct stream_cb dial_cb = {.opened = dial_opened, .ended = dial_ended};
+
+static struct dialling *dial_new(struct ctl_req *req, int what)
+{
+    struct pubkey pk;
+    if (ctl_arg_pubkey(req, "pk", &pk) < 0)
+        return NULL;
+    struct dialling *d = calloc(1, sizeof(*d));
+    if (d == NULL || (d->steps = json_array()) == NULL) {
+        free(d);
+        ctl_fail(req, ERR_NOMEM, NULL);
+        return NULL;
+    }
+    d->req = req;
+    d->node = node_of(req);
+    d->pk = pk;
+    d->what = what == DIAL_FD ? DIAL_FD : what == DIAL_PING ? DIAL_PING : DIAL_WHY;
+    d->started_ns = d->node->loop->now_ns;
+    d->port = (uint16_t)ctl_arg_int(req, "port", KAD_PORT);
+    req->user = d;
+    req->gone = dial_gone;
+    return d;
+}
+
+static void dial_start(struct dialling *d)
+{
+    struct ctl_req *req = d->req;
+    unsigned timeout = (unsigned)ctl_arg_int(req, "timeout_ms", 20000);
+    int rc = client_dial(d->node->client, &d->pk, d->port, timeout, 0, &dial_cb, d, &d->st);
+    if (rc == 0)
+        return;
+    dial_free(d);
+    ctl_fail(req, rc, "dial: %s", err_str(rc));
+}
+
+void ctl_dial(struct ctl_req *req)
+{
+    struct dialling *d = dial_new(req, DIAL_FD);
+    if (d != NULL)
+        dial_start(d);
+}
+
+/* ---- ping ---- */
+
+struct pinging {
+    struct ctl_req *req; /* NULL: gone */
+    struct pubkey pk;
+};
+
+static void ping_gone(struct ctl_req *req)
+{
+    ((struct pinging *)req->user)->req = NULL;
+}
+
+static void server_ponged(void *arg, int err, uint64_t rtt_ns)
+{
+    struct pinging *p = arg;
+    struct ctl_req *req = p->req;
+    char pk[PUBKEY_HEX + 1];
+    if (req != NULL) {
+        req->gone = NULL;
+        if (err == 0)
+            ctl_ok(req, json_pack("{s:f, s:s}", "rtt_ms", (double)rtt_ns / 1e6, "via", "session"),
+                   -1);
+        else
+            ctl_fail(req, err, "ping %s: %s", pubkey_hex(pk, &p->pk), err_str(err));
+    }
+    free(p);
+}
+
+/* A relay that we hold a session to is pinged in the session; everybody else by the round trip of a stream's set-up. */
+void ctl_ping(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    struct pinging *p = calloc(1, sizeof(*p));
+    if (p == NULL) {
+        ctl_fail(req, ERR_NOMEM, NULL);
+        return;
+    }
+    if (ctl_arg_pubkey(req, "pk", &p->pk) < 0) {
+        free(p);
+        return;
+    }
+    p->req = req;
+    req->user = p;
+    req->gone = ping_gone;
+    if (client_ping_server(n->client, &p->pk, (unsigned)ctl_arg_int(req, "timeout_ms", 20000),
+                           server_ponged, p) == 0)
+        return;
+    req->user = NULL;
+    req->gone = NULL;
+    free(p);
+    struct dialling *d = dial_new(req, DIAL_PING);
+    if (d != NULL)
+        dial_start(d);
+}
+
+/* ---- why ---- */
+
+static void why_entry(void *arg, const struct resolve_answer *a)
+{
+    static const char *const sources[] = {"cache", "local", "dht", "nowhere"};
+    struct dialling *d = arg;
+    json_t *o =
+        json_pack("{s:s, s:b, s:I, s:s, s:I, s:I}", "step", "entry", "ok", a->err == 0, "ms",
+                  (json_int_t)a->ms, "source", sources[a->err == 0 ? a->source : RESOLVE_MISS],
+                  "hops", (json_int_t)a->hops, "asked", (json_int_t)a->asked);
+    d->handle = 0;
+    if (a->err != 0) {
+        json_object_set_new(o, "detail", json_string(err_str(a->err)));
+    } else {
+        json_t *list = json_array();
+        for (size_t i = 0; a->entry->has_client && i < a->entry->client.n_delegated; i++)
+            json_array_append_new(list, key_of(&a->entry->client.delegated[i]));
+        json_object_set_new(o, "delegated_servers", list);
+        if (a->entry->has_server)
+            json_object_set_new(o, "address", json_string(a->entry->server.address));
+    }
+    json_array_append_new(d->steps, o);
+    dial_start(d);
+}
+
+void ctl_dht_why(struct ctl_req *req)
+{
+    struct dialling *d = dial_new(req, DIAL_WHY);
+    if (d == NULL)
+        return;
+    uint64_t handle = resolve_entry(d->node->resolve, &d->pk, RESOLVE_UNCOUNTED, why_entry, d);
+    if (handle != 0)
+        d->handle = handle;
+}
+
+/* ---- listen ---- */
+
+static void listen_gone(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    client_unlisten(n->client, (uint16_t)(uintptr_t)req->user);
+}
+
+static void on_stream(void *arg, struct stream *st)
+{
+    struct ctl_req *req = arg;
+    json_t *o = json_pack("{s:s, s:o, s:i}", "event", "accepted", "public_key",
+                          key_of(stream_remote(st)), "port", (int)stream_remote_port(st));
+    int fd = ctl_row_room(req) ? stream_to_fd(node_of(req), st) : ERR_BUSY;
+    if (fd == ERR_BUSY)
+        stream_abort(st); /* the tool does not take what it asked for */
+    if (fd < 0) {
+        json_decref(o);
+        return;
+    }
+    ctl_event(req, o, fd);
+}
+
+void ctl_listen(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    json_int_t port = ctl_arg_int(req, "port", 0);
+    if (port < 0 || port > 65535) {
+        ctl_fail(req, ERR_USAGE, "listen: no port: %lld", (long long)port);
+        return;
+    }
+    int got = client_listen(n->client, (uint16_t)port, on_stream, req);
+    if (got < 0) {
+        ctl_fail(req, got, "listen on port %lld: %s", (long long)port, err_str(got));
+        return;
+    }
+    req->user = (void *)(uintptr_t)got;
+    req->gone = listen_gone;
+    ctl_event(req,
+              json_pack("{s:s, s:i, s:o}", "event", "listening", "port", got, "public_key",
+                        key_of(&n->cfg.pk)),
+              -1);
+}

@@ -1,0 +1,537 @@
+#include "node/node.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "node/node_int.h"
+#include "store/lmdb.h"
+#include "store/memory.h"
+
+#define BUFFER_BUDGET   (UINT64_C(512) << 20)
+#define PK_QUEUE        2048
+#define HOUSEKEEPING_NS (NS_PER_S)
+#define ROUTING_SAVE_NS (60 * NS_PER_S)
+#define META_ROUTING    "routing"
+#define ROUTING_MAX     (64u * 1024u)
+
+/* ---- the client's questions ---- */
+
+struct route_query { /* one question of the client; the handle to cancel it is in here */
+    struct node *node;
+    uint64_t ticket, handle;
+    struct list_node node_link;
+};
+
+static void route_answer(void *arg, const struct resolve_answer *a)
+{
+    struct route_query *q = arg;
+    struct client_route route = {.n_servers = 0};
+    int err = a->err;
+    if (err == 0) {
+        const struct entry_client *c = &a->entry->client;
+        size_t max = sizeof(route.servers) / sizeof(route.servers[0]);
+        if (a->entry->has_client)
+            for (size_t i = 0; i < c->n_delegated && route.n_servers < max; i++)
+                route.servers[route.n_servers++] = c->delegated[i];
+        if (a->entry->has_server && route.n_servers < max) /* a relay is reached through itself */
+            route.servers[route.n_servers++] = a->entry->static_pk;
+        if (route.n_servers == 0)
+            err = ERR_DMSG_NO_DELEGATED;
+        if (a->entry->has_server)
+            servers_learn(q->node, &a->entry->static_pk, a->entry->server.address);
+    }
+    client_resolved(q->node->client, q->ticket, err, &route);
+    list_remove(&q->node_link);
+    free(q);
+}
+
+static struct list *queries(struct node *n)
+{
+    return &n->queries;
+}
+
+static void on_resolve(void *arg, uint64_t ticket, const struct pubkey *pk, unsigned flags)
+{
+    struct node *n = arg;
+    struct route_query *q = calloc(1, sizeof(*q));
+    unsigned how =
+        (flags & CLIENT_RESOLVE_FRESH ? (unsigned)RESOLVE_FRESH : 0u) |
+        (flags & CLIENT_DIAL_LOCAL ? (unsigned)(RESOLVE_LOCAL_ONLY | RESOLVE_UNCOUNTED) : 0u);
+    if (q == NULL) {
+        client_resolved(n->client, ticket, ERR_NOMEM, NULL);
+        return;
+    }
+    q->node = n;
+    q->ticket = ticket;
+    list_push_back(queries(n), &q->node_link);
+    uint64_t handle = resolve_entry(n->resolve, pk, how, route_answer, q);
+    if (handle != 0) /* otherwise it was answered from inside, and q is gone */
+        q->handle = handle;
+}
+
+static void on_resolve_cancel(void *arg, uint64_t ticket)
+{
+    struct node *n = arg;
+    struct list_node *pos, *tmp;
+    list_for_each(pos, tmp, queries(n))
+    {
+        struct route_query *q = container_of(pos, struct route_query, node_link);
+        if (q->ticket != ticket)
+            continue;
+        resolve_cancel(n->resolve, q->handle);
+        list_remove(pos);
+        free(q);
+        return;
+    }
+}
+
+static void on_distrust(void *arg, const struct pubkey *pk)
+{
+    struct node *n = arg;
+    resolve_distrust(n->resolve, pk);
+}
+
+static void on_sessions_changed(void *arg)
+{
+    struct node *n = arg;
+    if (n->publish != NULL)
+        publish_kick(n->publish);
+    ctl_wait_check(n);
+}
+
+/* ---- the engine's reports ---- */
+
+static void on_report(void *arg, const struct kad_report *r)
+{
+    struct node *n = arg;
+    bool taken = resolve_report(n->resolve, r) ||
+                 (n->publish != NULL && publish_report(n->publish, r)) || servers_report(n, r) ||
+                 ctl_report(n, r);
+    (void)taken; /* bootstrap and refresh are nobody's */
+    ctl_wait_check(n);
+}
+
+/* ---- housekeeping ---- */
+
+static void routing_save(struct node *n)
+{
+    uint8_t *p = malloc(ROUTING_MAX);
+    size_t len = 0;
+    if (p != NULL && kad_save_routing(node_kad(n), p, ROUTING_MAX, &len) == 0)
+        (void)n->store->ops->meta_put(n->store, META_ROUTING, p, len);
+    free(p);
+}
+
+static void routing_load(struct node *n)
+{
+    uint8_t *p = malloc(ROUTING_MAX);
+    size_t len = 0;
+    if (p != NULL && n->store->ops->meta_get(n->store, META_ROUTING, p, ROUTING_MAX, &len) == 0 &&
+        len <= ROUTING_MAX)
+        (void)kad_load_routing(node_kad(n), p, len, n->loop->now_ns);
+    free(p);
+}
+
+static void on_housekeeping(struct loop_timer *t)
+{
+    struct node *n = container_of(t, struct node, housekeeping);
+    struct kad_stat st;
+    kad_stat(node_kad(n), &st);
+    bool have = st.routing_peers > 0;
+    if (have && !n->have_peers && n->publish != NULL)
+        publish_kick(n->publish); /* now there is somebody to hold our records */
+    n->have_peers = have;
+    if (n->loop->now_ns - n->routing_saved_ns >= ROUTING_SAVE_NS) {
+        n->routing_saved_ns = n->loop->now_ns;
+        routing_save(n);
+    }
+    servers_tick(n);
+    ctl_wait_check(n);
+    loop_timer_set(n->loop, t, n->loop->now_ns + HOUSEKEEPING_NS);
+}
+
+static void on_relay_changed(struct drive_msg *m)
+{
+    struct node *n = container_of(m, struct node, relay_changed_msg);
+    atomic_store(&n->relay_changed_posted, false);
+}
+
+/* Called on the relay's thread. */
+static void relay_changed(void *arg)
+{
+    struct node *n = arg;
+    if (!atomic_exchange(&n->relay_changed_posted, true))
+        drive_post(n->drive, &n->relay_changed_msg);
+}
+
+/* ---- building ---- */
+
+static int fail(char why[NODE_WHY], int err, const char *what, const char *name)
+{
+    snprintf(why, NODE_WHY, "%s %s: %s", what, name, err_str(err));
+    return err;
+}
+
+static int open_lock(struct node *n, char why[NODE_WHY])
+{
+    struct keylock_owner other;
+    char pk[PUBKEY_HEX + 1];
+    int rc = keylock_take(&n->lock, &n->cfg.pk, n->cfg.control, &other);
+    if (rc == ERR_BUSY)
+        snprintf(why, NODE_WHY, "key %s: another node runs under this key, process %ld",
+                 pubkey_hex(pk, &n->cfg.pk), (long)other.pid);
+    else if (rc < 0)
+        fail(why, rc, "lock of key", pubkey_hex(pk, &n->cfg.pk));
+    return rc;
+}
+
+static int open_store(struct node *n, char why[NODE_WHY])
+{
+    uint64_t bytes = n->cfg.store_bytes != 0 ? n->cfg.store_bytes
+                     : n->cfg.full           ? UINT64_C(1) << 30
+                                             : UINT64_C(64) << 20;
+    if (n->cfg.store_dir == NULL) {
+        int rc = store_memory_new(&n->store, bytes);
+        return rc == 0 ? 0 : fail(why, rc, "store", "(memory)");
+    }
+    struct store_lmdb_cfg cfg = {
+        .path = n->cfg.store_dir,
+        .own_pk = n->cfg.pk,
+        .budget_bytes = bytes,
+        .commit_ms = n->cfg.commit_ms,
+    };
+    memcpy(cfg.hash_key, n->env->hash_key, sizeof(cfg.hash_key));
+    return store_lmdb_open(&n->store, &cfg, why, NODE_WHY);
+}
+
+static int open_loop(struct node *n)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned threads = n->cfg.pk_threads != 0 ? n->cfg.pk_threads
+                       : cores > 4            ? 4
+                       : cores > 1            ? (unsigned)cores
+                                              : 1;
+    n->budget.cap = BUFFER_BUDGET;
+    if ((n->drive = drive_loop_new(NULL)) == NULL)
+        return ERR_NOMEM;
+    n->loop = drive_loop_loop(n->drive);
+    n->started_ns = drive_loop_now(n->drive);
+    fdbridges_init(&n->bridges, n->drive);
+    if ((n->pk_pool = pk_pool_new(threads, PK_QUEUE)) == NULL ||
+        (n->env = drive_env_new(n->pk_pool, n->drive)) == NULL ||
+        (n->pool = bufpool_new(&n->budget)) == NULL ||
+        (n->tcp = drive_tcp_new(n->drive, n->pool)) == NULL)
+        return ERR_NOMEM;
+    drive_env_set_clock_offset(n->env, n->cfg.clock_offset_ns);
+    return 0;
+}
+
+static int open_relay(struct node *n, char why[NODE_WHY])
+{
+    struct relay_thread_cfg cfg = {
+        .self = n->cfg.pk,
+        .sk = n->cfg.sk,
+        .listen = n->cfg.listen,
+        .pk_pool = n->pk_pool,
+        .budget = &n->budget,
+        .max_sessions = 0,
+        .changed = relay_changed,
+        .arg = n,
+    };
+    if (n->cfg.listen == NULL)
+        return 0;
+    int rc = relay_thread_start(&n->relay, &cfg);
+    seckey_wipe(&cfg.sk);
+    if (rc < 0)
+        return fail(why, rc, "listen", n->cfg.listen);
+    snprintf(n->relay_addr, sizeof(n->relay_addr), "%s", relay_thread_addr(n->relay));
+    snprintf(n->public_addr, sizeof(n->public_addr), "%s",
+             n->cfg.public_address != NULL ? n->cfg.public_address : n->relay_addr);
+    return 0;
+}
+
+static int open_client(struct node *n)
+{
+    struct client_cfg cfg = {
+        .env = n->env,
+        .loop = n->loop,
+        .pool = n->pool,
+        .carrier = drive_tcp_carrier(n->tcp),
+        .self = n->cfg.pk,
+        .sk = n->cfg.sk,
+        .hooks = {n, on_resolve, on_resolve_cancel, servers_find, on_distrust, on_sessions_changed},
+        .want = n->cfg.sessions != 0 ? n->cfg.sessions : 2,
+    };
+    int rc = client_new(&n->client, &cfg);
+    seckey_wipe(&cfg.sk);
+    if (rc < 0 || n->relay == NULL)
+        return rc;
+    int fd = relay_thread_pair(n->relay);
+    if (fd < 0)
+        return fd;
+    struct conn *conn = drive_tcp_adopt(n->tcp, fd, "own relay");
+    return conn == NULL ? ERR_NOMEM : client_attach(n->client, &n->cfg.pk, conn);
+}
+
+static int open_dht(struct node *n)
+{
+    struct pubkey *boot = calloc(n->cfg.n_bootstrap + 1, sizeof(*boot));
+    if (boot == NULL)
+        return ERR_NOMEM;
+    for (size_t i = 0; i < n->cfg.n_bootstrap; i++)
+        boot[i] = n->cfg.bootstrap[i].pk;
+    struct kad_cfg kad = {
+        .self = n->cfg.pk,
+        .sk = n->cfg.sk,
+        .full = n->cfg.full,
+        .whitelisted = n->cfg.whitelisted,
+        .n_whitelisted = n->cfg.n_whitelisted,
+        .trusted = n->cfg.trusted,
+        .n_trusted = n->cfg.n_trusted,
+        .mirrors = n->cfg.mirrors,
+        .n_mirrors = n->cfg.n_mirrors,
+        .bootstrap = boot,
+        .n_bootstrap = n->cfg.n_bootstrap,
+        .limits = {.max_bytes = n->cfg.store_bytes},
+    };
+    struct host_cfg cfg = {
+        .env = n->env,
+        .loop = n->loop,
+        .client = n->client,
+        .store = n->store,
+        .kad = &kad,
+        .report = on_report,
+        .arg = n,
+    };
+    int rc = host_new(&n->host, &cfg);
+    seckey_wipe(&kad.sk);
+    free(boot);
+    if (rc < 0)
+        return rc;
+    resolve_set_host(n->resolve, n->host);
+    routing_load(n);
+    return 0;
+}
+
+static int open_publish(struct node *n)
+{
+    struct publish_cfg cfg = {
+        .env = n->env,
+        .loop = n->loop,
+        .client = n->client,
+        .host = n->host,
+        .self = n->cfg.pk,
+        .sk = n->cfg.sk,
+        .server_address = n->relay != NULL ? n->public_addr : NULL,
+        .max_sessions = n->cfg.max_sessions != 0 ? n->cfg.max_sessions : 2048,
+        .client_type = "",
+    };
+    if (!n->cfg.publish)
+        return 0;
+    n->publish = publish_new(&cfg);
+    seckey_wipe(&cfg.sk);
+    return n->publish != NULL ? 0 : ERR_NOMEM;
+}
+
+static int open_control(struct node *n, char why[NODE_WHY])
+{
+    int rc = control_new(&n->control, n->drive, n->cfg.control, ctl_commands, n);
+    if (rc < 0)
+        return fail(why, rc, "control socket", n->cfg.control != NULL ? n->cfg.control : "(none)");
+    if (n->cfg.control != NULL)
+        snprintf(n->control_path, sizeof(n->control_path), "%s", n->cfg.control);
+    return 0;
+}
+
+static void on_stop(struct drive_msg *m);
+
+static int build(struct node *n, char why[NODE_WHY])
+{
+    int rc = n->cfg.lock ? open_lock(n, why) : 0;
+    if (rc == 0 && (rc = open_loop(n)) < 0)
+        fail(why, rc, "event loop", "");
+    if (rc == 0)
+        rc = open_store(n, why);
+    if (rc == 0)
+        rc = open_relay(n, why);
+    if (rc == 0)
+        rc = open_control(n, why);
+    if (rc == 0) {
+        servers_init(n);
+        n->resolve = resolve_new(n->loop, n->env);
+        rc = n->resolve == NULL ? ERR_NOMEM : open_client(n);
+        if (rc == 0)
+            rc = open_dht(n);
+        if (rc == 0)
+            rc = open_publish(n);
+        if (rc < 0)
+            fail(why, rc, "node", "");
+    }
+    return rc;
+}
+
+int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY])
+{
+    struct node *n = calloc(1, sizeof(*n));
+    if (n == NULL)
+        return fail(why, ERR_NOMEM, "node", "");
+    n->cfg = *cfg;
+    n->lock.fd = -1;
+    n->housekeeping.fn = on_housekeeping;
+    n->stop_msg.fn = on_stop;
+    n->relay_changed_msg.fn = on_relay_changed;
+    list_init(&n->waits);
+    list_init(&n->queries);
+    list_init(&n->operations);
+    list_init(&n->servers);
+    int rc = build(n, why);
+    if (rc < 0) {
+        node_free(n);
+        return rc;
+    }
+    for (size_t i = 0; i < cfg->n_bootstrap; i++) {
+        char addr[ADDR_HOSTPORT_MAX + 1];
+        if (!pubkey_equal(&cfg->bootstrap[i].pk, &cfg->pk))
+            servers_learn(n, &cfg->bootstrap[i].pk,
+                          addr_hostport_text(addr, &cfg->bootstrap[i].at));
+    }
+    loop_timer_set(n->loop, &n->housekeeping, n->loop->now_ns + HOUSEKEEPING_NS);
+    *out = n;
+    return 0;
+}
+
+void node_free(struct node *n)
+{
+    struct list_node *pos, *tmp;
+    if (n == NULL)
+        return;
+    control_free(n->control);
+    ctl_operations_free(n);
+    publish_free(n->publish);
+    if (n->host != NULL)
+        resolve_set_host(n->resolve, NULL);
+    host_free(n->host);
+    if (n->drive != NULL)
+        fdbridges_close(&n->bridges);
+    client_free(n->client);
+    list_for_each(pos, tmp, queries(n))
+    {
+        list_remove(pos);
+        free(container_of(pos, struct route_query, node_link));
+    }
+    resolve_free(n->resolve);
+    relay_thread_stop(n->relay);
+    servers_free(n);
+    if (n->drive != NULL) {
+        loop_timer_cancel(n->loop, &n->housekeeping);
+        loop_turn(n->loop, drive_loop_now(n->drive)); /* deferred closes */
+    }
+    drive_tcp_free(n->tcp);
+    if (n->store != NULL)
+        n->store->ops->close(n->store);
+    drive_env_free(n->env);
+    if (n->pool != NULL)
+        bufpool_free(n->pool);
+    if (n->sigint != NULL)
+        event_free(n->sigint);
+    if (n->sigterm != NULL)
+        event_free(n->sigterm);
+    drive_loop_free(n->drive);
+    pk_pool_free(n->pk_pool);
+    keylock_release(&n->lock);
+    seckey_wipe(&n->cfg.sk);
+    free(n);
+}
+
+/* ---- running and stopping ---- */
+
+static void stopped(void *arg)
+{
+    struct node *n = arg;
+    drive_loop_stop(n->drive);
+}
+
+static void begin_stop(struct node *n)
+{
+    if (n->stopping) { /* asked twice: do not wait for anybody */
+        drive_loop_stop(n->drive);
+        return;
+    }
+    n->stopping = true;
+    log_info(LOG_NODE, "stopping");
+    routing_save(n);
+    if (n->publish != NULL)
+        publish_withdraw(n->publish, stopped, n);
+    else
+        drive_loop_stop(n->drive);
+}
+
+static void on_stop(struct drive_msg *m)
+{
+    begin_stop(container_of(m, struct node, stop_msg));
+}
+
+void node_stop(struct node *n)
+{
+    drive_post(n->drive, &n->stop_msg);
+}
+
+static void on_signal(evutil_socket_t sig, short what, void *arg)
+{
+    struct node *n = arg;
+    (void)sig;
+    (void)what;
+    drive_loop_now(n->drive);
+    begin_stop(n);
+}
+
+int node_handle_signals(struct node *n)
+{
+    struct event_base *base = drive_loop_base(n->drive);
+    signal(SIGPIPE, SIG_IGN);
+    n->sigint = evsignal_new(base, SIGINT, on_signal, n);
+    n->sigterm = evsignal_new(base, SIGTERM, on_signal, n);
+    if (n->sigint == NULL || n->sigterm == NULL || event_add(n->sigint, NULL) < 0 ||
+        event_add(n->sigterm, NULL) < 0)
+        return ERR_NOMEM;
+    return 0;
+}
+
+int node_run(struct node *n)
+{
+    int rc = drive_loop_run(n->drive);
+    int synced = n->store->ops->sync(n->store, 5000);
+    if (synced < 0)
+        log_error(LOG_STORE, "not everything could be written reason=\"%s\"", err_str(synced));
+    return rc;
+}
+
+const struct pubkey *node_pk(const struct node *n)
+{
+    return &n->cfg.pk;
+}
+
+const char *node_relay_addr(const struct node *n)
+{
+    return n->relay != NULL ? n->relay_addr : NULL;
+}
+
+const char *node_public_addr(const struct node *n)
+{
+    return n->public_addr;
+}
+
+const char *node_control_path(const struct node *n)
+{
+    return n->control_path[0] != '\0' ? n->control_path : NULL;
+}
+
+int node_control_adopt(struct node *n, int fd)
+{
+    return control_adopt(n->control, fd);
+}

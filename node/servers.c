@@ -1,0 +1,183 @@
+/*
+ * servers - the relays that a node knows of, and the client's list of those it should hold sessions to.
+ *
+ * Sources, best first: the node's own configuration (bootstrap), records under salt "dmsg-server" in the DHT (signed by the relay itself), the server half of
+ * entries that were looked up. While there are fewer sessions than wanted, the records are pulled from a DHT peer that may hold them all.
+ */
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "node/node_int.h"
+
+#define SERVERS_MAX   256
+#define LOOK_SOON_NS  (10 * NS_PER_S)
+#define LOOK_LATER_NS (300 * NS_PER_S)
+
+static const char salt[] = "dmsg-server";
+
+struct server {
+    struct list_node node;
+    struct pubkey pk;
+    char addr[CONN_ADDR_MAX];
+};
+
+static struct server *find(struct node *n, const struct pubkey *pk)
+{
+    struct list_node *pos, *tmp;
+    list_for_each(pos, tmp, &n->servers)
+    {
+        struct server *s = container_of(pos, struct server, node);
+        if (pubkey_equal(&s->pk, pk))
+            return s;
+    }
+    return NULL;
+}
+
+void servers_learn(struct node *n, const struct pubkey *pk, const char *addr)
+{
+    struct addr_hostport at;
+    if (pubkey_equal(pk, &n->cfg.pk) ||
+        addr_hostport_parse(&at, addr, strlen(addr), ADDR_STRICT, NULL) < 0)
+        return;
+    struct server *s = find(n, pk);
+    if (s != NULL && strcmp(s->addr, addr) == 0)
+        return;
+    if (s == NULL) {
+        if (n->n_servers >= SERVERS_MAX || (s = calloc(1, sizeof(*s))) == NULL)
+            return;
+        s->pk = *pk;
+        list_push_back(&n->servers, &s->node);
+        n->n_servers++;
+    }
+    addr_hostport_text(s->addr, &at);
+    log_debug(LOG_CLIENT, "relay known pk=%s addr=%s", LOG_PK(pk), s->addr);
+    (void)client_add_server(n->client, pk, s->addr);
+}
+
+/* ---- records in the store ---- */
+
+static bool learn_record(void *arg, const struct store_rec *rec)
+{
+    struct node *n = arg;
+    if (rec->kind != ITEM_OWNER)
+        return true;
+    json_t *o =
+        json_loadb((const char *)rec->item.v, rec->item.v_len, JSON_DISABLE_EOF_CHECK, NULL);
+    const char *addr = json_string_value(json_object_get(o, "address"));
+    if (addr != NULL)
+        servers_learn(n, &rec->item.k, addr);
+    json_decref(o);
+    return n->n_servers < SERVERS_MAX;
+}
+
+static void learn_from_store(struct node *n)
+{
+    struct store_page page = {
+        .salt = (const uint8_t *)salt,
+        .salt_len = sizeof(salt) - 1,
+        .limit = SERVERS_MAX,
+        .max_bytes = 1 << 20,
+    };
+    bool more;
+    (void)n->store->ops->list(n->store, &page, learn_record, n, &more);
+}
+
+/* ---- looking for more ---- */
+
+static void pull(struct node *n)
+{
+    struct pubkey closest[4];
+    size_t have = kad_closest(node_kad(n), &(struct kad_id){{0}}, closest, 4);
+    const struct pubkey *from = n->cfg.n_bootstrap > 0
+                                    ? &n->cfg.bootstrap[n->cfg.n_bootstrap - 1].pk
+                                : have > 0 ? &closest[0]
+                                           : NULL;
+    if (from == NULL || pubkey_equal(from, &n->cfg.pk))
+        return;
+    kad_peer p = host_peer(n->host, from);
+    if (p == KAD_PEER_NONE)
+        return;
+    n->servers_op = kad_pull(node_kad(n), p, salt, sizeof(salt) - 1, &n->servers, n->loop->now_ns);
+    host_unref(n->host, p);
+    host_kick(n->host);
+}
+
+void servers_tick(struct node *n)
+{
+    struct client_stat st;
+    if (n->loop->now_ns < n->servers_next_ns || n->servers_op != 0)
+        return;
+    client_stat(n->client, &st);
+    unsigned want = n->cfg.sessions != 0 ? n->cfg.sessions : 2;
+    bool short_of = st.sessions_up < want;
+    n->servers_next_ns =
+        n->loop->now_ns + env_jitter_ns(n->env, short_of ? LOOK_SOON_NS : LOOK_LATER_NS, 20);
+    learn_from_store(n);
+    if (st.sessions_up > 0 && !n->cfg.full) /* a full node holds the records already */
+        pull(n);
+}
+
+bool servers_report(struct node *n, const struct kad_report *r)
+{
+    if (r->user != &n->servers || r->op != n->servers_op)
+        return false;
+    n->servers_op = 0;
+    learn_from_store(n);
+    return true;
+}
+
+/* ---- the client asks for an address ---- */
+
+static void found(void *arg, const struct resolve_answer *a)
+{
+    struct node *n = arg;
+    if (a->err == 0 && a->entry->has_server)
+        servers_learn(n, &a->entry->static_pk, a->entry->server.address);
+}
+
+struct question {
+    struct node *node;
+    struct pubkey pk;
+};
+
+static void answered(void *arg, const struct resolve_answer *a)
+{
+    struct question *q = arg;
+    struct node *n = q->node;
+    found(n, a);
+    const struct server *s = find(n, &q->pk);
+    client_server_found(n->client, &q->pk, s != NULL ? 0 : ERR_NOT_FOUND,
+                        s != NULL ? s->addr : NULL);
+    free(q);
+}
+
+void servers_find(void *arg, const struct pubkey *server)
+{
+    struct node *n = arg;
+    const struct server *s = find(n, server);
+    struct question *q = s == NULL ? calloc(1, sizeof(*q)) : NULL;
+    if (q == NULL) {
+        client_server_found(n->client, server, s != NULL ? 0 : ERR_NOMEM,
+                            s != NULL ? s->addr : NULL);
+        return;
+    }
+    q->node = n;
+    q->pk = *server;
+    (void)resolve_entry(n->resolve, server, RESOLVE_UNCOUNTED, answered, q);
+}
+
+void servers_init(struct node *n)
+{
+    list_init(&n->servers);
+    n->servers_next_ns = n->loop->now_ns + 2 * NS_PER_S;
+}
+
+void servers_free(struct node *n)
+{
+    struct server *s;
+    while ((s = list_pop_front_as(&n->servers, struct server, node)) != NULL)
+        free(s);
+}

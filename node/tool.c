@@ -1,0 +1,335 @@
+#include "node/tool.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "node/control.h"
+#include "node/keyfile.h"
+#include "node/node.h"
+#include "node/paths.h"
+
+#define TIMEOUT_DEFAULT_MS 20000
+#define ANSWER_GRACE_MS    5000 /* the node has the deadline; this one is for a node that hangs */
+
+struct tool {
+    int fd;
+    json_int_t next_id;
+    unsigned timeout_ms;
+    struct node *node; /* of its own, else NULL */
+    pthread_t thread;
+    char *packet;
+};
+
+const struct cmd_opt tool_flags[] = {
+    {.name = "control",
+     CMD_STR_AT(struct tool_opts, control),
+     .metavar = "PATH",
+     .def_text = "the default control socket, if it is there",
+     .help = "ask the node behind this socket"},
+    {.name = "bootstrap",
+     CMD_PEERS_AT(struct tool_opts, bootstrap),
+     .help = "without a running node: join through this relay (repeatable)"},
+    {.name = "sk-file",
+     CMD_STR_AT(struct tool_opts, sk_file),
+     .metavar = "FILE",
+     .def_text = "a fresh key",
+     .help = "secret key to act as; - reads standard input"},
+    {.name = "timeout",
+     CMD_SECONDS_AT(struct tool_opts, timeout),
+     .def = "20",
+     .min = 1000000,
+     .help = "give up after this long"},
+    {.name = "json", CMD_FLAG_AT(struct tool_opts, json), .help = "print JSON, one object a line"},
+    {0}};
+
+int tool_fail(int err, const char *fmt, ...)
+{
+    va_list ap;
+    fputs("kadmsg: ", stderr);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    return err_exit_code(err);
+}
+
+void tool_print(json_t *o)
+{
+    json_dumpf(o, stdout, JSON_COMPACT);
+    putchar('\n');
+    fflush(stdout);
+    json_decref(o);
+}
+
+/* ---- a running node ---- */
+
+static int connect_to(struct tool *t, const char *path)
+{
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(sa.sun_path))
+        return -ENAMETOOLONG;
+    memcpy(sa.sun_path, path, strlen(path));
+    t->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (t->fd < 0)
+        return err_sys();
+    int room = (int)CONTROL_PACKET * 2;
+    (void)setsockopt(t->fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+    if (connect(t->fd, (struct sockaddr *)&sa, sizeof(sa)) == 0)
+        return 0;
+    int rc = err_sys();
+    close(t->fd);
+    t->fd = -1;
+    return rc;
+}
+
+/* ---- a node of its own ---- */
+
+static void *run_node(void *arg)
+{
+    (void)node_run(arg);
+    return NULL;
+}
+
+static int start_own(struct tool *t, const struct tool_opts *opts, struct node_cfg *cfg)
+{
+    char why[NODE_WHY];
+    int fds[2];
+    cfg->bootstrap = opts->bootstrap.v;
+    cfg->n_bootstrap = opts->bootstrap.n;
+    cfg->pk_threads = 1;
+    int rc = node_new(&t->node, cfg, why);
+    if (rc < 0)
+        return tool_fail(rc, "%s", why);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+        return tool_fail(err_sys(), "socketpair: %s", err_str(err_sys()));
+    int room = (int)CONTROL_PACKET * 2;
+    (void)setsockopt(fds[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+    t->fd = fds[1];
+    rc = node_control_adopt(t->node, fds[0]);
+    if (rc == 0 && pthread_create(&t->thread, NULL, run_node, t->node) != 0)
+        rc = ERR_NOMEM;
+    if (rc < 0) {
+        node_free(t->node);
+        t->node = NULL;
+        return tool_fail(rc, "cannot start: %s", err_str(rc));
+    }
+    return 0;
+}
+
+static int wait_ready(struct tool *t, enum tool_needs needs)
+{
+    if (needs == TOOL_NODE)
+        return 0;
+    json_t *req = json_pack("{s:s, s:s, s:I}", "cmd", "wait", "for",
+                            needs == TOOL_SESSION ? "session" : "dht", "timeout_ms",
+                            (json_int_t)t->timeout_ms);
+    return tool_call(t, req, NULL, NULL, NULL, NULL);
+}
+
+static int read_key(const char *path, struct node_cfg *cfg)
+{
+    int rc = keyfile_read(&cfg->sk, &cfg->pk, path);
+    if (rc == ERR_KEY)
+        return tool_fail(rc, "key file %s: not a secret key", path);
+    if (rc == ERR_UNSAFE)
+        return tool_fail(rc, "key file %s: others can write it, or another user owns it", path);
+    return rc < 0 ? tool_fail(rc, "key file %s: %s", path, err_str(rc)) : 0;
+}
+
+static int choose(struct tool *t, const struct tool_opts *opts, enum tool_needs needs)
+{
+    struct node_cfg cfg = {.publish = needs == TOOL_REACHABLE, .lock = opts->sk_file != NULL};
+    struct keylock_owner owner;
+    char path[PATHS_MAX];
+    int rc;
+
+    if (opts->control != NULL) {
+        rc = connect_to(t, opts->control);
+        return rc < 0 ? tool_fail(rc, "control socket %s: %s", opts->control, err_str(rc)) : 0;
+    }
+    if (opts->sk_file != NULL) {
+        if ((rc = read_key(opts->sk_file, &cfg)) != 0)
+            return rc;
+        if (keylock_owner(&owner, &cfg.pk) == 0 && owner.control[0] != '\0' &&
+            (rc = connect_to(t, owner.control)) == 0) {
+            seckey_wipe(&cfg.sk);
+            return 0;
+        }
+    }
+    if (opts->bootstrap.n > 0) {
+        if (opts->sk_file == NULL)
+            keyfile_fresh(&cfg.sk, &cfg.pk);
+        rc = start_own(t, opts, &cfg);
+        seckey_wipe(&cfg.sk);
+        return rc != 0 ? rc : wait_ready(t, needs);
+    }
+    seckey_wipe(&cfg.sk);
+    if (opts->sk_file != NULL)
+        return tool_fail(ERR_NO_ROUTE,
+                         "no node runs under the key of %s, and no --bootstrap is given",
+                         opts->sk_file);
+    rc = paths_control(path);
+    if (rc == 0)
+        rc = connect_to(t, path);
+    return rc < 0
+               ? tool_fail(ERR_NO_ROUTE, "no node answers at %s (%s), and no --bootstrap is given",
+                           path, err_str(rc))
+               : 0;
+}
+
+int tool_open(struct tool **out, const struct tool_opts *opts, enum tool_needs needs)
+{
+    struct tool *t = calloc(1, sizeof(*t));
+    *out = NULL;
+    if (t == NULL || (t->packet = malloc(CONTROL_PACKET)) == NULL) {
+        free(t);
+        return tool_fail(ERR_NOMEM, "%s", err_str(ERR_NOMEM));
+    }
+    t->fd = -1;
+    t->timeout_ms = opts->timeout != 0 ? (unsigned)(opts->timeout / 1000000) : TIMEOUT_DEFAULT_MS;
+    int rc = choose(t, opts, needs);
+    if (rc != 0) {
+        tool_close(t);
+        return rc;
+    }
+    *out = t;
+    return 0;
+}
+
+void tool_close(struct tool *t)
+{
+    if (t == NULL)
+        return;
+    if (t->fd >= 0)
+        close(t->fd);
+    if (t->node != NULL) {
+        node_stop(t->node);
+        pthread_join(t->thread, NULL);
+        node_free(t->node);
+    }
+    free(t->packet);
+    free(t);
+}
+
+bool tool_is_own(const struct tool *t)
+{
+    return t->node != NULL;
+}
+
+int tool_fd(const struct tool *t)
+{
+    return t->fd;
+}
+
+unsigned tool_timeout_ms(const struct tool *t)
+{
+    return t->timeout_ms;
+}
+
+/* ---- packets ---- */
+
+int tool_send(struct tool *t, json_t *req)
+{
+    json_object_set_new(req, "id", json_integer(++t->next_id));
+    size_t n = json_dumpb(req, t->packet, CONTROL_PACKET, JSON_COMPACT);
+    json_decref(req);
+    if (n == 0 || n > CONTROL_PACKET)
+        return tool_fail(ERR_TOO_LONG, "request is too long");
+    if (send(t->fd, t->packet, n, MSG_NOSIGNAL) != (ssize_t)n)
+        return tool_fail(err_sys(), "the node does not take the request: %s", err_str(err_sys()));
+    return 0;
+}
+
+static int take_fd(struct msghdr *msg)
+{
+    struct cmsghdr *cm = CMSG_FIRSTHDR(msg);
+    int fd = -1;
+    if (cm != NULL && cm->cmsg_level == SOL_SOCKET && cm->cmsg_type == SCM_RIGHTS)
+        memcpy(&fd, CMSG_DATA(cm), sizeof(fd));
+    return fd;
+}
+
+/* One packet: an object, or NULL and the exit code. */
+static json_t *receive(struct tool *t, int timeout_ms, int *fd, int *code)
+{
+    struct pollfd p = {t->fd, POLLIN, 0};
+    union {
+        char buf[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } u;
+    struct iovec iov = {t->packet, CONTROL_PACKET};
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.buf, .msg_controllen = sizeof(u.buf)};
+
+    *fd = -1;
+    int ready = poll(&p, 1, timeout_ms);
+    if (ready == 0) {
+        *code = tool_fail(ERR_TIMEOUT, "the node does not answer");
+        return NULL;
+    }
+    ssize_t n = ready < 0 ? -1 : recvmsg(t->fd, &msg, MSG_CMSG_CLOEXEC);
+    if (n <= 0) {
+        *code = tool_fail(ERR_RESET, "the node closed the control connection");
+        return NULL;
+    }
+    *fd = take_fd(&msg);
+    json_t *o = json_loadb(t->packet, (size_t)n, 0, NULL);
+    if (o == NULL)
+        *code = tool_fail(ERR_FORMAT, "the node's answer cannot be read");
+    return o;
+}
+
+int tool_event(struct tool *t, int timeout_ms, json_t **event, int *fd)
+{
+    int code = 0;
+    *event = receive(t, timeout_ms, fd, &code);
+    if (*event == NULL)
+        return code;
+    const json_t *ok = json_object_get(*event, "ok");
+    if (!json_is_false(ok))
+        return 0;
+    fprintf(stderr, "kadmsg: %s\n", json_string_value(json_object_get(*event, "error")));
+    code = (int)json_integer_value(json_object_get(*event, "exit"));
+    json_decref(*event);
+    *event = NULL;
+    return code != 0 ? code : 1;
+}
+
+int tool_call(struct tool *t, json_t *req, tool_row_fn *fn, void *arg, json_t **answer, int *fd)
+{
+    int got = -1;
+    if (answer != NULL)
+        *answer = NULL;
+    int rc = tool_send(t, req);
+    while (rc == 0) {
+        json_t *o;
+        if ((rc = tool_event(t, (int)t->timeout_ms + ANSWER_GRACE_MS, &o, &got)) != 0)
+            break;
+        json_t *row = json_object_get(o, "row");
+        if (row != NULL && fn != NULL)
+            fn(arg, row);
+        if (json_is_true(json_object_get(o, "ok"))) {
+            json_object_del(o, "ok");
+            json_object_del(o, "id");
+            if (answer != NULL)
+                *answer = o;
+            else
+                json_decref(o);
+            break;
+        }
+        json_decref(o);
+    }
+    if (fd != NULL)
+        *fd = got;
+    else if (got >= 0)
+        close(got);
+    return rc;
+}

@@ -1,0 +1,63 @@
+/*
+ * tool - how a command reaches the network: through the node that runs on this machine, or through a small node of its own in this process.
+ *
+ * tool_open() picks, in this order: the socket of --control; the node that holds the lock of --sk-file's key; with --bootstrap, a node of its own (memory store, no
+ * relay, on a thread of its own); the default control socket. Either way the command then speaks the control protocol (control.h) over a descriptor, in plain blocking
+ * calls.
+ *
+ * Every function prints its failure on stderr, one line "kadmsg: what: reason", and returns the exit code of the command-line contract (0 = fine).
+ *
+ *     struct tool *t;
+ *     int rc = tool_open(&t, &opts->conn, TOOL_DHT);
+ *     if (rc == 0)
+ *         rc = tool_call(t, json_pack("{s:s, s:s}", "cmd", "dht.get", "pk", pk), NULL, NULL, &answer, NULL);
+ *     tool_close(t);
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/cmdline.h"
+
+struct tool_opts { /* the connection flags, tool_flags */
+    const char *control;
+    struct cmd_peers bootstrap;
+    const char *sk_file;
+    uint64_t timeout; /* ns */
+    bool json;
+};
+
+extern const struct cmd_opt tool_flags[];
+
+enum tool_needs {
+    TOOL_NODE,      /* any running node will do; nothing to wait for */
+    TOOL_SESSION,   /* a session to a relay */
+    TOOL_DHT,       /* and a DHT peer */
+    TOOL_REACHABLE, /* and be found by others: an own node publishes its entry */
+};
+
+struct tool;
+
+int tool_open(struct tool **out, const struct tool_opts *opts, enum tool_needs needs);
+/* NULL is allowed. */
+void tool_close(struct tool *t);
+/* True when it is a node of this process: it is gone when the command ends. */
+bool tool_is_own(const struct tool *t);
+
+/* A row of the answer; borrowed. */
+typedef void tool_row_fn(void *arg, json_t *row);
+
+/* Send req (taken over) and wait for the answer; rows go to fn. *answer (may be NULL) is the final object, to be released; *fd (may be NULL) the descriptor that came
+ * with it, or -1. */
+int tool_call(struct tool *t, json_t *req, tool_row_fn *fn, void *arg, json_t **answer, int *fd);
+/* The same without waiting, for commands that answer with events; then the next event: timeout_ms < 0 = for ever. */
+int tool_send(struct tool *t, json_t *req);
+int tool_event(struct tool *t, int timeout_ms, json_t **event, int *fd);
+/* For poll(). */
+int tool_fd(const struct tool *t);
+unsigned tool_timeout_ms(const struct tool *t);
+
+/* "kadmsg: …" on stderr; returns the exit code of err. */
+int tool_fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* One JSON object and a line end on stdout (taken over). */
+void tool_print(json_t *o);
