@@ -136,7 +136,8 @@ static int64_t env_wall(struct env *env)
 {
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
-    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec + ((struct drive_env *)env)->clock_offset_ns;
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec +
+           ((struct drive_env *)env)->clock_offset_ns;
 }
 
 static void env_rand(struct env *env, void *out, size_t n)
