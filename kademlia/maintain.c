@@ -13,7 +13,6 @@
 #define SYNC_RETRY_NS    (60 * NS_PER_S)
 #define SYNC_ADVERTISED  16
 #define ADVERT_NS        (300 * NS_PER_S)
-#define HAND_ON_NS       (3600 * NS_PER_S) /* a pass over the store begins so often */
 #define HAND_ON_STEP_NS  NS_PER_S
 #define HAND_ON_SLICE    256 /* records looked at in a step */
 #define HAND_ON_MAX      4   /* handed on at the same time */
@@ -265,15 +264,23 @@ static bool is_ours(const struct kad *k, const struct kad_id *target)
            kad_id_closer(target, &k->table.self, k->peers.id(k->peers.arg, peers[n - 1])) < 0;
 }
 
+/* A pass over the store begins so often. */
+static uint64_t pass_ns(const struct kad *k)
+{
+    return kad_ms(k->lim.republish_ms) / 2;
+}
+
 /* Worth handing on: not heard from its owner for two of the owner's periods, and with some life left
- * that everybody can read off its sequence number. */
+ * that everybody can read off its sequence number. Once: in the pass that finds it first. */
 static bool is_orphan(const struct kad *k, const struct store_rec *r)
 {
-    int64_t now = kad_steady_ns(k);
+    int64_t now = kad_steady_ns(k), age = now - r->stored_ns;
+    int64_t from = 2 * (int64_t)kad_ms(k->lim.republish_ms);
+    int64_t to = from + (int64_t)(pass_ns(k) + pass_ns(k) / 100 * JITTER);
 
-    return r->kind == ITEM_OWNER && r->origin == STORE_REPLICA &&
+    return r->kind == ITEM_OWNER && r->origin == STORE_REPLICA && age >= from && age < to &&
            r->expires_ns - now > HAND_ON_LEFT_NS && kad_seq_is_clock(k, r->item.seq) &&
-           now - r->stored_ns > 2 * (int64_t)kad_ms(k->lim.republish_ms) && is_ours(k, &r->target);
+           is_ours(k, &r->target);
 }
 
 static bool look_at(void *arg, const struct store_rec *r)
@@ -324,7 +331,7 @@ static void hand_on_due(struct loop_timer *t)
     k->m.hand_on_after = done ? (struct kad_id){{0}} : h.last;
     for (size_t i = 0; i < h.n; i++)
         hand_on(k, &h.targets[i]);
-    arm(k, t, done ? HAND_ON_NS : HAND_ON_STEP_NS);
+    arm(k, t, done ? pass_ns(k) : HAND_ON_STEP_NS);
 }
 
 /* ---- full nodes (dht.md §5.3) ---- */
@@ -497,7 +504,7 @@ void kad_maintain_start(struct kad *k)
     loop_timer_set(&k->loop, &k->m.bootstrap, k->now_ns);
     arm(k, &k->m.refresh, kad_ms(k->lim.refresh_ms));
     arm(k, &k->m.sweep, SWEEP_NS);
-    arm(k, &k->m.hand_on, HAND_ON_NS);
+    arm(k, &k->m.hand_on, pass_ns(k));
     if (!list_empty(&k->own))
         kad_maintain_own_changed(k);
     if (k->full)

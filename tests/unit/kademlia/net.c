@@ -158,7 +158,7 @@ static void act_call(struct net_node *node, struct kad_act *a)
     struct net_node *to = node_of(n, a->peer);
 
     assert_true(a->timeout_ms > 0);
-    if (to == NULL || to->mode == NET_DOWN || to->kad == NULL) {
+    if (to == NULL || to->mode == NET_DOWN || to->kad == NULL || node->mode == NET_DOWN) {
         n->messages++;
         send_fail(n, node, a->call, KAD_FAIL_UNREACHABLE);
         return;
