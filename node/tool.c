@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "node/control.h"
 #include "node/keyfile.h"
 #include "node/node.h"
@@ -105,6 +106,8 @@ static int start_own(struct tool *t, const struct tool_opts *opts, struct node_c
     cfg->bootstrap = opts->bootstrap.v;
     cfg->n_bootstrap = opts->bootstrap.n;
     cfg->pk_threads = 1;
+    if (log_set_levels("warn", why, sizeof(why)) < 0) /* a command tells of its own failures */
+        return tool_fail(ERR_STATE, "log: %s", why);
     int rc = node_new(&t->node, cfg, why);
     if (rc < 0)
         return tool_fail(rc, "%s", why);
@@ -128,9 +131,9 @@ static int wait_ready(struct tool *t, enum tool_needs needs)
 {
     if (needs == TOOL_NODE)
         return 0;
-    json_t *req = json_pack("{s:s, s:s, s:I}", "cmd", "wait", "for",
-                            needs == TOOL_SESSION ? "session" : "dht", "timeout_ms",
-                            (json_int_t)t->timeout_ms);
+    json_t *req =
+        json_pack("{s:s, s:s, s:I}", "cmd", "wait", "for", needs == TOOL_DHT ? "dht" : "session",
+                  "timeout_ms", (json_int_t)t->timeout_ms);
     return tool_call(t, req, NULL, NULL, NULL, NULL);
 }
 

@@ -33,7 +33,7 @@ enum tool_needs {
     TOOL_NODE,      /* any running node will do; nothing to wait for */
     TOOL_SESSION,   /* a session to a relay */
     TOOL_DHT,       /* and a DHT peer */
-    TOOL_REACHABLE, /* and be found by others: an own node publishes its entry */
+    TOOL_REACHABLE, /* a session, and be found by others: an own node publishes its entry */
 };
 
 struct tool;
