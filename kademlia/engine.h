@@ -95,7 +95,7 @@ struct kad {
         bool bootstrapping, refreshing, syncing, synced;
         unsigned handing_on;      /* under way */
         struct pubkey *sync_keys; /* of this round */
-        size_t n_sync_keys, next_sync_key, sync_good;
+        size_t n_sync_keys, sync_room, next_sync_key, sync_good;
     } m;
 
     struct kad_recent {  /* revalidations of late */

@@ -336,8 +336,6 @@ static void hand_on_due(struct loop_timer *t)
 
 /* ---- full nodes (dht.md §5.3) ---- */
 
-static void sync_next(struct kad *k);
-
 static void synced(struct kad_op *op, int err)
 {
     struct kad *k = op->k;
@@ -363,8 +361,48 @@ static void end_round(struct kad *k)
     arm(k, &k->m.sync, good ? SYNC_NS : SYNC_RETRY_NS);
 }
 
+static bool is_in_round(const struct kad *k, const struct pubkey *pk)
+{
+    for (size_t i = 0; i < k->m.n_sync_keys; i++) {
+        if (pubkey_equal(&k->m.sync_keys[i], pk))
+            return true;
+    }
+    return false;
+}
+
+/* Nodes that advertise themselves, as far as there is room in the round. */
+static void add_advertised(struct kad *k)
+{
+    struct pubkey pks[SYNC_ADVERTISED];
+    size_t n = kad_advertised(k, pks, SYNC_ADVERTISED);
+
+    for (size_t i = 0; i < n && k->m.n_sync_keys < k->m.sync_room; i++) {
+        if (!is_in_round(k, &pks[i]))
+            k->m.sync_keys[k->m.n_sync_keys++] = pks[i];
+    }
+}
+
+/* Whom to sync with in this round: bootstrap keys, then nodes that advertise themselves. */
+static bool begin_round(struct kad *k)
+{
+    k->m.sync_room = k->bootstrap.n + SYNC_ADVERTISED;
+    k->m.sync_keys = calloc(k->m.sync_room, sizeof *k->m.sync_keys);
+    if (k->m.sync_keys == NULL)
+        return false;
+    k->m.n_sync_keys = k->bootstrap.n;
+    if (k->bootstrap.n > 0)
+        memcpy(k->m.sync_keys, k->bootstrap.v, k->bootstrap.n * sizeof *k->m.sync_keys);
+    k->m.next_sync_key = 0;
+    k->m.sync_good = 0;
+    add_advertised(k);
+    return true;
+}
+
+/* The next one; adverts that came with the last pull are followed in the same round. */
 static void sync_next(struct kad *k)
 {
+    if (k->m.next_sync_key == k->m.n_sync_keys)
+        add_advertised(k);
     while (k->m.next_sync_key < k->m.n_sync_keys) {
         kad_peer p = kad_intern(k, &k->m.sync_keys[k->m.next_sync_key++]);
         if (p == KAD_PEER_NONE)
@@ -377,24 +415,6 @@ static void sync_next(struct kad *k)
         k->m.syncing = false;
     }
     end_round(k);
-}
-
-/* Whom to sync with in this round: bootstrap keys, then nodes that advertise themselves. */
-static bool begin_round(struct kad *k)
-{
-    size_t n = 0, max = k->bootstrap.n + SYNC_ADVERTISED;
-    struct pubkey *keys = calloc(max, sizeof *keys);
-
-    if (keys == NULL)
-        return false;
-    for (size_t i = 0; i < k->bootstrap.n; i++)
-        keys[n++] = k->bootstrap.v[i];
-    n += kad_advertised(k, keys + n, SYNC_ADVERTISED);
-    k->m.sync_keys = keys;
-    k->m.n_sync_keys = n;
-    k->m.next_sync_key = 0;
-    k->m.sync_good = 0;
-    return true;
 }
 
 static void sync_due(struct loop_timer *t)
