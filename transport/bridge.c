@@ -11,18 +11,13 @@ struct setup {
     struct pk_wait wait;
     struct bridge *bridge;
     uint8_t *obj; /* the signed object under way: request, response or our own answer */
-    size_t obj_n;
+    size_t obj_n; /* 0 in BRIDGE_ANSWER: the ping marker */
     struct pubkey dst;
     struct hash req_hash; /* of the request; the response must name it */
     int verdict;          /* of the destination: 0, or the refusal that is passed on */
 };
 
 /* ---- plumbing ---- */
-
-static struct relay *relay_of(const struct bridge *b)
-{
-    return b->relay;
-}
 
 static uint64_t now_of(const struct bridge *b)
 {
@@ -49,8 +44,9 @@ static void leg_detach(struct leg *leg, bool linger)
         return;
     list_remove(&leg->node);
     yamux_release(leg->st, linger);
-    link_kick(leg->session->link);
     leg->st = NULL;
+    relay_recount(leg->session);
+    link_kick(leg->session->link);
 }
 
 static void setup_free(struct bridge *b)
@@ -79,19 +75,27 @@ static void bridge_end(struct bridge *b, bool linger)
     free(b);
 }
 
-void bridge_kill(struct bridge *b)
+static void count_failure(struct bridge *b, int err)
 {
-    bridge_end(b, false);
-}
-
-/* Set-up failed: the dialer reads the end of its stream at once (docs/protocol/dmsg.md §4.6, never left open). */
-static void refuse(struct bridge *b, int err)
-{
-    struct relay *r = relay_of(b);
+    struct relay *r = b->relay;
     r->stat.stream_failed++;
     r->stat.refused_by_code[relay_code_index(err)]++;
     log_debug(LOG_RELAY, "stream refused from=%s reason=\"%s\"",
               link_conn(b->src.session->link)->peer, err_str(err));
+}
+
+void bridge_kill(struct bridge *b, int err)
+{
+    if (b->state != BRIDGE_OPEN)
+        count_failure(b, err);
+    bridge_end(b, false);
+}
+
+/* Set-up failed: the dialer reads the end of its stream at once (docs/protocol/dmsg.md §4.6, never
+ * left open). */
+static void refuse(struct bridge *b, int err)
+{
+    count_failure(b, err);
     leg_detach(&b->dst, false);
     bridge_end(b, true);
 }
@@ -103,20 +107,33 @@ static void keep_object(struct setup *s, uint8_t *obj, size_t n)
     s->obj_n = n;
 }
 
-/* Read one object from a leg into a buffer of its own size. 0, ERR_AGAIN, or why the stream is refused. */
-static int read_object(struct leg *leg, enum session_read *what, uint8_t **obj, size_t *n)
+/* Read one object from a leg and keep it. 0, ERR_AGAIN, or why the stream is refused. */
+static int read_object(struct bridge *b, struct leg *leg, enum session_read *what)
 {
-    uint8_t *tmp = malloc(SESSION_OBJECT_MAX);
-    if (tmp == NULL)
-        return ERR_NOMEM;
+    uint8_t *tmp = b->relay->object, *obj;
+    size_t n = 0;
     int rc = session_read_object(link_session(leg->session->link), leg->st, what, tmp,
-                                 SESSION_OBJECT_MAX, n);
-    if (rc == 0 && *what == SESSION_READ_OBJECT) {
-        uint8_t *fit = realloc(tmp, *n > 0 ? *n : 1);
-        *obj = fit != NULL ? fit : tmp;
-        return 0;
-    }
-    free(tmp);
+                                 sizeof(b->relay->object), &n);
+    if (rc != 0 || *what != SESSION_READ_OBJECT)
+        return rc;
+    relay_recount(leg->session);
+    if (n > RELAY_OBJECT_MAX)
+        return ERR_TOO_LONG;
+    if (n <= SIG_BYTES)
+        return ERR_DMSG_OBJECT;
+    if ((obj = malloc(n)) == NULL)
+        return ERR_NOMEM;
+    memcpy(obj, tmp, n);
+    keep_object(b->setup, obj, n);
+    return 0;
+}
+
+/* Write the object at hand to a leg; ERR_AGAIN: YAMUX_WRITABLE comes when there is room for it. */
+static int write_object(struct bridge *b, struct leg *leg)
+{
+    int rc = session_write_object(link_session(leg->session->link), leg->st, b->setup->obj,
+                                  b->setup->obj_n);
+    link_kick(leg->session->link);
     return rc;
 }
 
@@ -141,35 +158,35 @@ static struct leg *other_leg(struct bridge *b, const struct yamux_stream *st)
     return b->src.st == st ? &b->dst : &b->src;
 }
 
-/* Move what came on `from`; FIN follows its bytes, each direction for itself. Returns false when the bridge is gone. */
+/* Move what came on `from`; FIN follows its bytes, each direction for itself. Returns false when the
+ * bridge is gone. */
 static bool pump(struct bridge *b, struct leg *from, struct leg *to)
 {
+    if (b->src.st->reset_err != 0 || b->dst.st->reset_err != 0)
+        return true; /* YAMUX_RESET is under way and ends it */
+    if (yamux_write_closed(to->st))
+        return true; /* this direction is over */
     long n = yamux_splice(to->st, from->st);
-    if (n < 0) {
-        bridge_kill(b);
+    bool fin = n >= 0 && yamux_eof(from->st);
+    if (n < 0 || (fin && yamux_close_write(to->st) < 0)) {
+        bridge_kill(b, ERR_NOMEM);
         return false;
     }
-    if (n > 0) {
-        b->relay->stat.bytes += (uint64_t)n;
-        b->moved_ns = now_of(b);
-    }
-    if (yamux_eof(from->st) && !yamux_write_closed(to->st)) {
-        if (yamux_close_write(to->st) < 0) {
-            bridge_kill(b);
-            return false;
-        }
-        b->moved_ns = now_of(b);
-        if (!b->half)
-            deadline_set(b, b->relay->cfg.drain_ms);
-        b->half = true;
-        n = 1;
-    }
-    if (n > 0)
-        link_kick(to->session->link);
-    if (yamux_write_closed(b->src.st) && yamux_write_closed(b->dst.st)) {
-        bridge_end(b, true); /* both FINs have been passed on */
+    if (n == 0 && !fin)
+        return true;
+    b->relay->stat.bytes += (uint64_t)n;
+    b->moved_ns = now_of(b);
+    relay_recount(from->session);
+    link_kick(to->session->link);
+    link_kick(from->session->link); /* credit */
+    if (!fin)
+        return true;
+    if (b->half) { /* both FINs have been passed on */
+        bridge_end(b, true);
         return false;
     }
+    b->half = true;
+    deadline_set(b, b->relay->cfg.drain_ms);
     return true;
 }
 
@@ -177,19 +194,18 @@ static void open_event(struct bridge *b, struct yamux_stream *st, unsigned what)
 {
     struct leg *other = other_leg(b, st), *self = other == &b->src ? &b->dst : &b->src;
     if (what & YAMUX_RESET) {
-        bridge_kill(b);
+        bridge_kill(b, ERR_RESET);
         return;
     }
     if ((what & (YAMUX_READABLE | YAMUX_EOF)) && !pump(b, self, other))
         return;
-    /* The credit for what moved waits in the other session. */
-    if ((what & YAMUX_WRITABLE) && pump(b, other, self))
-        link_kick(other->session->link);
+    if (what & YAMUX_WRITABLE)
+        (void)pump(b, other, self);
 }
 
 static void bridge_open(struct bridge *b)
 {
-    struct relay *r = relay_of(b);
+    struct relay *r = b->relay;
     setup_free(b);
     b->state = BRIDGE_OPEN;
     b->moved_ns = now_of(b);
@@ -198,31 +214,25 @@ static void bridge_open(struct bridge *b)
     r->stat.stream_ok++;
     deadline_set(b, r->cfg.idle_ms);
     /* Bytes may have come right behind the objects. */
-    if (pump(b, &b->dst, &b->src) && pump(b, &b->src, &b->dst)) {
-        link_kick(b->src.session->link); /* credit */
-        link_kick(b->dst.session->link);
-    }
+    if (pump(b, &b->dst, &b->src))
+        (void)pump(b, &b->src, &b->dst);
 }
 
 /* ---- the destination's answer ---- */
 
 static void return_response(struct bridge *b)
 {
-    struct setup *s = b->setup;
-    int rc = session_write_object(link_session(b->src.session->link), b->src.st, s->obj, s->obj_n);
-    if (rc == ERR_AGAIN) {
-        yamux_want_write(b->src.st);
+    int verdict = b->setup->verdict, rc = write_object(b, &b->src);
+    if (rc == ERR_AGAIN)
         return;
-    }
     if (rc < 0) {
         refuse(b, rc);
-        return;
-    }
-    link_kick(b->src.session->link);
-    if (s->verdict == 0)
+    } else if (verdict == 0) {
         bridge_open(b);
-    else
-        refuse(b, s->verdict);
+    } else { /* the dialer has been told why: both streams end in order */
+        count_failure(b, verdict);
+        bridge_end(b, true);
+    }
 }
 
 static void response_verified(struct pk_wait *w)
@@ -238,53 +248,41 @@ static void response_verified(struct pk_wait *w)
 
 static void read_response(struct bridge *b)
 {
+    struct setup *s = b->setup;
     struct object_response rsp;
     enum session_read what;
-    uint8_t *obj = NULL;
-    size_t n = 0;
-    int rc = read_object(&b->dst, &what, &obj, &n);
+    int rc = read_object(b, &b->dst, &what);
     if (rc == ERR_AGAIN)
         return;
     if (rc == 0 && what != SESSION_READ_OBJECT)
         rc = ERR_DMSG_OBJECT;
-    if (rc < 0) {
-        refuse(b, rc);
-        return;
-    }
-    keep_object(b->setup, obj, n);
-    rc = object_decode_response(&rsp, obj, n);
     if (rc == 0)
-        rc = object_check_response(&rsp, &b->setup->req_hash);
+        rc = object_decode_response(&rsp, s->obj, s->obj_n);
+    if (rc == 0)
+        rc = object_check_response(&rsp, &s->req_hash);
     if (rc < 0) {
         refuse(b, rc);
         return;
     }
-    b->setup->verdict = object_response_verdict(&rsp);
+    s->verdict = object_response_verdict(&rsp);
     b->state = BRIDGE_VERIFY_RESPONSE;
-    verify(b, &b->setup->dst, response_verified);
+    verify(b, &s->dst, response_verified);
 }
 
 /* ---- the request's way to the destination ---- */
 
 static void write_request(struct bridge *b)
 {
-    struct setup *s = b->setup;
-    int rc = session_write_object(link_session(b->dst.session->link), b->dst.st, s->obj, s->obj_n);
-    if (rc == ERR_AGAIN) {
-        yamux_want_write(b->dst.st);
-        return;
-    }
-    if (rc < 0) {
+    int rc = write_object(b, &b->dst);
+    if (rc == 0)
+        b->state = BRIDGE_RESPONSE;
+    else if (rc != ERR_AGAIN)
         refuse(b, rc);
-        return;
-    }
-    link_kick(b->dst.session->link);
-    b->state = BRIDGE_RESPONSE;
 }
 
 static void forward(struct bridge *b)
 {
-    struct relay *r = relay_of(b);
+    struct relay *r = b->relay;
     struct rsession *to = relay_find(r, &b->setup->dst);
     struct yamux_stream *st = NULL;
     if (to == NULL) {
@@ -302,17 +300,38 @@ static void forward(struct bridge *b)
     write_request(b);
 }
 
-/* ---- IP look-up (docs/protocol/dmsg.md §6.1) ---- */
+/* ---- answers of our own: ping marker (docs/protocol/dmsg.md §3.5), IP look-up (§6.1) ---- */
 
-static void write_ip(struct bridge *b)
+static int write_marker(struct bridge *b)
 {
-    struct setup *s = b->setup;
-    int rc = session_write_object(link_session(b->src.session->link), b->src.st, s->obj, s->obj_n);
-    if (rc == ERR_AGAIN) {
-        yamux_want_write(b->src.st);
+    static const uint8_t marker[2] = {0, 0};
+    struct yamux_stream *st = b->src.st;
+    struct bufq q;
+    if (!yamux_write_fits(st, sizeof(marker))) {
+        yamux_want_room(st, sizeof(marker));
+        return ERR_AGAIN;
+    }
+    bufq_init(&q, b->relay->cfg.pool);
+    int rc = bufq_append_copy(&q, marker, sizeof(marker));
+    if (rc == 0)
+        rc = yamux_write_q(st, &q, sizeof(marker));
+    bufq_clear(&q);
+    return rc;
+}
+
+static void write_answer(struct bridge *b)
+{
+    bool ping = b->setup->obj_n == 0;
+    int rc = ping ? write_marker(b) : write_object(b, &b->src);
+    if (rc == ERR_AGAIN)
+        return;
+    if (rc < 0) {
+        refuse(b, rc);
         return;
     }
-    if (rc == 0)
+    if (ping)
+        b->relay->stat.pings++;
+    else
         b->relay->stat.ip_lookups++;
     bridge_end(b, true);
 }
@@ -325,13 +344,13 @@ static void ip_signed(struct pk_wait *w)
         return;
     }
     object_set_sig(s->obj, &w->res.sig);
-    s->bridge->state = BRIDGE_ANSWER_IP;
-    write_ip(s->bridge);
+    s->bridge->state = BRIDGE_ANSWER;
+    write_answer(s->bridge);
 }
 
 static void answer_ip(struct bridge *b)
 {
-    struct relay *r = relay_of(b);
+    struct relay *r = b->relay;
     struct setup *s = b->setup;
     const struct conn *conn = link_conn(b->src.session->link);
     struct object_response rsp = {
@@ -363,7 +382,7 @@ static void request_verified(struct pk_wait *w)
 {
     struct setup *s = container_of(w, struct setup, wait);
     struct bridge *b = s->bridge;
-    struct relay *r = relay_of(b);
+    struct relay *r = b->relay;
     struct object_request req;
 
     int rc = w->res.err != 0 ? ERR_DMSG_REQ_SIG : object_decode_request(&req, s->obj, s->obj_n);
@@ -381,31 +400,21 @@ static void request_verified(struct pk_wait *w)
         forward(b);
 }
 
-static void answer_marker(struct bridge *b)
-{
-    static const uint8_t marker[2] = {0, 0};
-    b->relay->stat.pings++;
-    (void)yamux_write(b->src.st, marker, sizeof(marker));
-    bridge_end(b, true);
-}
-
 static void read_request(struct bridge *b)
 {
+    struct setup *s = b->setup;
     struct object_request req;
     enum session_read what;
-    uint8_t *obj = NULL;
-    size_t n = 0;
-    int rc = read_object(&b->src, &what, &obj, &n);
+    int rc = read_object(b, &b->src, &what);
     if (rc == ERR_AGAIN)
         return;
     if (rc == 0 && what == SESSION_READ_MARKER) {
-        answer_marker(b);
+        b->state = BRIDGE_ANSWER;
+        write_answer(b);
         return;
     }
-    if (rc == 0) {
-        keep_object(b->setup, obj, n);
-        rc = object_decode_request(&req, obj, n);
-    }
+    if (rc == 0)
+        rc = object_decode_request(&req, s->obj, s->obj_n);
     if (rc == 0)
         rc = object_check_request(&req);
     if (rc < 0) {
@@ -431,7 +440,7 @@ void bridge_event(struct bridge *b, struct yamux_stream *st, unsigned what)
             read_request(b);
         return;
     case BRIDGE_FORWARD:
-        if (what & YAMUX_WRITABLE)
+        if ((what & YAMUX_WRITABLE) && st == b->dst.st)
             write_request(b);
         return;
     case BRIDGE_RESPONSE:
@@ -442,9 +451,9 @@ void bridge_event(struct bridge *b, struct yamux_stream *st, unsigned what)
         if ((what & YAMUX_WRITABLE) && st == b->src.st)
             return_response(b);
         return;
-    case BRIDGE_ANSWER_IP:
+    case BRIDGE_ANSWER:
         if (what & YAMUX_WRITABLE)
-            write_ip(b);
+            write_answer(b);
         return;
     case BRIDGE_VERIFY_REQUEST:
     case BRIDGE_SIGN_IP:
@@ -458,7 +467,7 @@ void bridge_event(struct bridge *b, struct yamux_stream *st, unsigned what)
 
 static void open_timer(struct bridge *b)
 {
-    struct relay *r = relay_of(b);
+    struct relay *r = b->relay;
     uint64_t limit = (b->half ? r->cfg.drain_ms : r->cfg.idle_ms) * NS_PER_MS;
     if (now_of(b) - b->moved_ns < limit) {
         loop_timer_set(r->cfg.loop, &b->timer, b->moved_ns + limit);
@@ -468,7 +477,7 @@ static void open_timer(struct bridge *b)
         r->stat.resets_drain++;
     else
         r->stat.resets_idle++;
-    bridge_kill(b);
+    bridge_kill(b, ERR_TIMEOUT);
 }
 
 static void on_timer(struct loop_timer *t)

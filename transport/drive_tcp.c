@@ -499,7 +499,7 @@ static void on_accept_error(struct evconnlistener *ev, void *arg)
 
 static int bound_addr(struct drive_listener *l)
 {
-    struct sockaddr_storage ss;
+    struct sockaddr_storage ss = {0};
     socklen_t len = sizeof(ss);
     struct conn name = {0};
     if (getsockname(evconnlistener_get_fd(l->ev), (struct sockaddr *)&ss, &len) < 0)

@@ -8,8 +8,7 @@
 #include "base/log.h"
 #include "transport/relay_int.h"
 
-#define SYN_UNIT    1000u /* tokens of one SYN */
-#define SYN_BURST_S 5u    /* seconds of rate that may be saved up */
+#define SYN_BURST_NS (5 * NS_PER_S) /* of the SYN rate that may be saved up */
 
 static const int codes[16] = {
     0,
@@ -40,18 +39,31 @@ unsigned relay_code_index(int err)
 
 /* ---- pending handshakes, in all and per address ---- */
 
+/* Who counts as one: an IPv4 address (in the form ::ffff:a.b.c.d), or an IPv6 network, in which
+ * addresses are free. */
+static void ip_group(uint8_t out[16], const struct conn *conn)
+{
+    memset(out, 0, 16);
+    if (conn->peer_ip_len == 16) {
+        memcpy(out, conn->peer_ip, 8);
+    } else if (conn->peer_ip_len == 4) {
+        out[10] = out[11] = 0xff;
+        memcpy(out + 12, conn->peer_ip, 4);
+    }
+}
+
 static bool handshake_begin(struct rsession *s, const struct conn *conn)
 {
     struct relay *r = s->relay;
-    struct ip_count key = {{0}, 0};
+    uint8_t group[16];
     if (r->stat.handshakes >= r->cfg.max_handshakes)
         return false;
-    memcpy(key.ip, conn->peer_ip, conn->peer_ip_len);
-    struct ip_count *ip = map_get(&r->ips, key.ip);
+    ip_group(group, conn);
+    struct ip_count *ip = map_get(&r->ips, group);
     if (ip == NULL) {
         if ((ip = calloc(1, sizeof(*ip))) == NULL)
             return false;
-        memcpy(ip->ip, key.ip, sizeof(ip->ip));
+        memcpy(ip->ip, group, sizeof(ip->ip));
         if (map_put(&r->ips, ip) < 0) {
             free(ip);
             return false;
@@ -80,26 +92,34 @@ static void handshake_end(struct rsession *s)
 
 /* ---- budgets ---- */
 
-static void kill_longest_stalled(struct rsession *s)
+void relay_recount(struct rsession *s)
+{
+    struct relay *r = s->relay;
+    size_t now = s->up ? yamux_rx_bytes(link_mux(s->link)) : 0;
+    if (now == s->accounted)
+        return;
+    r->stat.buffered = r->stat.buffered - s->accounted + now;
+    s->accounted = now;
+    if (now == 0)
+        list_remove(&s->parked_node);
+    else if (!list_node_is_linked(&s->parked_node))
+        list_push_back(&r->parked, &s->parked_node);
+}
+
+static bool kill_longest_stalled(struct rsession *s)
 {
     struct yamux_stream *st = yamux_longest_stalled(link_mux(s->link));
     if (st == NULL)
-        return;
+        return false;
     s->relay->stat.resets_budget++;
-    if (st->user != NULL)
-        bridge_kill(st->user);
-    else
+    if (st->user != NULL) {
+        bridge_kill(st->user, ERR_LIMIT);
+    } else { /* so new that its bridge has not begun */
         yamux_release(st, false);
-}
-
-static void recount(struct rsession *s)
-{
-    size_t now = s->up ? yamux_rx_bytes(link_mux(s->link)) : 0;
-    s->relay->stat.buffered += now - s->accounted;
-    s->accounted = now;
-    list_remove(&s->parked_node);
-    if (now > 0)
-        list_push_back(&s->relay->parked, &s->parked_node);
+        link_kick(s->link);
+    }
+    relay_recount(s);
+    return true;
 }
 
 static struct rsession *worst_session(struct relay *r)
@@ -115,34 +135,29 @@ static struct rsession *worst_session(struct relay *r)
     return worst;
 }
 
-/* Design §5: the stream stalled longest goes before a socket is stopped. Each round frees at least one parked stream. */
+/* Design §5: the stream stalled longest goes. Each round ends a stream that holds bytes, so the
+ * sum shrinks until it fits. */
 void relay_account(struct rsession *s)
 {
     struct relay *r = s->relay;
-    recount(s);
-    while (s->accounted > r->cfg.session_budget) {
-        kill_longest_stalled(s);
-        recount(s);
-    }
     struct rsession *worst;
-    while (r->stat.buffered > r->cfg.total_budget && (worst = worst_session(r)) != NULL) {
-        kill_longest_stalled(worst);
-        recount(worst);
-    }
+    relay_recount(s);
+    while (s->accounted > r->cfg.session_budget && kill_longest_stalled(s))
+        ;
+    while (r->stat.buffered > r->cfg.total_budget && (worst = worst_session(r)) != NULL &&
+           kill_longest_stalled(worst))
+        ;
 }
 
+/* A bucket as one time stamp: each SYN moves it on by its share, it never falls behind now, and it
+ * may be SYN_BURST_NS ahead. */
 bool relay_syn_allowed(struct rsession *s)
 {
-    struct relay *r = s->relay;
-    uint64_t now = r->cfg.loop->now_ns, cap = (uint64_t)r->cfg.syn_per_s * SYN_UNIT * SYN_BURST_S;
-    uint64_t gained = (now - s->syn_filled_ns) / NS_PER_US * r->cfg.syn_per_s / 1000;
-    if (gained > 0) {
-        s->syn_tokens = s->syn_tokens + gained > cap ? cap : s->syn_tokens + gained;
-        s->syn_filled_ns = now;
-    }
-    if (s->syn_tokens < SYN_UNIT)
+    uint64_t now = s->relay->cfg.loop->now_ns, step = NS_PER_S / s->relay->cfg.syn_per_s;
+    uint64_t from = s->syn_ns > now ? s->syn_ns : now;
+    if (now + SYN_BURST_NS - from < step)
         return false;
-    s->syn_tokens -= SYN_UNIT;
+    s->syn_ns = from + step;
     return true;
 }
 
@@ -164,12 +179,13 @@ static void session_drop(struct rsession *s)
     struct relay *r = s->relay;
     struct list_node *n;
     while ((n = list_first(&s->legs)) != NULL)
-        bridge_kill(container_of(n, struct leg, node)->st->user);
+        bridge_kill(container_of(n, struct leg, node)->st->user, ERR_DMSG_SESSION_CLOSED);
     handshake_end(s);
     r->stat.buffered -= s->accounted;
     list_remove(&s->parked_node);
     list_remove(&s->node);
-    r->stat.sessions--;
+    if (!s->local)
+        r->links--;
     bool known = false;
     if (s->up && map_get(&r->table, &s->pk) == s) { /* a successor of the same key stays */
         map_del(&r->table, &s->pk);
@@ -191,8 +207,6 @@ static void on_up(struct link *l)
     handshake_end(s);
     s->pk = *link_remote(l);
     s->up = true;
-    s->syn_tokens = (uint64_t)r->cfg.syn_per_s * SYN_UNIT * SYN_BURST_S;
-    s->syn_filled_ns = r->cfg.loop->now_ns;
     if (map_replace(&r->table, s, &old) < 0) {
         s->up = false;
         r->stat.refused_limit++;
@@ -239,7 +253,7 @@ static const struct link_owner owner = {on_up, on_event, on_down};
 void relay_accept(struct relay *r, struct conn *conn, bool local)
 {
     struct rsession *s = NULL;
-    if (r->draining || r->stat.sessions >= r->cfg.max_sessions ||
+    if (r->draining || (!local && r->links >= r->cfg.max_sessions) ||
         (s = calloc(1, sizeof(*s))) == NULL)
         goto refused;
     s->relay = r;
@@ -255,16 +269,18 @@ void relay_accept(struct relay *r, struct conn *conn, bool local)
         .keepalive_ms = 30000,
         .mux = {.max_streams = r->cfg.max_streams},
     };
-    r->stat.accepted++;
-    r->stat.sessions++;
-    list_push_back(&r->sessions, &s->node);
     s->link = link_new(r->cfg.loop, conn, &cfg, &owner, s);
-    if (s->link != NULL)
+    if (s->link == NULL) { /* no memory; the conn is closed */
+        r->stat.refused_limit++;
+        handshake_end(s);
+        free(s);
         return;
-    handshake_end(s);
-    list_remove(&s->node);
-    r->stat.sessions--;
-    free(s);
+    }
+    r->stat.accepted++;
+    s->id = ++r->next_id;
+    list_push_back(&r->sessions, &s->node);
+    if (!local)
+        r->links++;
     return;
 refused:
     r->stat.refused_limit++;
@@ -279,8 +295,10 @@ void relay_drain(struct relay *r)
     list_for_each(pos, tmp, &r->sessions)
     {
         struct rsession *s = container_of(pos, struct rsession, node);
-        if (!s->up)
+        if (!s->up) {
+            session_drop(s);
             continue;
+        }
         yamux_go_away(link_mux(s->link), 0);
         link_kick(s->link);
     }
@@ -315,7 +333,7 @@ int relay_new(struct relay **out, const struct relay_cfg *cfg)
     r->cfg.response_ms = or32(cfg->response_ms, 5000);
     r->cfg.drain_ms = or32(cfg->drain_ms, 30000);
     r->cfg.idle_ms = or32(cfg->idle_ms, 300000);
-    map_init(&r->table, MAP_KEY(struct rsession, pk), cfg->env->hash_key, r->cfg.max_sessions);
+    map_init(&r->table, MAP_KEY(struct rsession, pk), cfg->env->hash_key, 0);
     map_init(&r->ips, MAP_KEY(struct ip_count, ip), cfg->env->hash_key, r->cfg.max_handshakes);
     list_init(&r->sessions);
     list_init(&r->parked);
@@ -344,21 +362,22 @@ void relay_free(struct relay *r)
 void relay_stat(const struct relay *r, struct relay_stat *out)
 {
     *out = r->stat;
+    out->sessions = map_len(&r->table);
 }
 
-size_t relay_sessions(const struct relay *r, size_t cursor, struct relay_session_info *out,
-                      size_t cap, size_t *n)
+uint64_t relay_sessions(const struct relay *r, uint64_t cursor, struct relay_session_info *out,
+                        size_t cap, size_t *n)
 {
-    size_t at = 0;
+    assert(cap > 0);
     *n = 0;
     for (struct list_node *pos = list_first(&r->sessions); pos != NULL;
-         pos = list_next(&r->sessions, pos), at++) {
+         pos = list_next(&r->sessions, pos)) {
         const struct rsession *s = container_of(pos, struct rsession, node);
         struct yamux_stat st;
-        if (at < cursor || !s->up)
+        if (s->id < cursor || !s->up)
             continue;
         if (*n == cap)
-            return at;
+            return s->id;
         yamux_stat(link_mux(s->link), &st);
         struct relay_session_info *i = &out[(*n)++];
         *i = (struct relay_session_info){

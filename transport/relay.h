@@ -8,27 +8,37 @@
  * and re-sealed, to the session of the destination key; when the destination's signed response has
  * come back and is right, the two yamux streams become a bridge.
  *
- *     stream of A:  OBJECT (5 s) -> CHECK (token bucket, fields, then one signature) -> FORWARD (5
- * s for B's response, its signature) -> BRIDGE any failure: the stream is closed at once; a
- * correctly signed refusal of B is passed on first
+ *     stream of A:  OBJECT    5 s for the whole object or marker
+ *                   CHECK     token bucket, fields, then one signature
+ *                   FORWARD   5 s for B's response and its signature
+ *                   BRIDGE    bytes both ways
+ *     any failure:  the stream is closed at once; a correctly signed refusal of B is passed on first
  *
  * Bridge: payload moves from one mux to the other without copy; credit is granted to the sender
- * only as the other side drains. FIN is passed per direction; after the first FIN the other
- * direction has until both are done, then, when a whole side has ended (reset, session lost) or
- * nothing moved for drain_ms, RST on both sides. A bridge silent in both directions for idle_ms is
- * closed. One object, one teardown (incident 16).
+ * only as the other side drains. FIN is passed per direction. After the first one the other
+ * direction goes on until it ends too; when nothing moved for drain_ms meanwhile, RST on both
+ * sides. When a whole side has ended (reset, session lost) the other is reset at once. A bridge
+ * silent in both directions for idle_ms is reset. One object, one teardown (incident 16).
  *
  * Byte budgets: received and not yet drained bytes count per session (4 MiB) and in total (256
- * MiB). At the session budget the stream stalled longest is reset (counted); at the total budget
- * the worst session's; reading from a socket stops only when that did not help.
+ * MiB). Above the session's budget its streams are reset, that stalled longest first (counted);
+ * above the total, those of the session that holds most. So what waits never exceeds a budget for
+ * longer than a call, and reading from a socket need not stop. What waits for a socket to take it
+ * is bounded by the mux (out_high) and, in all, by the pool's own budget.
  *
  * A stream to the relay's own key is bridged to the relay's own local client if one is attached
  * under the same key (relay_accept with local = true: the node's DHT listener, port 100), an IP
  * look-up is answered here, everything else is closed.
  *
- * Limits: sessions (hard cap), handshakes pending, streams per session, SYNs per session per
- * second, all counted. A peer can never end another one's session. Threads: one relay belongs to
- * one loop. Errors of peers are counters and debug lines.
+ * Limits: links (hard cap), handshakes pending, in all and per address (IPv6: per /64), streams per
+ * session, SYNs per session per second, size of a set-up object (RELAY_OBJECT_MAX), all counted. A
+ * peer can never end another one's session. Threads: one relay belongs to one loop. Errors of peers
+ * are counters and debug lines.
+ *
+ *     relay_new(&r, &cfg);
+ *     drive_tcp_listen(tcp, "0.0.0.0:8081", on_accept, r, &listener);
+ *     static void on_accept(void *r, struct conn *conn) { relay_accept(r, conn, false); }
+ *     relay_free(r);
  */
 #pragma once
 
@@ -41,6 +51,10 @@
 #include "transport/conn.h"
 #include "transport/link.h"
 
+/* Largest plaintext of a request or response that is forwarded. Real ones have 350 to 1 600 bytes;
+ * each holds memory while its set-up lasts. */
+#define RELAY_OBJECT_MAX 8192u
+
 struct relay;
 
 struct relay_cfg { /* 0 = default */
@@ -49,30 +63,32 @@ struct relay_cfg { /* 0 = default */
     struct bufpool *pool;
     struct pubkey self;
     struct seckey sk;           /* copied, wiped on free */
-    uint32_t max_sessions;      /* hard cap, 100 000 */
+    uint32_t max_sessions;      /* hard cap, with handshakes; local ones do not count. 100 000 */
     uint32_t max_handshakes;    /* pending, 1 024 */
     uint32_t max_handshakes_ip; /* 64 */
     uint32_t max_streams;       /* per session, 2 048 */
-    uint32_t syn_per_s;         /* per session, 200, burst 5x */
+    uint32_t syn_per_s;         /* per session, 200; five seconds of it may come at once */
     uint64_t session_budget;    /* 4 MiB */
     uint64_t total_budget;      /* 256 MiB */
     uint32_t object_ms;         /* 5 000 */
     uint32_t response_ms;       /* 5 000 */
     uint32_t drain_ms;          /* 30 000 */
     uint32_t idle_ms;           /* 300 000 */
-    /* optional: the set of client sessions changed (published entry, status) */
+    /* optional: the set of client sessions changed (published entry, status). It may not free the
+     * relay. */
     void (*changed)(void *arg);
     void *arg;
 };
 
 int relay_new(struct relay **out, const struct relay_cfg *cfg) __attribute__((warn_unused_result));
-/* Closes all sessions. */
+/* Closes all sessions. Their links go at the end of the turn (link.h): run one before loop, pool or
+ * env are closed. Not from inside changed(). */
 void relay_free(struct relay *r);
 
 /* Take over an accepted connection. local: a pipe inside this process (own client). Over a limit:
  * closed at once, counted. */
 void relay_accept(struct relay *r, struct conn *conn, bool local);
-/* No new sessions and streams; existing ones go on (graceful stop). */
+/* No new sessions and streams, pending handshakes end; existing ones go on (graceful stop). */
 void relay_drain(struct relay *r);
 
 struct relay_stat {
@@ -80,12 +96,13 @@ struct relay_stat {
     size_t buffered;                              /* bytes received and not drained */
     uint64_t accepted, handshake_failed, refused_limit, replaced;
     uint64_t streams, stream_ok, stream_failed,
-        refused_by_code[16]; /* 300…307, 350…352, 370: index by relay_code_index() */
+        refused_by_code[16]; /* why stream_failed: index by relay_code_index() */
     uint64_t resets_budget, resets_idle, resets_drain, syn_limited, pings, ip_lookups;
-    uint64_t bytes; /* payload bridged */
-    uint64_t loop_max_ns;
+    uint64_t bytes;       /* payload bridged */
+    uint64_t loop_max_ns; /* filled by who drives the loop */
 };
 void relay_stat(const struct relay *r, struct relay_stat *out);
+/* 1 … 15 for dmsg errors 300 … 307, 350 … 352, 370, time-out, busy, reset; 0 for every other. */
 unsigned relay_code_index(int err);
 
 struct relay_session_info {
@@ -97,7 +114,8 @@ struct relay_session_info {
     uint64_t bytes_in, bytes_out;
     bool local;
 };
-/* Sessions in no particular order behind cursor (0 = start); returns the next cursor, 0 = no more.
- * Bounded work per call. */
-size_t relay_sessions(const struct relay *r, size_t cursor, struct relay_session_info *out,
-                      size_t cap, size_t *n);
+/* Up to cap (> 0) sessions behind cursor (0 = start), oldest first; returns the next cursor, 0 = no
+ * more. Each session that is there all the time is told exactly once, whatever happens between two
+ * calls. A call walks the list of sessions once. */
+uint64_t relay_sessions(const struct relay *r, uint64_t cursor, struct relay_session_info *out,
+                        size_t cap, size_t *n);

@@ -1,9 +1,11 @@
 /*
- * relay_int - what relay.c (sessions, limits) and bridge.c (one stream's way through the relay) share. Private to them.
+ * relay_int - what relay.c (sessions, limits) and bridge.c (one stream's way through the relay)
+ * share. Private to them.
  *
  *     struct relay    one per loop; table of sessions by key
  *     struct rsession one link; in the table once up, unless a newer one of its key took its place
- *     struct bridge   one stream from its first byte to the end of its relaying; has one leg per session it touches
+ *     struct bridge   one stream from its first byte to the end of its relaying; has one leg per
+ *                     session it touches
  */
 #pragma once
 
@@ -11,19 +13,20 @@
 #include "base/map.h"
 #include "transport/objects.h"
 #include "transport/relay.h"
+#include "transport/session.h"
 
 struct rsession {
     struct relay *relay;
     struct link *link;
+    uint64_t id;      /* growing in relay->sessions: cursor of relay_sessions() */
     struct pubkey pk; /* key in relay->table once up */
     struct list_node node;
     struct list legs; /* struct leg of every bridge that uses this session */
     struct ip_count *ip;
-    size_t accounted;    /* of relay->buffered */
-    uint64_t syn_tokens; /* in 1/1000 SYN */
-    uint64_t syn_filled_ns;
-    bool up, local, counted_handshake;
+    size_t accounted;             /* of relay->buffered */
     struct list_node parked_node; /* in relay->parked while accounted > 0 */
+    uint64_t syn_ns;              /* until when its allowance of SYNs is used up */
+    bool up, local;
 };
 
 struct ip_count { /* pending handshakes of one address */
@@ -38,8 +41,12 @@ struct relay {
     struct list sessions;
     struct list parked; /* sessions with buffered bytes */
     struct list bridges;
+    size_t links; /* sessions and handshakes */
+    uint64_t next_id;
     bool draining, freeing;
     struct relay_stat stat;
+    uint8_t
+        object[SESSION_OBJECT_MAX]; /* the object being read, before it gets memory of its own */
 };
 
 struct leg {
@@ -52,7 +59,7 @@ enum bridge_state {
     BRIDGE_OBJECT,          /* waiting for the first object of the source */
     BRIDGE_VERIFY_REQUEST,  /* its signature is being checked */
     BRIDGE_SIGN_IP,         /* our answer to an IP look-up is being signed */
-    BRIDGE_ANSWER_IP,       /* … and written */
+    BRIDGE_ANSWER,          /* writing an answer of our own: ping marker, IP */
     BRIDGE_FORWARD,         /* writing the request to the destination */
     BRIDGE_RESPONSE,        /* waiting for its answer */
     BRIDGE_VERIFY_RESPONSE, /* the answer's signature is being checked */
@@ -77,12 +84,15 @@ struct bridge {
 bool bridge_start(struct rsession *s, struct yamux_stream *st);
 /* News of one of its streams. */
 void bridge_event(struct bridge *b, struct yamux_stream *st, unsigned what);
-/* End it now, both streams reset; frees b. */
-void bridge_kill(struct bridge *b);
+/* End it now, both streams reset; frees b. err: why, for the counters of streams not yet open. */
+void bridge_kill(struct bridge *b, int err);
 
 /* Session of this key that streams go to, or NULL. */
 struct rsession *relay_find(struct relay *r, const struct pubkey *pk);
-/* Recount what the session holds, and enforce the budgets. May kill bridges of any session, also the caller's: call it last. */
+/* Bring the gauges of received bytes up to date: after everything that consumes or drops some. */
+void relay_recount(struct rsession *s);
+/* Recount what the session holds, and enforce the budgets. May kill bridges of any session, also
+ * the caller's: call it last. */
 void relay_account(struct rsession *s);
-/* Take one SYN token. */
+/* Take one SYN of the session's allowance. */
 bool relay_syn_allowed(struct rsession *s);
