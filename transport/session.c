@@ -50,6 +50,9 @@ struct session {
     uint64_t stall_ns; /* since when output waits without progress, 0 = nothing waits */
 };
 
+/* With its mux and its link an idle session is about 1 KiB. */
+_Static_assert(sizeof(struct session) < 512, "an idle session");
+
 /* ---- the end ---- */
 
 static void handshake_free(struct session *s)
