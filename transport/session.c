@@ -43,11 +43,11 @@ struct session {
     void (*ready)(void *arg);
     void *arg;
     uint64_t now_ns, heard_ns, up_ns;
-    uint64_t
-        hold_until_ns; /* initiator: when the multiplexer may begin; LOOP_NEVER = message 3 is not out yet */
-    uint64_t quiet_ns; /* silence after which the peer is asked, jittered */
-    uint64_t probe_ns; /* when it was asked, 0 = not since the last byte came */
-    uint64_t stall_ns; /* since when output waits without progress, 0 = nothing waits */
+    uint64_t hold_until_ns; /* initiator: when the multiplexer may begin; LOOP_NEVER until message 3
+                               is out */
+    uint64_t quiet_ns;      /* silence after which the peer is asked, jittered */
+    uint64_t probe_ns;      /* when it was asked, 0 = not since the last byte came */
+    uint64_t stall_ns;      /* since when output waits without progress, 0 = nothing waits */
 };
 
 /* With its mux and its link an idle session is about 1 KiB. */

@@ -13,17 +13,18 @@
  *     session_next(s, &ev)                     UP once; afterwards session_mux() is there and
  * events come from yamux_next() session_output / session_sent / session_deadline / session_tick
  *
- * Public-key work may be pending (env.h): input that arrives meanwhile is kept (<= 64 KiB, then
- * SESSION_STOP_READING) and parsed later; cfg.ready(arg) is called once when something happened
- * outside a call, and must only post a task.
+ * Public-key work may be pending (env.h): input that arrives meanwhile is kept (at most 64 KiB, see
+ * session_stop_reading()) and parsed later; cfg.ready(arg) is called when the work is done, and must
+ * only post a task that calls session_tick().
  *
  * Bytes glued to the last handshake message are fed to the multiplexer (§3.1, incident 4). As
  * initiator it holds back the first multiplexer bytes for hold_ms after message 3, because old
  * servers drop a session that does not pause there.
  *
- * Keep-alive: a yamux ping when the peer was silent for 30 s (jittered); no byte for 10 s more
- * closes with ERR_TIMEOUT. Write progress: output waiting for 10 s without any byte taken by the
- * carrier closes with ERR_TIMEOUT.
+ * Keep-alive: a yamux ping when the peer was silent for 30 s (jittered by a fifth); no byte for
+ * 10 s more closes with ERR_TIMEOUT, unless the carrier still takes our bytes: slow is not dead.
+ * Write progress: output waiting for 10 s without any byte taken by the carrier closes with
+ * ERR_TIMEOUT.
  *
  * The struct noise exists during the handshake only. Threads: one. Secrets are wiped on close.
  */
@@ -68,8 +69,8 @@ void session_free(struct session *s);
 /* in stays the caller's. 0 or the error that ended the session (sticky). */
 int session_input(struct session *s, struct slice in, uint64_t now_ns)
     __attribute__((warn_unused_result));
-/* True while no more bytes should be read from the carrier (handshake work pending and 64 KiB
- * waiting). */
+/* True while no more bytes should be read from the carrier: handshake work is pending and bytes
+ * wait. */
 bool session_stop_reading(const struct session *s);
 enum session_what session_next(struct session *s);
 size_t session_pending(const struct session *s, uint64_t now_ns); /* bytes that may be sent now */

@@ -231,7 +231,8 @@ static bool table_room(struct yamux *y)
 
 /* ---- credit (docs/protocol/dmsg.md §3.3) ---- */
 
-/* Grant what is neither buffered nor coming nor granted, when it is half a window. */
+/* Grant what is neither buffered nor coming nor granted, when it is half a window; or less when the
+ * user has caught up, because the peer may be waiting for it a round trip away (incident 22). */
 static void grant_credit(struct yamux_stream *st)
 {
     struct yamux *y = st->mux;
@@ -241,7 +242,7 @@ static void grant_credit(struct yamux_stream *st)
     size_t held = bufq_len(&st->rx) + coming + st->recv_window;
     assert(held <= YAMUX_WINDOW);
     uint32_t delta = (uint32_t)(YAMUX_WINDOW - held);
-    if (delta < YAMUX_WINDOW / 2)
+    if (delta < (bufq_len(&st->rx) == 0 ? YAMUX_WINDOW / 8 : YAMUX_WINDOW / 2))
         return;
     control(y, &y->urgent, YAMUX_T_WINDOW, 0, st->id, delta);
     st->recv_window += delta;

@@ -16,10 +16,11 @@
  *
  * Flow control: a stream starts with 262 144 bytes each way. Credit follows consumption:
  * yamux_read(), yamux_splice() and yamux_discard() give it back (as a window update once half of
- * the window is due). Writing never exceeds yamux_writable(): the peer's window or the room in the
- * output queue, whatever is smaller, and a share of 32 KiB while other writers wait in line. A
- * writer that got less than it wanted sees YAMUX_WRITABLE later, in the order of the line. Pings,
- * window updates, SYN, ACK and RST overtake queued payload at the next frame border; FIN does not.
+ * the window is due, or an eighth when nothing waits). Writing never exceeds yamux_writable(): the
+ * peer's window or the room in the output queue, whatever is smaller, and a share of 32 KiB while
+ * other writers wait in line. A writer that got less than it wanted sees YAMUX_WRITABLE later, in
+ * the order of the line. Pings, window updates, SYN, ACK and RST overtake queued payload at the
+ * next frame border; FIN does not.
  *
  * Life of a stream
  *

@@ -17,11 +17,11 @@
  *     stalled     this end writes nothing: output is not even asked for
  *
  * The rules of conn.h hold: users are called from the loop only, a closed conn calls nobody, a
- * paused one gets no bytes (they stay under way and fill the window). A loop that spins without time
- * passing aborts.
+ * paused one gets no bytes (they stay under way and fill the window). A loop that spins without
+ * time passing aborts.
  *
- * pipe_conn_other() of a closed end stays valid until the net is freed; all memory goes in
- * pipe_net_free(), which asserts that both ends of every pair were closed. Errors abort: this is a
+ * A closed end stays valid memory until the net is freed; all memory goes in pipe_net_free(), which
+ * asserts that both ends of every pair were closed. Out of memory aborts: this is a
  * test tool. Gauges: conns open, bytes under way.
  *
  *     struct pipe_net net;

@@ -12,8 +12,8 @@ struct end {
     struct fixture *f;
     struct link *link;
     struct pipe_conn *conn;
-    char log
-        [64]; /* U up, O opened, A acked, R readable, E eof, W writable, X reset, P pong, G go away, D down */
+    /* U up, O opened, A acked, R readable, E eof, W writable, X reset, P pong, G go away, D down */
+    char log[64];
     int err;
     struct yamux_stream *st; /* the last one opened by the peer */
     size_t got;              /* bytes read by the default owner */
@@ -31,8 +31,12 @@ struct fixture {
     struct end end[2]; /* 0 is the initiator */
 };
 
+/* Answers to pings come whenever the keep-alive asks; they are written down where a test waits for
+ * one. */
 static void note(struct end *e, char what)
 {
+    if (what == 'P' && e->close_at != 'P')
+        return;
     size_t n = strlen(e->log);
     if (n + 1 < sizeof e->log)
         e->log[n] = what;
@@ -182,11 +186,554 @@ static void test_up_and_echo(void **state)
     assert_string_equal(f->end[0].log, "AR");
 }
 
+/* Closed inside each of its owner's functions: not another one is called. */
+static void test_close_inside_callbacks(void **state)
+{
+    struct fixture *f = *state;
+    static const char when[] = "UARWXPGD";
+    for (size_t i = 0; when[i] != '\0'; i++) {
+        memset(f->end, 0, sizeof f->end);
+        f->end[0].close_at = when[i];
+        f->end[1].echo = true;
+        start(f);
+        pipe_net_run(&f->net, NS_PER_S);
+        if (when[i] != 'U') {
+            struct yamux *mux = link_mux(f->end[0].link);
+            static uint8_t block[262144];
+            struct yamux_stream *st = open_stream(&f->end[0]);
+            if (when[i] == 'W') {
+                f->end[1].keep = true;
+                assert_int_equal(yamux_write(st, block, sizeof block), sizeof block);
+                assert_int_equal(yamux_write(st, "x", 1), 0);
+            } else {
+                assert_int_equal(yamux_write(st, "x", 1), 1);
+            }
+            if (when[i] == 'P')
+                assert_int_equal(yamux_ping(mux, pipe_now(&f->net)), 0);
+            if (when[i] == 'G')
+                yamux_go_away(link_mux(f->end[1].link), 0);
+            link_kick(f->end[1].link);
+            pipe_net_run(&f->net, NS_PER_MS);
+            if (when[i] == 'W') {
+                assert_true(yamux_discard(f->end[1].st, 262144) > 0);
+                link_kick(f->end[1].link);
+            }
+            if (when[i] == 'X') {
+                yamux_release(f->end[1].st, false);
+                link_kick(f->end[1].link);
+            }
+            if (when[i] == 'D')
+                pipe_break(f->end[0].conn, ERR_RESET);
+            pipe_net_run(&f->net, NS_PER_S);
+        }
+        assert_null(f->end[0].link);
+        size_t n = strlen(f->end[0].log);
+        assert_int_equal(f->end[0].log[n - 1], when[i]);
+        pipe_net_run(&f->net, 60 * NS_PER_S);
+        assert_int_equal(strlen(f->end[0].log), n);
+        assert_int_equal(f->end[1].log[strlen(f->end[1].log) - 1], 'D');
+        link_close(f->end[1].link);
+        link_close(f->end[1].link); /* twice is once */
+        f->end[1].link = NULL;
+    }
+}
+
+static void test_close_reaches_the_peer(void **state)
+{
+    struct fixture *f = *state;
+    start_up(f);
+    link_close(f->end[0].link);
+    f->end[0].link = NULL;
+    pipe_net_run(&f->net, NS_PER_S);
+    assert_string_equal(f->end[1].log, "D");
+    assert_int_equal(f->end[1].err, ERR_EOF);
+    assert_string_equal(f->end[0].log, "");
+}
+
+static void test_close_before_the_first_turn(void **state)
+{
+    struct fixture *f = *state;
+    f->env.deferred = true;
+    start(f);
+    for (int i = 0; i < 2; i++) {
+        link_close(f->end[i].link);
+        f->end[i].link = NULL;
+    }
+    pipe_net_run(&f->net, NS_PER_S);
+    assert_string_equal(f->end[0].log, "");
+    assert_string_equal(f->end[1].log, "");
+}
+
+/* A peer that vanished without FIN is noticed by the keep-alive, in both directions. */
+static void test_freeze(void **state)
+{
+    struct fixture *f = *state;
+    for (int frozen = 1; frozen <= 3; frozen++) {
+        memset(f->end, 0, sizeof f->end);
+        start_up(f);
+        pipe_net_run(&f->net, 300 * NS_PER_S);
+        assert_string_equal(f->end[0].log, "");
+        f->end[0].conn->out.frozen = frozen & 1;
+        f->end[1].conn->out.frozen = (frozen & 2) != 0;
+        pipe_net_run(&f->net, 47 * NS_PER_S);
+        for (int i = 0; i < 2; i++) {
+            if (frozen & (2 >> i)) { /* hears nothing any more */
+                assert_string_equal(f->end[i].log, "D");
+                assert_int_equal(f->end[i].err, ERR_TIMEOUT);
+            }
+            link_close(f->end[i].link);
+            f->end[i].link = NULL;
+        }
+    }
+}
+
+/* Keep-alive time-out, a write and a close in the same turn (incident 21). */
+static void test_everything_at_once(void **state)
+{
+    struct fixture *f = *state;
+    start_up(f);
+    struct yamux_stream *st = open_stream(&f->end[0]);
+    pipe_net_run(&f->net, NS_PER_S);
+    f->end[0].conn->out.frozen = f->end[1].conn->out.frozen = true;
+    uint64_t step = NS_PER_S / 10;
+    while (f->end[0].err == 0) {
+        if (yamux_writable(st) > 0)
+            assert_int_equal(yamux_write(st, "x", 1), 1);
+        link_kick(f->end[0].link);
+        pipe_net_run(&f->net, step);
+    }
+    assert_int_equal(f->end[0].err, ERR_TIMEOUT);
+    (void)yamux_write(st, "x", 1);
+    link_kick(f->end[0].link);
+    link_close(f->end[0].link);
+    f->end[0].link = NULL;
+    pipe_net_run(&f->net, NS_PER_S);
+}
+
+static void test_vanished_in_the_handshake(void **state)
+{
+    struct fixture *f = *state;
+    for (int who = 0; who < 2; who++) {
+        memset(f->end, 0, sizeof f->end);
+        start(f);
+        f->end[who].conn->out.frozen = true;
+        pipe_net_run(&f->net, 5 * NS_PER_S - NS_PER_MS);
+        assert_string_equal(f->end[who].log, "");
+        pipe_net_run(&f->net, 2 * NS_PER_MS);
+        assert_int_equal(f->end[1 - who].err, ERR_TIMEOUT);
+        for (int i = 0; i < 2; i++) {
+            link_close(f->end[i].link);
+            f->end[i].link = NULL;
+        }
+    }
+}
+
+/* 9 s of delay are slow, not dead (incident 6). */
+static void test_latency(void **state)
+{
+    struct fixture *f = *state;
+    start_up(f);
+    f->end[0].conn->out.delay_ns = 9 * NS_PER_S;
+    pipe_net_run(&f->net, 300 * NS_PER_S);
+    assert_string_equal(f->end[0].log, "");
+    assert_string_equal(f->end[1].log, "");
+    assert_true(session_rtt_ns(link_session(f->end[0].link)) >= 9 * NS_PER_S);
+}
+
+static void test_broken_pipe(void **state)
+{
+    struct fixture *f = *state;
+    start_up(f);
+    pipe_break(f->end[0].conn, ERR_RESET);
+    pipe_break(f->end[0].conn, ERR_RESET);
+    assert_string_equal(f->end[0].log, "D");
+    assert_int_equal(f->end[0].err, ERR_RESET);
+    link_kick(f->end[0].link);
+    link_pause(f->end[0].link, true);
+    pipe_net_run(&f->net, 100 * NS_PER_S);
+    assert_string_equal(f->end[0].log, "D"); /* once */
+}
+
+/* The carrier takes nothing for 10 s while output waits. */
+static void test_write_stall(void **state)
+{
+    struct fixture *f = *state;
+    start_up(f);
+    f->end[0].conn->out.window = 1000;
+    f->end[0].conn->out.frozen = true;
+    static uint8_t block[100000];
+    struct yamux_stream *st = open_stream(&f->end[0]);
+    assert_int_equal(yamux_write(st, block, sizeof block), sizeof block);
+    pipe_net_run(&f->net, 10 * NS_PER_S - NS_PER_MS);
+    assert_string_equal(f->end[0].log, "");
+    pipe_net_run(&f->net, 2 * NS_PER_MS);
+    assert_int_equal(f->end[0].err, ERR_TIMEOUT);
+}
+
+static void test_bad_peer(void **state)
+{
+    struct fixture *f = *state;
+    start_up(f);
+    /* Bytes of another protocol in the middle of the session. */
+    struct yamux_stream *st = open_stream(&f->end[0]);
+    (void)st;
+    yamux_go_away(link_mux(f->end[0].link), 1);
+    link_kick(f->end[0].link);
+    pipe_net_run(&f->net, NS_PER_S);
+    assert_int_equal(f->end[1].err, ERR_PROTOCOL);
+}
+
+/* The wrong key is a failed handshake at the server, and the end for the client. */
+static void test_wrong_key(void **state)
+{
+    struct fixture *f = *state;
+    f->pk[1] = f->pk[0];
+    start(f);
+    pipe_net_run(&f->net, NS_PER_S);
+    assert_string_equal(f->end[1].log, "D");
+    assert_int_equal(f->end[1].err, ERR_TAG);
+    link_close(f->end[1].link);
+    f->end[1].link = NULL;
+    pipe_net_run(&f->net, NS_PER_S);
+    assert_string_equal(f->end[0].log, "D");
+}
+
+static void test_bytes_one_at_a_time(void **state)
+{
+    struct fixture *f = *state;
+    f->env.deferred = true;
+    f->net.pk_per_turn = 1;
+    f->net.fault.chunk = 1;
+    start_up(f);
+    f->end[1].echo = true;
+    struct yamux_stream *st = open_stream(&f->end[0]);
+    assert_int_equal(yamux_write(st, "one by one", 10), 10);
+    pipe_net_run(&f->net, NS_PER_S);
+    assert_int_equal(f->end[0].got, 10);
+}
+
+/* ---- transfers ---- */
+
+struct transfer {
+    struct end *from;
+    struct yamux_stream *st;
+    size_t total, written;
+};
+
+static uint8_t pattern(size_t at)
+{
+    return (uint8_t)(at * 7 + (at >> 8) * 5 + (at >> 16));
+}
+
+static void transfer_more(struct transfer *t)
+{
+    static uint8_t block[65536];
+    while (t->written < t->total) {
+        size_t n = t->total - t->written;
+        n = n < sizeof block ? n : sizeof block;
+        for (size_t i = 0; i < n; i++)
+            block[i] = pattern(t->written + i);
+        long took = yamux_write(t->st, block, n);
+        assert_true(took >= 0);
+        t->written += (size_t)took;
+        if ((size_t)took < n)
+            return;
+    }
+    assert_int_equal(yamux_close_write(t->st), 0);
+}
+
+static void send_hook(struct end *e, const struct yamux_event *ev)
+{
+    (void)e;
+    if (ev->stream != NULL && ev->stream->user != NULL && (ev->what & YAMUX_WRITABLE))
+        transfer_more(ev->stream->user);
+}
+
+static void sink_read(struct end *e, struct yamux_stream *st)
+{
+    uint8_t buf[5000];
+    size_t n;
+    while ((n = yamux_read(st, buf, sizeof buf)) > 0) {
+        for (size_t i = 0; i < n; i++)
+            assert_int_equal(buf[i], pattern(e->got + i));
+        e->got += n;
+    }
+}
+
+static void sink_hook(struct end *e, const struct yamux_event *ev)
+{
+    if (ev->what & YAMUX_OPENED) {
+        e->st = ev->stream;
+        assert_int_equal(yamux_accept(ev->stream), 0);
+    }
+    if (!e->keep && ev->stream == e->st)
+        sink_read(e, ev->stream);
+}
+
+static void transfer_start(struct transfer *t, struct fixture *f, size_t total)
+{
+    f->end[0].hook = send_hook;
+    f->end[1].hook = sink_hook;
+    *t = (struct transfer){.from = &f->end[0], .st = open_stream(&f->end[0]), .total = total};
+    t->st->user = t;
+    transfer_more(t);
+    link_kick(f->end[0].link);
+}
+
+static bool transfer_done(void *arg)
+{
+    struct transfer *t = arg;
+    struct end *to = &t->from->f->end[1];
+    return to->st != NULL && yamux_eof(to->st);
+}
+
+/* 200 ms round trip: credit comes early enough to keep the window full (incident 22). */
+static void test_window_and_round_trip(void **state)
+{
+    struct fixture *f = *state;
+    struct transfer t;
+    start_up(f);
+    f->end[0].conn->out.delay_ns = f->end[1].conn->out.delay_ns = 100 * NS_PER_MS;
+    uint64_t began = pipe_now(&f->net);
+    size_t total = 16u << 20;
+    transfer_start(&t, f, total);
+    assert_true(pipe_net_until(&f->net, 1000 * NS_PER_S, transfer_done, &t));
+    assert_int_equal(f->end[1].got, total);
+    double seconds = (double)(pipe_now(&f->net) - began) / 1e9, best = (double)YAMUX_WINDOW / 0.2;
+    assert_true((double)total / seconds >= 0.8 * best);
+}
+
+/* Random faults that change while bytes flow: everything arrives, in order, with the end. */
+static void test_transfer_through_faults(void **state)
+{
+    struct fixture *f = *state;
+    struct prop r = prop_init("link through faults");
+    for (int round = 0; round < 20; round++) {
+        struct transfer t;
+        memset(f->end, 0, sizeof f->end);
+        f->env.deferred = prop_chance(&r, 50);
+        start_up(f);
+        transfer_start(&t, f, prop_size(&r, 400000) + 1);
+        for (int i = 0; i < 400 && !transfer_done(&t); i++) {
+            for (int k = 0; k < 2; k++) {
+                struct pipe_conn *c = f->end[k].conn;
+                c->out.delay_ns = prop_below(&r, 300) * NS_PER_MS;
+                c->out.chunk = prop_chance(&r, 30) ? prop_size(&r, 100) + 1 : 0;
+                c->out.rate = prop_chance(&r, 50) ? 20000 + prop_below(&r, 1000000) : 0;
+                c->out.window = prop_chance(&r, 50) ? 1000 + prop_below(&r, 100000) : 0;
+                c->out.stalled = prop_chance(&r, 10);
+                link_pause(f->end[k].link, prop_chance(&r, 20));
+                pipe_wake(c);
+            }
+            pipe_net_run(&f->net, prop_below(&r, 2000) * NS_PER_MS);
+        }
+        for (int k = 0; k < 2; k++) {
+            f->end[k].conn->out = (struct pipe_fault){0};
+            link_pause(f->end[k].link, false);
+            pipe_wake(f->end[k].conn);
+        }
+        assert_true(pipe_net_until(&f->net, 100 * NS_PER_S, transfer_done, &t));
+        assert_int_equal(f->end[1].got, t.total);
+        for (int i = 0; i < 2; i++) {
+            link_close(f->end[i].link);
+            f->end[i].link = NULL;
+        }
+        pipe_net_run(&f->net, NS_PER_S);
+    }
+}
+
+static void test_pause(void **state)
+{
+    struct fixture *f = *state;
+    struct transfer t;
+    start_up(f);
+    f->end[0].conn->out.window = 50000;
+    transfer_start(&t, f, 500000);
+    pipe_net_run(&f->net, NS_PER_MS);
+    assert_true(pipe_net_until(&f->net, NS_PER_S, transfer_done, &t));
+
+    memset(f->end[1].log, 0, sizeof f->end[1].log);
+    link_pause(f->end[1].link, true);
+    f->end[1].got = 0;
+    f->end[1].st = NULL;
+    transfer_start(&t, f, 500000);
+    pipe_net_run(&f->net, 5 * NS_PER_S);
+    assert_string_equal(f->end[1].log, "");
+    assert_true(f->end[0].conn->under_way == 50000);
+    link_pause(f->end[1].link, false);
+    assert_true(pipe_net_until(&f->net, NS_PER_S, transfer_done, &t));
+}
+
+/* A reader that sleeps holds no more than a window, and nobody else up. */
+static void test_sleeping_reader(void **state)
+{
+    struct fixture *f = *state;
+    struct transfer t;
+    start_up(f);
+    f->end[1].keep = true;
+    transfer_start(&t, f, 2000000);
+    pipe_net_run(&f->net, 100 * NS_PER_S);
+    assert_int_equal(yamux_rx_bytes(link_mux(f->end[1].link)), YAMUX_WINDOW);
+    assert_true(yamux_pending(link_mux(f->end[0].link)) == 0);
+
+    struct yamux_stream *other = open_stream(&f->end[0]);
+    assert_int_equal(yamux_write(other, "x", 1), 1);
+    struct yamux_stream *slow = f->end[1].st;
+    pipe_net_run(&f->net, NS_PER_S);
+    assert_ptr_not_equal(f->end[1].st, slow);
+    assert_int_equal(yamux_readable(f->end[1].st), 1);
+
+    f->end[1].st = slow;
+    f->end[1].keep = false;
+    sink_read(&f->end[1], slow);
+    link_kick(f->end[1].link);
+    assert_true(pipe_net_until(&f->net, NS_PER_S, transfer_done, &t));
+    assert_int_equal(f->end[1].got, 2000000);
+}
+
+/* A slow line full of payload: a ping is not late by more than what the carrier itself holds. */
+static void test_ping_overtakes_payload(void **state)
+{
+    struct fixture *f = *state;
+    struct transfer t;
+    start_up(f);
+    f->end[0].conn->out.rate = 20000;
+    transfer_start(&t, f, 1000000);
+    pipe_net_run(&f->net, 2 * NS_PER_S);
+    assert_true(yamux_pending(link_mux(f->end[0].link)) > 100000);
+    assert_int_equal(session_ping(link_session(f->end[0].link), pipe_now(&f->net)), 0);
+    link_kick(f->end[0].link);
+    pipe_net_run(&f->net, 5 * NS_PER_S); /* at most one frame of 64 KiB is in front of it */
+    assert_true(session_rtt_ns(link_session(f->end[0].link)) > 0);
+    assert_true(yamux_pending(link_mux(f->end[0].link)) > 50000);
+}
+
+/* More events than fit one round. */
+static void test_many_streams(void **state)
+{
+    struct fixture *f = *state;
+    start_up(f);
+    f->end[1].echo = true;
+    for (int batch = 0; batch < 4; batch++) {
+        for (int i = 0; i < 250; i++)
+            assert_int_equal(yamux_write(open_stream(&f->end[0]), "abc", 3), 3);
+        pipe_net_run(&f->net, NS_PER_S);
+        assert_int_equal(f->end[0].got, (batch + 1) * 750);
+    }
+}
+
+/* No buffers: this link ends, and nothing else. */
+static void test_out_of_buffers(void **state)
+{
+    struct fixture *f = *state;
+    struct buf_budget budget = {.cap = 0};
+    struct bufpool *poor = bufpool_new(&budget);
+    struct transfer t;
+    assert_non_null(poor);
+    pipe_pair(&f->net, &f->end[0].conn, &f->end[1].conn);
+    for (int i = 0; i < 2; i++) {
+        struct session_cfg cfg = cfg_of(f, i);
+        if (i == 0)
+            cfg.pool = poor;
+        f->end[i].f = f;
+        f->end[i].link = link_new(&f->net.loop, &f->end[i].conn->conn, &cfg, &owner, &f->end[i]);
+    }
+    pipe_net_run(&f->net, NS_PER_S);
+    transfer_start(&t, f, 1000);
+    pipe_net_run(&f->net, NS_PER_S);
+    assert_int_equal(f->end[1].got, 1000);
+    budget.cap = 1;
+    f->end[0].close_at = 'D';
+    pipe_net_run(&f->net, 60 * NS_PER_S); /* the ping, or its answer, cannot be queued */
+    assert_int_equal(f->end[0].err, ERR_NOMEM);
+    assert_int_equal(f->end[1].err, ERR_EOF);
+    assert_int_equal(bufpool_in_use(poor), 0);
+    bufpool_free(poor);
+}
+
+/* ---- the carrier of the pipe ---- */
+
+static void accept_link(void *arg, struct conn *conn)
+{
+    struct fixture *f = arg;
+    struct session_cfg cfg = cfg_of(f, 1);
+    f->end[1].conn = pipe_of(conn);
+    f->end[1].link = link_new(&f->net.loop, conn, &cfg, &owner, &f->end[1]);
+}
+
+static struct conn *dialled;
+static int dial_err;
+
+static void dial_up(void *arg)
+{
+    struct fixture *f = arg;
+    struct session_cfg cfg = cfg_of(f, 0);
+    f->end[0].link = link_new(&f->net.loop, dialled, &cfg, &owner, &f->end[0]);
+}
+
+static void dial_down(void *arg, int err)
+{
+    (void)arg;
+    dial_err = err;
+    conn_close(dialled);
+}
+
+static const struct conn_user dialler = {.up = dial_up, .down = dial_down};
+
+static int dial(struct fixture *f, const char *addr)
+{
+    dial_err = 0;
+    return f->net.carrier.dial(&f->net.carrier, addr, 10000, &dialler, f, &dialled);
+}
+
+static void test_dial(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(dial(f, "nowhere"), ERR_FORMAT);
+    assert_int_equal(dial(f, "relay:1"), 0);
+    pipe_net_run(&f->net, NS_PER_S);
+    assert_int_equal(dial_err, ERR_REFUSED);
+
+    pipe_listen(&f->net, "relay:1", accept_link, f);
+    f->net.dial_ns = 11 * NS_PER_S;
+    assert_int_equal(dial(f, "relay:1"), 0);
+    pipe_net_run(&f->net, 11 * NS_PER_S);
+    assert_int_equal(dial_err, ERR_TIMEOUT);
+
+    f->net.dial_ns = NS_PER_S;
+    assert_int_equal(dial(f, "relay:1"), 0);
+    pipe_net_run(&f->net, 2 * NS_PER_S);
+    assert_int_equal(dial_err, 0);
+    assert_string_equal(f->end[0].log, "U");
+    assert_string_equal(f->end[1].log, "U");
+    assert_string_equal(link_conn(f->end[0].link)->peer, "relay:1");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         T(test_up_and_echo),
+        T(test_close_inside_callbacks),
+        T(test_close_reaches_the_peer),
+        T(test_close_before_the_first_turn),
+        T(test_freeze),
+        T(test_everything_at_once),
+        T(test_vanished_in_the_handshake),
+        T(test_latency),
+        T(test_broken_pipe),
+        T(test_write_stall),
+        T(test_bad_peer),
+        T(test_wrong_key),
+        T(test_bytes_one_at_a_time),
+        T(test_window_and_round_trip),
+        T(test_transfer_through_faults),
+        T(test_pause),
+        T(test_sleeping_reader),
+        T(test_ping_overtakes_payload),
+        T(test_many_streams),
+        T(test_out_of_buffers),
+        T(test_dial),
 #undef T
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* session: recorded handshakes and a recorded run of real peers, public-key work at every pace, time
- * limits, and the objects of stream set-up. */
+/* session: recorded handshakes and a recorded run of real peers, public-key work at every pace,
+ * time limits, and the objects of stream set-up. */
 #include "transport/session.h"
 
 #include "base/cursor.h"
