@@ -200,33 +200,40 @@ static int op_usage(struct store *store, const struct pubkey *charged, uint64_t 
 
 /* ---- room ---- */
 
-/* May a write of `size` bytes that replaces `old` bytes be accepted? */
-static int admit(struct lmdb *s, uint64_t size, uint64_t old)
+/* Is the map what is short (then deletions help), for `size` bytes more? Pending bytes count twice:
+ * pages are half full after a split, and each is written anew. */
+static bool map_is_short(struct lmdb *s, uint64_t size)
 {
-    struct writer_status st;
     uint64_t epoch, room = writer_room(s->writer, &epoch);
-    int error = writer_error(s->writer);
 
     if (epoch != s->credit_epoch) {
         s->credit_epoch = epoch;
         s->credit = 0;
     }
-    if (error != 0 && error != ERR_NO_SPACE)
-        return ERR_BUSY;
-    /* Pending bytes count twice: pages are half full after a split, and each is written anew. */
-    if (error == ERR_NO_SPACE || 2 * (s->overlay.bytes + size) > room) {
+    return 2 * (s->overlay.bytes + size) > room;
+}
+
+/* May a write of `size` bytes that replaces `old` bytes be accepted? */
+static int admit(struct lmdb *s, uint64_t size, uint64_t old)
+{
+    struct writer_status st;
+    int error = writer_error(s->writer);
+
+    if (map_is_short(s, size)) {
         /* Pages of which half was deleted are still pages: two records go for each that comes, until
          * there is room again. */
         uint64_t price = size > old ? 2 * (size - old) : 0;
         if (s->credit < price)
             return ERR_NO_SPACE;
         s->credit -= price;
+    } else if (error != 0) {
+        return error == ERR_NO_SPACE ? ERR_NO_SPACE : ERR_BUSY;
     }
     if (s->overlay.bytes + size > s->cfg.overlay_bytes)
         return ERR_BUSY;
     if (s->overlay.count > 0) {
         writer_status(s->writer, &st);
-        if (st.oldest_ns > s->cfg.stuck_ms * UINT64_C(1000000) && error == 0)
+        if (st.oldest_ns > s->cfg.stuck_ms * UINT64_C(1000000) && st.error == 0)
             return ERR_BUSY;
     }
     return 0;
@@ -592,8 +599,11 @@ static int first_of(struct lmdb *s, enum record_index ix, struct store_rec *out)
 static int op_victim(struct store *store, struct store_rec *out)
 {
     struct lmdb *s = lmdb_of(store);
-    int rc = enter(s);
 
+    /* While the disk is full nothing is gained by deleting, and old data are worth more than new. */
+    if (s->writer != NULL && writer_error(s->writer) != 0 && !map_is_short(s, 0))
+        return ERR_NOT_FOUND;
+    int rc = enter(s);
     if (rc != 0)
         return rc;
     rc = first_of(s, IX_STORED, out);

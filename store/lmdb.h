@@ -10,9 +10,10 @@
  *  - put, touch, del and meta_put return before the write is durable; it is after commit_ms at
  * most, or after sync(). kill -9 or a power cut loses at most that, and never a part of a write.
  *  - A read transaction never outlives a call: pages are reusable at once, the file does not grow.
- *  - Map full and disk full: ERR_NO_SPACE, nothing that is there is touched. Deletions go on being
- * accepted, and two make room for a put of their size. Whatever was accepted before the failure
- * stays visible and is written as soon as that is possible.
+ *  - Map full and disk full: ERR_NO_SPACE, nothing that is there is touched. Whatever was accepted
+ * before the failure stays visible and is written as soon as that is possible. Deletions go on
+ * being accepted: when the map is short two of them make room for a put of their size; while the
+ * disk is full they would gain nothing, and victim() names none.
  *  - The writer stuck for more than stuck_ms, or more than overlay_bytes pending: ERR_BUSY.
  *  - One process at a time: a second one gets ERR_BUSY and a line that names the first.
  *
