@@ -14,8 +14,10 @@
 #define DATA_NAME   "data.mdb"
 #define MAX_DBS     16
 #define MAX_READERS 126
+#define FREE_DBI    0 /* the handle of LMDB's free list … */
+#define MAIN_DBI    1 /* … and of its list of databases */
 
-static const char *const index_names[IX__COUNT] = {
+const char *const db_index_names[IX__COUNT] = {
     [IX_EXPIRY] = "by_expiry",
     [IX_STORED] = "by_stored",
     [IX_SEQ] = "by_seq",
@@ -42,6 +44,23 @@ int db_err(int rc)
     default:
         return rc > 0 ? err_from_errno(rc) : ERR_CORRUPT;
     }
+}
+
+uint64_t db_free_pages(MDB_txn *txn)
+{
+    MDB_cursor *cursor;
+    MDB_val k, v;
+    uint64_t sum = 0;
+    size_t count;
+
+    if (mdb_cursor_open(txn, FREE_DBI, &cursor) != 0)
+        return 0;
+    while (mdb_cursor_get(cursor, &k, &v, MDB_NEXT) == 0 && v.mv_size >= sizeof count) {
+        memcpy(&count, v.mv_data, sizeof count);
+        sum += count;
+    }
+    mdb_cursor_close(cursor);
+    return sum;
 }
 
 /* ---- environment ---- */
@@ -77,7 +96,7 @@ static int open_tables(struct db *db, MDB_txn *txn, unsigned flags)
         (rc = mdb_dbi_open(txn, "by_publisher", flags, &db->publisher)) != 0)
         return rc;
     for (unsigned ix = 0; ix < IX__COUNT && rc == 0; ix++)
-        rc = mdb_dbi_open(txn, index_names[ix], flags, &db->index[ix]);
+        rc = mdb_dbi_open(txn, db_index_names[ix], flags, &db->index[ix]);
     return rc;
 }
 
@@ -168,7 +187,7 @@ static int check_snapshot(struct opening *o, MDB_txn *txn, bool whole)
         rc = check_schema(o, txn, pages);
         if (rc == ERR_NOT_FOUND || rc == ERR_FORMAT) {
             /* Begun and left before the first transaction, or somebody else's environment. */
-            o->fresh = mdb_stat(txn, 1, &main_stat) == 0 && main_stat.ms_entries == 0;
+            o->fresh = mdb_stat(txn, MAIN_DBI, &main_stat) == 0 && main_stat.ms_entries == 0;
             rc = o->fresh && !db->read_only ? 0 : ERR_FORMAT;
         } else if (rc == 0 && (whole || !dir_is_clean(&db->dir, &st, mdb_txn_id(txn)))) {
             rc = pages_check_all(pages);

@@ -50,6 +50,12 @@ void db_close(struct db *db, bool orderly);
 /* After LMDB gave up on its environment (MDB_PANIC): close it and open it anew, lock kept. */
 int db_reopen(struct db *db) __attribute__((warn_unused_result));
 
+/* Names of the index databases. */
+extern const char *const db_index_names[IX__COUNT];
+
+/* Pages on the free list, in a read transaction. */
+uint64_t db_free_pages(MDB_txn *txn);
+
 /* enum err of what LMDB returned. */
 int db_err(int rc);
 

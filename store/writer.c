@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #include "base/err.h"
@@ -147,32 +146,12 @@ static int write_batch(struct writer *w)
     }
 }
 
-static uint64_t free_pages(const struct db *db)
-{
-    MDB_txn *txn;
-    MDB_cursor *cursor;
-    MDB_val k, v;
-    uint64_t sum = 0;
-    size_t count;
-
-    if (mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn) != 0)
-        return 0;
-    if (mdb_cursor_open(txn, 0, &cursor) == 0) { /* database 0 is the free list */
-        while (mdb_cursor_get(cursor, &k, &v, MDB_NEXT) == 0 && v.mv_size >= sizeof count) {
-            memcpy(&count, v.mv_data, sizeof count);
-            sum += count;
-        }
-        mdb_cursor_close(cursor);
-    }
-    mdb_txn_abort(txn);
-    return sum;
-}
-
 /* Room in the map. The free list is only walked when the end of the map is near. */
 static uint64_t measure_room(const struct db *db)
 {
     MDB_envinfo info;
     MDB_stat stat;
+    MDB_txn *txn;
 
     if (mdb_env_info(db->env, &info) != 0 || mdb_env_stat(db->env, &stat) != 0)
         return UINT64_MAX;
@@ -181,7 +160,10 @@ static uint64_t measure_room(const struct db *db)
     reserve = reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve;
     if (left > 4u * RESERVE_MAX)
         return UINT64_MAX;
-    left += free_pages(db);
+    if (mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn) == 0) {
+        left += db_free_pages(txn);
+        mdb_txn_abort(txn);
+    }
     return left > reserve ? (left - reserve) * stat.ms_psize : 0;
 }
 
