@@ -7,35 +7,44 @@
  *
  * Implementations
  *     env_sys      operating system's clocks and random; public-key work done at once
- * (base/env_sys.h; tools) env_test     settable clock, seeded or scripted random, work done at once
- * or when told     (base/env_test.h; tests, fuzzers) drive_env    the same as env_sys with a
- * bounded pool of threads for public-key work        (transport/drive_env.h; node) simulator
- * virtual clock, counter-based random, cost model                               (simulator/) An
- * implementation embeds struct env as its first member.
+ *                  (base/env_sys.h; tools)
+ *     env_test     settable clock, seeded or scripted random, work done at once or when told
+ *                  (base/env_test.h; tests, fuzzers)
+ *     drive_env    the same as env_sys with a bounded pool of threads for public-key work
+ *                  (transport/drive_env.h; node)
+ *     simulator    virtual clock, counter-based random, cost model  (simulator/)
+ * An implementation embeds struct env as its first member.
  *
  * Public-key work is a request with a ticket
  *     ECDH, key generation, sign and verify cost 20-60 us each; a flood of handshakes must not
- * stall the byte path. So a core never calls crypto.h's public-key functions: it fills a struct
- * pk_req, owns a struct pk_wait, and calls env_pk():
+ *     stall the byte path. So a core never calls crypto.h's public-key functions: it fills a struct
+ *     pk_req, owns a struct pk_wait, and calls env_pk():
  *
  *         0            the result is in wait->res now, go on at once
  *         ERR_PENDING  wait->done(wait) is called later, from the loop, on the thread that owns the
- * env, never from inside env_pk() ERR_BUSY     the queue of this class is full; the request was
- * dropped and counted. Treat it as a failure of the peer's request: refuse it, do not retry in
- * place
+ *                      env, never from inside env_pk()
+ *         ERR_BUSY     the queue of this class is full; the request was dropped and counted. Treat
+ *                      it as a failure of the peer's request: refuse it, do not retry in place
  *
  *     A core writes one function per step and calls it from both ways:
  *
- *         static void got_es(struct pk_wait *w) { struct noise *n = container_of(w, struct noise,
- * wait); ... }
+ *         static void got_es(struct pk_wait *w)
+ *         {
+ *             struct noise *n = container_of(w, struct noise, wait);
+ *             ...
+ *         }
  *         ...
  *         int rc = env_pk(env, &n->wait, &req);
- *         if (rc == 0) got_es(&n->wait); else if (rc != ERR_PENDING) return rc;
+ *         if (rc == 0)
+ *             got_es(&n->wait);
+ *         else if (rc != ERR_PENDING)
+ *             return rc;
  *
  *     One wait carries one request at a time. The request is copied; the wait belongs to the core
- * and must stay where it is until the answer came or env_pk_cancel() was called. Cancel is
- * idempotent, never calls done, and is part of every destroy function. Requests and results hold
- * secrets: implementations wipe their copies; the core wipes wait->res with pk_wait_wipe().
+ *     and must stay where it is until the answer came or env_pk_cancel() was called. Cancel is
+ *     idempotent, never calls done, and is part of every destroy function. Requests and results
+ *     hold secrets: implementations wipe their copies; the core wipes wait->res with
+ *     pk_wait_wipe().
  *
  * Threads: an env and its waits belong to one thread. Limits: each class has its own bounded queue
  * (PK_CLASS_*), with a counter of drops and a gauge; class SESSION cannot push out STREAM or ITEM

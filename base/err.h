@@ -6,8 +6,8 @@
  *     0                  success
  *     -1 … -999          -errno of the operating system (err_sys() makes one from errno)
  *     -1000 … -1999      conditions of kadmsg (ERR_FORMAT …), counted upwards from -1999
- *     -2000-c            an error that dmsg peers send as the 16-bit code c (docs/protocol/dmsg.md
- * §4.6)
+ *     -2000-c            an error that dmsg peers send as the 16-bit code c
+ *                        (docs/protocol/dmsg.md §4.6)
  *
  * ERR_PENDING and ERR_AGAIN are not failures: the first says that the answer comes later (env.h),
  * the second that nothing could be moved now. Texts are static, lower case, without the name of the

@@ -8,10 +8,12 @@
  * Kinds (design: foreign items never compete with the owner's)
  *     ITEM_OWNER   k is the subject: target(k, salt) is the slot
  *     ITEM_CERT    signed by somebody else, salt "dmsg", and the value is an entry that certifies
- * itself: its own signature verifies and target(static, "dmsg") is the slot. Ranked among its kind
- * by the entry's (timestamp, sequence), never by the carrier's seq ITEM_MIRROR  signed by a
- * configured mirror key Readers prefer OWNER over CERT over MIRROR; each kind has a slot of its own
- * under the same target.
+ *                  itself: its own signature verifies and target(static, "dmsg") is the slot.
+ *                  Ranked among its kind by the entry's (timestamp, sequence), never by the
+ *                  carrier's seq
+ *     ITEM_MIRROR  signed by a configured mirror key
+ * Readers prefer OWNER over CERT over MIRROR; each kind has a slot of its own under the same
+ * target.
  */
 #pragma once
 

@@ -26,7 +26,7 @@
  *
  *     struct store_rec r;
  *     if (store->ops->get(store, &target, ITEM_OWNER, &r) == 0 && r.expires_ns > wall_ns)
- * reply(&r.item);
+ *         reply(&r.item);
  */
 #pragma once
 
