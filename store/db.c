@@ -9,7 +9,7 @@
 
 #include "base/err.h"
 #include "store/pages.h"
-#include "store/table.h"
+#include "store/row.h"
 
 #define DATA_NAME   "data.mdb"
 #define MAX_DBS     16
@@ -110,7 +110,7 @@ static int create_tables(struct db *db)
         return db_err(rc);
     rc = db_err(open_tables(db, txn, MDB_CREATE));
     if (rc == 0)
-        rc = table_schema_put(db, txn, DB_SCHEMA);
+        rc = row_schema_put(db, txn, DB_SCHEMA);
     if (rc != 0) {
         mdb_txn_abort(txn);
         return rc;
@@ -159,7 +159,7 @@ static int check_schema(struct opening *o, MDB_txn *txn, struct pages *pages)
         return rc;
     rc = db_err(mdb_dbi_open(txn, "meta", 0, &o->db->meta));
     if (rc == 0)
-        rc = table_schema_get(o->db, txn, &o->schema);
+        rc = row_schema_get(o->db, txn, &o->schema);
     if (rc == 0 && o->schema > DB_SCHEMA)
         rc = ERR_VERSION;
     return rc == ERR_NOT_FOUND ? ERR_FORMAT : rc;

@@ -26,7 +26,7 @@ struct lmdb {
     MDB_txn *snapshot; /* reset between calls; NULL: the environment is gone */
     bool reading;      /* within a call */
     uint8_t *scratch;  /* record that get() gave out last */
-    struct table_totals totals;
+    struct row_totals totals;
     struct store_stat counters;
     uint8_t victim[RECORD_KEY_BYTES]; /* what victim() named last: its deletion is an eviction */
     bool has_victim;
@@ -135,7 +135,7 @@ static int look(struct lmdb *s, const uint8_t key[RECORD_KEY_BYTES], struct stor
         *out = p->rec;
         return 0;
     }
-    int rc = table_get(&s->db, s->snapshot, key, &v);
+    int rc = row_get(&s->db, s->snapshot, key, &v);
     if (rc == 0)
         rc = record_decode(out, key, v.mv_data, v.mv_size);
     return found_corrupt(s, rc);
@@ -182,7 +182,7 @@ static int look_usage(struct lmdb *s, const struct pubkey *charged, uint64_t *sl
     const struct usage *u = overlay_usage(&s->overlay, charged);
 
     if (u == NULL)
-        return table_usage(&s->db, s->snapshot, charged, slots, bytes);
+        return row_usage(&s->db, s->snapshot, charged, slots, bytes);
     *slots = u->slots;
     *bytes = u->bytes;
     return 0;
@@ -276,12 +276,12 @@ static void move_usage(struct lmdb *s, const struct pend *p, const struct store_
         p->before->slots -= p->before->slots > 0;
         uint64_t size = record_charge(old);
         p->before->bytes -= p->before->bytes > size ? size : p->before->bytes;
-        table_recount(&s->totals, old, -1);
+        row_count(&s->totals, old, -1);
     }
     if (p->type != PEND_DEL) {
         p->after->slots++;
         p->after->bytes += record_charge(&p->rec);
-        table_recount(&s->totals, &p->rec, +1);
+        row_count(&s->totals, &p->rec, +1);
     }
 }
 
@@ -712,7 +712,7 @@ static int op_meta_get(struct store *store, const char *name, void *out, size_t 
     if (p != NULL)
         v = db_val(p->data, p->value_len);
     else
-        rc = found_corrupt(s, table_meta_get(&s->db, s->snapshot, key, key_len, &v));
+        rc = found_corrupt(s, row_meta_get(&s->db, s->snapshot, key, key_len, &v));
     if (rc == 0) {
         *n = v.mv_size;
         if (cap > 0 && v.mv_size > 0)
@@ -864,7 +864,7 @@ static int start(struct lmdb *s)
         rc = db_err(mdb_txn_renew(s->snapshot));
     if (rc != 0)
         return rc;
-    rc = table_totals(&s->db, s->snapshot, &s->totals);
+    rc = row_totals(&s->db, s->snapshot, &s->totals);
     mdb_txn_reset(s->snapshot);
     if (rc == 0 && !s->cfg.read_only)
         rc = writer_start(&s->writer, &s->db, &cfg);

@@ -2,7 +2,7 @@
  * lmdb - the durable item store: kademlia's store interface over an LMDB environment.
  *
  * Layers, each a module of its own: dir (folder, lock), pages (is the file sound), db (environment,
- * schema), record (bytes and keys), table (a record with its indexes in one transaction), overlay
+ * schema), record (bytes and keys), row (a record with its indexes in one transaction), overlay
  * (writes under way), writer (group commit). This one puts them together: calls see the committed
  * snapshot with the overlay over it.
  *

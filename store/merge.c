@@ -128,7 +128,7 @@ int merge_record(struct merge *m, const struct merge_pos *pos, struct store_rec 
         key = db_val(pos->key, pos->key_len);
         value = pos->value;
     } else {
-        rc = table_find_ref(m->items, record_index_ref(pos->key, pos->key_len), &key, &value);
+        rc = row_find_ref(m->items, record_index_ref(pos->key, pos->key_len), &key, &value);
     }
     if (rc == 0 && key.mv_size == RECORD_KEY_BYTES)
         return record_decode(out, key.mv_data, value.mv_data, value.mv_size);

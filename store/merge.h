@@ -15,7 +15,7 @@
 #pragma once
 
 #include "store/overlay.h"
-#include "store/table.h"
+#include "store/row.h"
 
 #define MERGE_KEYS IX__COUNT /* in place of an index: all records by target and kind */
 

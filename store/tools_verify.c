@@ -6,7 +6,7 @@
 #include "base/hex.h"
 #include "store/lmdb.h"
 #include "store/overlay.h"
-#include "store/table.h"
+#include "store/row.h"
 #include "store/tools.h"
 
 struct verify {
@@ -14,7 +14,7 @@ struct verify {
     MDB_txn *txn;
     FILE *out;
     struct store_verify_report *report;
-    struct table_totals totals;
+    struct row_totals totals;
     struct overlay publishers; /* used for its counters per publisher only */
 };
 
@@ -60,7 +60,7 @@ static int count(struct verify *v, const struct store_rec *rec)
         return ERR_NOMEM;
     u->slots++;
     u->bytes += record_charge(rec);
-    table_count(&v->totals, rec, +1);
+    row_count(&v->totals, rec, +1);
     return 0;
 }
 
@@ -128,7 +128,7 @@ static bool leads_to_record(struct verify *v, unsigned ix, const MDB_val *key, i
     *rc = db_err(mdb_cursor_open(v->txn, v->db->items, &items));
     if (*rc != 0)
         return false;
-    *rc = table_find_ref(items, record_index_ref(key->mv_data, key->mv_size), &k, &val);
+    *rc = row_find_ref(items, record_index_ref(key->mv_data, key->mv_size), &k, &val);
     if (*rc == 0 && record_decode(&rec, k.mv_data, val.mv_data, val.mv_size) == 0) {
         size_t n = record_index_key(want, (enum record_index)ix, &rec);
         found = n == key->mv_size && memcmp(want, key->mv_data, n) == 0;
@@ -196,7 +196,7 @@ static int meta_entry(struct verify *v, unsigned ix, MDB_val *key, MDB_val *valu
 
     (void)ix;
     (void)value;
-    int rc = table_meta_get(v->db, v->txn, key->mv_data, key->mv_size, &out);
+    int rc = row_meta_get(v->db, v->txn, key->mv_data, key->mv_size, &out);
     if (rc == ERR_CORRUPT)
         find(v, "meta: a value of %zu bytes is damaged", value->mv_size);
     return rc == ERR_CORRUPT ? 0 : rc;
@@ -204,8 +204,8 @@ static int meta_entry(struct verify *v, unsigned ix, MDB_val *key, MDB_val *valu
 
 static int check_totals(struct verify *v)
 {
-    struct table_totals have;
-    int rc = table_totals(v->db, v->txn, &have);
+    struct row_totals have;
+    int rc = row_totals(v->db, v->txn, &have);
 
     if (rc == 0 && memcmp(&have, &v->totals, sizeof have) != 0)
         find(v, "totals: %llu items and %llu bytes are noted, %llu and %llu are there",

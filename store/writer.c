@@ -69,23 +69,23 @@ static struct pend *next_todo(const struct writer *w, const struct pend *p, bool
     return NULL;
 }
 
-static int apply(struct writer *w, struct table_txn *t, const struct pend *p)
+static int apply(struct writer *w, struct row_txn *t, const struct pend *p)
 {
-    enum table_rule rule = p->type == PEND_TOUCH ? TABLE_NEWER_OR_SAME : TABLE_NEWER;
+    enum row_rule rule = p->type == PEND_TOUCH ? ROW_NEWER_OR_SAME : ROW_NEWER;
     int rc = 0;
 
     if (p->after_del)
-        rule = TABLE_ANY;
+        rule = ROW_ANY;
     switch (p->type) {
     case PEND_PUT:
     case PEND_TOUCH:
-        rc = table_put(t, &p->rec, rule);
+        rc = row_put(t, &p->rec, rule);
         break;
     case PEND_DEL:
-        rc = table_del(t, p->key);
+        rc = row_del(t, p->key);
         break;
     case PEND_META:
-        rc = table_meta_put(t, p->key, p->key_len, p->data, p->value_len);
+        rc = row_meta_put(t, p->key, p->key_len, p->data, p->value_len);
         break;
     }
     /* The owner compared already, so that this only happens to a damaged store. */
@@ -97,22 +97,22 @@ static int apply(struct writer *w, struct table_txn *t, const struct pend *p)
 /* One transaction with at most `limit` writes; *n says how many it held or was to hold. */
 static int write_chunk(struct writer *w, size_t limit, bool dels_only, size_t *n)
 {
-    struct table_txn t = {.scratch = w->scratch};
+    struct row_txn t = {.scratch = w->scratch};
     struct pend *p;
 
     *n = 0;
     if (next_todo(w, NULL, dels_only) == NULL)
         return 0;
-    int rc = table_begin(&t, w->db);
+    int rc = row_begin(&t, w->db);
     if (rc != 0)
         return rc;
     for (p = NULL; rc == 0 && *n < limit && (p = next_todo(w, p, dels_only)) != NULL; ++*n)
         rc = apply(w, &t, p);
     if (rc != 0) {
-        table_abort(&t);
+        row_abort(&t);
         return rc;
     }
-    rc = table_commit(&t);
+    rc = row_commit(&t);
     if (rc != 0)
         return rc;
     w->corrupt += t.corrupt;

@@ -25,7 +25,7 @@
 #pragma once
 
 #include "store/overlay.h"
-#include "store/table.h"
+#include "store/row.h"
 
 struct writer;
 

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "store/table.h"
+#include "store/row.h"
 #include "tests/unit/prop.h"
 #include "tests/unit/store/faulty_disk.h"
 #include "tests/unit/store/stores.h"
@@ -495,7 +495,7 @@ static void test_newer_schema(void **state)
     make_store();
     assert_int_equal(db_open(&db, dir, 1 << 30, false, why, sizeof why), 0);
     assert_int_equal(mdb_txn_begin(db.env, NULL, 0, &txn), 0);
-    assert_int_equal(table_schema_put(&db, txn, DB_SCHEMA + 1), 0);
+    assert_int_equal(row_schema_put(&db, txn, DB_SCHEMA + 1), 0);
     assert_int_equal(mdb_txn_commit(txn), 0);
     db_close(&db, true);
     stores_file_copy("data.mdb", "before");

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "store/table.h"
+#include "store/row.h"
 #include "tests/unit/kademlia/dht_items.h"
 #include "tests/unit/store/stores.h"
 #include "transport/entry.h"
@@ -438,10 +438,10 @@ static void test_verify_counters(void **state)
     assert_found("no counters");
     reopen_empty();
     fill();
-    struct table_txn t = {.scratch = malloc(RECORD_MAX_BYTES)};
-    assert_int_equal(table_begin(&t, store_lmdb_db(s)), 0);
+    struct row_txn t = {.scratch = malloc(RECORD_MAX_BYTES)};
+    assert_int_equal(row_begin(&t, store_lmdb_db(s)), 0);
     t.totals.items++;
-    assert_int_equal(table_commit(&t), 0);
+    assert_int_equal(row_commit(&t), 0);
     free(t.scratch);
     assert_found("totals: 7 items");
 }

@@ -1,4 +1,4 @@
-#include "store/table.h"
+#include "store/row.h"
 
 #include <assert.h>
 #include <string.h>
@@ -15,7 +15,7 @@ static const char totals_key[PUBKEY_BYTES + 6] = {[PUBKEY_BYTES] = 't', 'o', 't'
 
 /* ---- small values ---- */
 
-int table_meta_get(const struct db *db, MDB_txn *txn, const void *key, size_t key_len, MDB_val *out)
+int row_meta_get(const struct db *db, MDB_txn *txn, const void *key, size_t key_len, MDB_val *out)
 {
     MDB_val k = db_val(key, key_len);
     int rc = mdb_get(txn, db->meta, &k, out);
@@ -43,15 +43,15 @@ static int meta_put(const struct db *db, MDB_txn *txn, const void *key, size_t k
     return 0;
 }
 
-int table_meta_put(struct table_txn *t, const void *key, size_t key_len, const void *p, size_t n)
+int row_meta_put(struct row_txn *t, const void *key, size_t key_len, const void *p, size_t n)
 {
     return meta_put(t->db, t->txn, key, key_len, p, n);
 }
 
-int table_schema_get(const struct db *db, MDB_txn *txn, uint32_t *schema)
+int row_schema_get(const struct db *db, MDB_txn *txn, uint32_t *schema)
 {
     MDB_val v;
-    int rc = table_meta_get(db, txn, schema_key, sizeof schema_key, &v);
+    int rc = row_meta_get(db, txn, schema_key, sizeof schema_key, &v);
 
     if (rc == 0 && v.mv_size != 4)
         rc = ERR_CORRUPT;
@@ -60,7 +60,7 @@ int table_schema_get(const struct db *db, MDB_txn *txn, uint32_t *schema)
     return rc;
 }
 
-int table_schema_put(const struct db *db, MDB_txn *txn, uint32_t schema)
+int row_schema_put(const struct db *db, MDB_txn *txn, uint32_t schema)
 {
     uint8_t v[4];
 
@@ -70,7 +70,7 @@ int table_schema_put(const struct db *db, MDB_txn *txn, uint32_t schema)
 
 /* ---- counters ---- */
 
-void table_recount(struct table_totals *totals, const struct store_rec *rec, int sign)
+void row_count(struct row_totals *totals, const struct store_rec *rec, int sign)
 {
     uint64_t one = sign < 0 ? UINT64_MAX : 1;
 
@@ -80,15 +80,15 @@ void table_recount(struct table_totals *totals, const struct store_rec *rec, int
     totals->by_origin[rec->origin] += one;
 }
 
-_Static_assert(sizeof(struct table_totals) == TOTALS_BYTES, "eight counters");
+_Static_assert(sizeof(struct row_totals) == TOTALS_BYTES, "eight counters");
 
-int table_totals(const struct db *db, MDB_txn *txn, struct table_totals *out)
+int row_totals(const struct db *db, MDB_txn *txn, struct row_totals *out)
 {
     MDB_val v;
     uint64_t counters[TOTALS_BYTES / 8];
-    int rc = table_meta_get(db, txn, totals_key, sizeof totals_key, &v);
+    int rc = row_meta_get(db, txn, totals_key, sizeof totals_key, &v);
 
-    *out = (struct table_totals){0};
+    *out = (struct row_totals){0};
     if (rc == ERR_NOT_FOUND)
         return 0;
     if (rc != 0 || v.mv_size != TOTALS_BYTES)
@@ -99,7 +99,7 @@ int table_totals(const struct db *db, MDB_txn *txn, struct table_totals *out)
     return 0;
 }
 
-static int save_totals(struct table_txn *t)
+static int save_totals(struct row_txn *t)
 {
     uint64_t counters[TOTALS_BYTES / 8];
     uint8_t v[TOTALS_BYTES];
@@ -110,8 +110,8 @@ static int save_totals(struct table_txn *t)
     return meta_put(t->db, t->txn, totals_key, sizeof totals_key, v, sizeof v);
 }
 
-int table_usage(const struct db *db, MDB_txn *txn, const struct pubkey *charged, uint64_t *slots,
-                uint64_t *bytes)
+int row_usage(const struct db *db, MDB_txn *txn, const struct pubkey *charged, uint64_t *slots,
+              uint64_t *bytes)
 {
     MDB_val k = db_val(charged->b, sizeof charged->b), v;
     int rc = mdb_get(txn, db->publisher, &k, &v);
@@ -135,13 +135,13 @@ static uint64_t moved(uint64_t n, uint64_t by, int sign)
     return n >= by ? n - by : 0; /* damage that was overwritten was never counted off */
 }
 
-static int charge(struct table_txn *t, const struct pubkey *charged, uint64_t slots, uint64_t size,
+static int charge(struct row_txn *t, const struct pubkey *charged, uint64_t slots, uint64_t size,
                   int sign)
 {
     uint64_t have, bytes;
     uint8_t v[USAGE_BYTES];
     MDB_val k = db_val(charged->b, sizeof charged->b), val = db_val(v, sizeof v);
-    int rc = table_usage(t->db, t->txn, charged, &have, &bytes);
+    int rc = row_usage(t->db, t->txn, charged, &have, &bytes);
 
     if (rc != 0 && rc != ERR_CORRUPT)
         return rc;
@@ -158,15 +158,15 @@ static int charge(struct table_txn *t, const struct pubkey *charged, uint64_t sl
 
 /* ---- records ---- */
 
-int table_get(const struct db *db, MDB_txn *txn, const uint8_t key[RECORD_KEY_BYTES], MDB_val *out)
+int row_get(const struct db *db, MDB_txn *txn, const uint8_t key[RECORD_KEY_BYTES], MDB_val *out)
 {
     MDB_val k = db_val(key, RECORD_KEY_BYTES);
 
     return db_err(mdb_get(txn, db->items, &k, out));
 }
 
-int table_find_ref(MDB_cursor *items, const uint8_t ref[RECORD_REF_BYTES], MDB_val *key,
-                   MDB_val *value)
+int row_find_ref(MDB_cursor *items, const uint8_t ref[RECORD_REF_BYTES], MDB_val *key,
+                 MDB_val *value)
 {
     const size_t prefix = RECORD_REF_BYTES - 1;
 
@@ -197,7 +197,7 @@ static void describe(struct state *s, const struct store_rec *rec)
         s->key_len[ix] = record_index_key(s->key[ix], (enum record_index)ix, rec);
 }
 
-static int move_indexes(struct table_txn *t, const struct state *from, const struct state *to)
+static int move_indexes(struct row_txn *t, const struct state *from, const struct state *to)
 {
     MDB_val nothing = {0};
     int rc = 0;
@@ -218,7 +218,7 @@ static int move_indexes(struct table_txn *t, const struct state *from, const str
     return db_err(rc);
 }
 
-static int move_charge(struct table_txn *t, const struct state *from, const struct state *to)
+static int move_charge(struct row_txn *t, const struct state *from, const struct state *to)
 {
     int rc = 0;
 
@@ -234,11 +234,11 @@ static int move_charge(struct table_txn *t, const struct state *from, const stru
 
 /* The record under a key: 0 with *rec and *s, ERR_NOT_FOUND, or ERR_CORRUPT when its bytes are
  * damaged (then the indexes cannot be told, and what they still hold leads nowhere). */
-static int read_old(struct table_txn *t, const uint8_t key[RECORD_KEY_BYTES], struct store_rec *rec,
+static int read_old(struct row_txn *t, const uint8_t key[RECORD_KEY_BYTES], struct store_rec *rec,
                     struct state *s)
 {
     MDB_val v;
-    int rc = table_get(t->db, t->txn, key, &v);
+    int rc = row_get(t->db, t->txn, key, &v);
 
     s->there = false;
     if (rc == 0)
@@ -251,20 +251,20 @@ static int read_old(struct table_txn *t, const uint8_t key[RECORD_KEY_BYTES], st
 }
 
 static bool may_replace(const struct store_rec *rec, const struct store_rec *old,
-                        enum table_rule rule)
+                        enum row_rule rule)
 {
     switch (rule) {
-    case TABLE_NEWER:
+    case ROW_NEWER:
         return record_newer(rec, old);
-    case TABLE_NEWER_OR_SAME:
+    case ROW_NEWER_OR_SAME:
         return !record_newer(old, rec);
-    case TABLE_ANY:
+    case ROW_ANY:
         break;
     }
     return true;
 }
 
-int table_put(struct table_txn *t, const struct store_rec *rec, enum table_rule rule)
+int row_put(struct row_txn *t, const struct store_rec *rec, enum row_rule rule)
 {
     struct state from, to;
     struct store_rec old;
@@ -277,7 +277,7 @@ int table_put(struct table_txn *t, const struct store_rec *rec, enum table_rule 
     if (rc == 0 && !may_replace(rec, &old, rule))
         return ERR_SEQ;
     if (rc == 0)
-        table_recount(&t->totals, &old, -1);
+        row_count(&t->totals, &old, -1);
     describe(&to, rec);
     MDB_val k = db_val(key, sizeof key);
     MDB_val v = db_val(t->scratch, record_encode(t->scratch, rec));
@@ -286,11 +286,11 @@ int table_put(struct table_txn *t, const struct store_rec *rec, enum table_rule 
         rc = move_indexes(t, &from, &to);
     if (rc == 0)
         rc = move_charge(t, &from, &to);
-    table_recount(&t->totals, rec, +1);
+    row_count(&t->totals, rec, +1);
     return rc;
 }
 
-int table_del(struct table_txn *t, const uint8_t key[RECORD_KEY_BYTES])
+int row_del(struct row_txn *t, const uint8_t key[RECORD_KEY_BYTES])
 {
     struct state from, to = {0};
     struct store_rec old;
@@ -299,7 +299,7 @@ int table_del(struct table_txn *t, const uint8_t key[RECORD_KEY_BYTES])
     if (rc != 0 && rc != ERR_CORRUPT)
         return rc;
     if (rc == 0)
-        table_recount(&t->totals, &old, -1);
+        row_count(&t->totals, &old, -1);
     MDB_val k = db_val(key, RECORD_KEY_BYTES);
     rc = db_err(mdb_del(t->txn, t->db->items, &k, NULL));
     if (rc == 0)
@@ -311,7 +311,7 @@ int table_del(struct table_txn *t, const uint8_t key[RECORD_KEY_BYTES])
 
 /* ---- transaction ---- */
 
-int table_begin(struct table_txn *t, const struct db *db)
+int row_begin(struct row_txn *t, const struct db *db)
 {
     assert(t->scratch != NULL);
     t->db = db;
@@ -320,20 +320,20 @@ int table_begin(struct table_txn *t, const struct db *db)
         t->txn = NULL;
         return rc;
     }
-    rc = table_totals(db, t->txn, &t->totals);
+    rc = row_totals(db, t->txn, &t->totals);
     if (rc == ERR_CORRUPT)
         rc = 0; /* wrong figures are no reason to stop storing; `store verify` tells */
     if (rc != 0)
-        table_abort(t);
+        row_abort(t);
     return rc;
 }
 
-int table_commit(struct table_txn *t)
+int row_commit(struct row_txn *t)
 {
     int rc = save_totals(t);
 
     if (rc != 0) {
-        table_abort(t);
+        row_abort(t);
         return rc;
     }
     rc = db_err(mdb_txn_commit(t->txn));
@@ -341,7 +341,7 @@ int table_commit(struct table_txn *t)
     return rc;
 }
 
-void table_abort(struct table_txn *t)
+void row_abort(struct row_txn *t)
 {
     if (t->txn != NULL)
         mdb_txn_abort(t->txn);

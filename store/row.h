@@ -1,0 +1,70 @@
+/*
+ * row - records and their indexes inside one LMDB transaction.
+ *
+ * The only place that writes records: items, indexes, counters per publisher and totals change
+ * together or not at all, since the caller's transaction commits or aborts as a whole. The record
+ * that is replaced is read from the transaction itself; nothing is taken on trust from the caller.
+ *
+ * Views: values point into the map, valid until the transaction writes again or ends. Errors as in
+ * db.h; ERR_SEQ, ERR_NOT_FOUND, ERR_CORRUPT (a damaged record) leave the transaction usable, all
+ * others mean abort.
+ */
+#pragma once
+
+#include "store/db.h"
+
+struct row_totals {
+    uint64_t items, bytes, by_tier[3], by_origin[3];
+};
+
+/* A write transaction with what belongs to it. */
+struct row_txn {
+    const struct db *db;
+    MDB_txn *txn;
+    struct row_totals totals; /* loaded and saved by begin and commit */
+    uint64_t corrupt;         /* damaged records that were overwritten or deleted */
+    uint8_t *scratch;         /* RECORD_MAX_BYTES, the caller's */
+};
+
+/* Begin a write transaction; 0 or an error without one. scratch must be set. */
+int row_begin(struct row_txn *t, const struct db *db) __attribute__((warn_unused_result));
+int row_commit(struct row_txn *t) __attribute__((warn_unused_result));
+void row_abort(struct row_txn *t);
+
+enum row_rule {
+    ROW_NEWER,         /* than the stored record */
+    ROW_NEWER_OR_SAME, /* the same bytes with other times, tier or origin */
+    ROW_ANY,           /* the stored record was deleted in between */
+};
+
+/* Insert or replace; ERR_SEQ when the stored record's order does not allow it. */
+int row_put(struct row_txn *t, const struct store_rec *rec, enum row_rule rule)
+    __attribute__((warn_unused_result));
+/* ERR_NOT_FOUND when it is not there. */
+int row_del(struct row_txn *t, const uint8_t key[RECORD_KEY_BYTES])
+    __attribute__((warn_unused_result));
+int row_meta_put(struct row_txn *t, const void *key, size_t key_len, const void *p, size_t n)
+    __attribute__((warn_unused_result));
+
+/* ---- reading, in any transaction ---- */
+
+/* Undecoded value of a record. ERR_NOT_FOUND. */
+int row_get(const struct db *db, MDB_txn *txn, const uint8_t key[RECORD_KEY_BYTES], MDB_val *out)
+    __attribute__((warn_unused_result));
+/* Key of the record that an index entry refers to. ERR_NOT_FOUND. */
+int row_find_ref(MDB_cursor *items, const uint8_t ref[RECORD_REF_BYTES], MDB_val *key,
+                 MDB_val *value) __attribute__((warn_unused_result));
+int row_usage(const struct db *db, MDB_txn *txn, const struct pubkey *charged, uint64_t *slots,
+              uint64_t *bytes) __attribute__((warn_unused_result));
+int row_totals(const struct db *db, MDB_txn *txn, struct row_totals *out)
+    __attribute__((warn_unused_result));
+/* Checked value; ERR_NOT_FOUND, ERR_CORRUPT. */
+int row_meta_get(const struct db *db, MDB_txn *txn, const void *key, size_t key_len, MDB_val *out)
+    __attribute__((warn_unused_result));
+int row_schema_get(const struct db *db, MDB_txn *txn, uint32_t *schema)
+    __attribute__((warn_unused_result));
+int row_schema_put(const struct db *db, MDB_txn *txn, uint32_t schema)
+    __attribute__((warn_unused_result));
+
+/* Add one record to totals, or take it away (sign +1, -1). */
+void row_count(struct row_totals *totals, const struct store_rec *rec, int sign);
