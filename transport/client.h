@@ -11,8 +11,11 @@
  *
  * Dialling PK:port:  1. sessions that are up to a server the destination delegates to, or to the
  * destination itself if it is a server
- *                    2. new sessions to its delegated servers (at most 2, staggered by 250 ms)
+ *                    2. new sessions to its delegated servers (2, staggered by 250 ms)
  *                    3. every other session that is up (the server mesh), at most 4
+ *                    4. new sessions to the rest of its delegated servers, at most 6
+ * One follows the other at once when it failed, and when it has been silent for 750 ms (250 ms for
+ * a connect) without giving up the silent one. The first signed answer of the destination decides.
  * Each attempt has attempt_ms (5 s; 20 s towards servers of 2023 is reached by the whole timeout);
  * every attempt is a step in the report (server, phase, reason, ms), which is what `dht why` and
  * error messages show. Where the destination is, is asked of hooks->resolve; a failed dial calls

@@ -7,9 +7,10 @@
 #include "transport/client_int.h"
 
 #define EXISTING_MAX 16u
-#define CONNECT_MAX  2u
+#define CONNECT_MAX  2u /* before the mesh is tried … */
+#define CONNECT_MORE 6u /* … and behind it */
 #define MESH_MAX     4u
-#define CANDIDATES   (EXISTING_MAX + CONNECT_MAX + MESH_MAX)
+#define CANDIDATES   (EXISTING_MAX + CONNECT_MAX + CONNECT_MORE + MESH_MAX)
 #define ROUTE_MAX    (sizeof((struct client_route *)NULL)->servers / sizeof(struct pubkey))
 
 #define STAGGER_CONNECT_NS (250 * NS_PER_MS)
@@ -356,30 +357,35 @@ static void route_add(struct dial *d, const struct pubkey *pk)
         d->route.servers[d->route.n_servers++] = *pk;
 }
 
+static void candidates_up(struct dial *d, enum client_phase phase, size_t max)
+{
+    struct cserver *up[64];
+    size_t n = client_usable(d->client, up, sizeof up / sizeof up[0]);
+    size_t limit = d->n_candidates + max;
+
+    for (size_t i = 0; i < n && d->n_candidates < limit; i++) {
+        if (in_route(d, &up[i]->pk) == (phase == CLIENT_PHASE_EXISTING))
+            candidate_add(d, phase, &up[i]->pk);
+    }
+}
+
+static void candidates_connect(struct dial *d, size_t max)
+{
+    size_t limit = d->n_candidates + max;
+
+    for (size_t i = 0; i < d->route.n_servers && d->n_candidates < limit; i++)
+        candidate_add(d, CLIENT_PHASE_CONNECT, &d->route.servers[i]);
+}
+
 static void candidates_make(struct dial *d)
 {
-    struct client *c = d->client;
-    struct cserver *up[64];
-    size_t n_up = client_usable(c, up, sizeof up / sizeof up[0]), n;
-
     d->n_candidates = d->next = 0;
-    if (cserver_get(c, &d->stream->remote) != NULL)
+    if (cserver_get(d->client, &d->stream->remote) != NULL)
         route_add(d, &d->stream->remote);
-    for (size_t i = 0; i < n_up && d->n_candidates < EXISTING_MAX; i++) {
-        if (in_route(d, &up[i]->pk))
-            candidate_add(d, CLIENT_PHASE_EXISTING, &up[i]->pk);
-    }
-    n = d->n_candidates;
-    for (size_t i = 0; i < d->route.n_servers && d->n_candidates < n + CONNECT_MAX; i++) {
-        const struct cserver *s = cserver_get(c, &d->route.servers[i]);
-        if (s == NULL || !cserver_usable(s))
-            candidate_add(d, CLIENT_PHASE_CONNECT, &d->route.servers[i]);
-    }
-    n = d->n_candidates;
-    for (size_t i = 0; i < n_up && d->n_candidates < n + MESH_MAX; i++) {
-        if (!in_route(d, &up[i]->pk))
-            candidate_add(d, CLIENT_PHASE_MESH, &up[i]->pk);
-    }
+    candidates_up(d, CLIENT_PHASE_EXISTING, EXISTING_MAX);
+    candidates_connect(d, CONNECT_MAX);
+    candidates_up(d, CLIENT_PHASE_MESH, MESH_MAX);
+    candidates_connect(d, CONNECT_MORE);
 }
 
 /* ---- attempts ---- */
