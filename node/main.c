@@ -15,8 +15,8 @@ int main(int argc, char **argv)
     }
     log_set_format(log_format_for_stderr());
     /* The table of the commands; each is described where it is written. */
-    const struct cmd commands[] = {cmd_node, cmd_keys, cmd_dht,     cmd_entry,     cmd_status,
-                                   cmd_ping, cmd_nc,   cmd_version, {.name = NULL}};
+    const struct cmd commands[] = {cmd_node, cmd_keys, cmd_dht,   cmd_entry,   cmd_status,
+                                   cmd_ping, cmd_nc,   cmd_store, cmd_version, {.name = NULL}};
     const struct cmd root = {
         .name = "kadmsg",
         .help = "a DHT-first peer-to-peer node that speaks dmsg",

@@ -691,7 +691,7 @@ static size_t meta_key(const struct lmdb *s, uint8_t key[PEND_KEY_MAX], const ch
 {
     size_t n = strlen(name);
 
-    assert(n > 0 && n <= STORE_NAME_MAX);
+    assert(n > 0 && n <= STORE_NAME_MAX && !pubkey_is_null(&s->cfg.own_pk));
     memcpy(key, s->cfg.own_pk.b, PUBKEY_BYTES);
     memcpy(key + PUBKEY_BYTES, name, n);
     return PUBKEY_BYTES + n;
@@ -876,7 +876,6 @@ int store_lmdb_open(struct store **out, const struct store_lmdb_cfg *cfg, char *
 {
     struct lmdb *s = calloc(1, sizeof *s);
 
-    assert(!pubkey_is_null(&cfg->own_pk) || cfg->read_only);
     *out = NULL;
     int rc = ERR_NOMEM;
     if (s == NULL || (s->scratch = malloc(ITEM_MAX_VALUE + ITEM_MAX_SALT)) == NULL)

@@ -37,7 +37,7 @@
 
 struct store_lmdb_cfg {
     const char *path;      /* folder; copied; made when it is missing */
-    struct pubkey own_pk;  /* owner of meta values; not the null key */
+    struct pubkey own_pk;  /* owner of meta values; the null key: they are not used */
     uint8_t hash_key[16];  /* random; orders of trees in memory depend on it */
     uint64_t budget_bytes; /* of all records as record_charge() counts; 0 = none */
     uint64_t map_size;     /* 0 = 64 GiB */
