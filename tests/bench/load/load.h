@@ -9,6 +9,7 @@
  *     flow.c     a stream between two clients
  *     bulk.c ping.c open.c sess.c idle.c    the modes: what is done with them, and what is measured
  *     copy.c     a server of its own: the bare byte-copying relay, the ceiling of bulk
+ *     floor.c    processor time of single operations, the ceiling of set-up
  *
  * A mode is a table of functions (struct load_mode) that are called from the loop. load_begin() and
  * load_end() enclose what is measured. Whatever goes wrong is counted by load_error(); what makes
@@ -174,6 +175,7 @@ size_t flow_send(struct flow *f, size_t n);
 /* FIN, and forget it. */
 void flow_close(struct flow *f);
 
-/* ---- copy.c ---- */
+/* ---- copy.c, floor.c: return the exit code ---- */
 
 int copy_run(struct load *l);
+int floor_run(void);

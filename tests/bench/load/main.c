@@ -16,7 +16,7 @@
 static const struct load_mode *const modes[] = {&mode_bulk, &mode_ping, &mode_open, &mode_sess,
                                                 &mode_idle};
 #define MODE_COPY  (sizeof modes / sizeof modes[0])
-#define MODE_WORDS "bulk|ping|open|sess|idle|copy"
+#define MODE_WORDS "bulk|ping|open|sess|idle|copy|floor"
 
 static struct load load;
 
@@ -27,7 +27,7 @@ static const struct cmd_opt args[] = {
     {.name = "MODE",
      CMD_CHOICE_AT(O, mode),
      .choices = MODE_WORDS,
-     .help = "what to measure: bulk, ping, open, sess or idle; copy serves"},
+     .help = "what to measure: bulk, ping, open, sess or idle; copy and floor are ceilings"},
     {0},
 };
 static const struct cmd_opt flags[] = {
@@ -100,7 +100,8 @@ static const struct cmd root = {
              "open    stream set-up:    --pairs --inflight --seconds [--e2e]\n\n"
              "sess    session set-up:   --count --inflight\n\n"
              "idle    memory:           --sessions --streams --inflight --hold\n\n"
-             "copy    runs a bare byte-copying relay at --addr: what no server can beat",
+             "copy    runs a bare byte-copying relay at --addr: what no server can beat\n\n"
+             "floor   the cost of single cryptographic operations: likewise",
     .args = args,
     .opts = flags,
     .opts_size = sizeof(struct load_opts),
@@ -392,14 +393,16 @@ static int run(struct cmdline *cl)
 {
     struct load *l = &load;
     l->o = *(const struct load_opts *)cl->opts;
-    bool copy = l->o.mode == MODE_COPY;
-    l->mode = copy ? NULL : modes[l->o.mode];
-    const char *stray = stray_flag(cl, copy ? "" : l->mode->flags);
+    bool copy = l->o.mode == MODE_COPY, drives = l->o.mode < (int)MODE_COPY;
+    l->mode = drives ? modes[l->o.mode] : NULL;
+    const char *stray = stray_flag(cl, drives ? l->mode->flags : "");
     if (stray != NULL)
         return cmdline_usage_error(cl, "--%s does not belong to this mode", stray);
     signal(SIGPIPE, SIG_IGN);
     if (copy)
         return copy_run(l);
+    if (!drives)
+        return floor_run();
     if (l->o.addr.port == 0 || (!l->o.bare && !cmdline_given(cl, "pk")))
         return cmdline_usage_error(cl, "--addr and --pk say which server");
     return drive(l);

@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""Memory (RssAnon) of an idle node, and what an idle session and an idle relayed stream add.
+
+Ceiling of the idle node: the load generator's copying relay, a program that does next to nothing
+with the same libraries for keys and events. Sessions and streams have no ceiling but zero.
+"""
+import time
+
+from measure import LISTEN, RUNS, copier, emit, load, median, node, status_kib
+
+SESSIONS = 4000
+STREAMS = 8000
+SETTLE_S = 2
+
+
+def idle(server):
+    time.sleep(SETTLE_S)
+    return {'anon_kib': status_kib(server.pid, 'RssAnon'),
+            'peak_rss_kib': status_kib(server.pid, 'VmHWM')}
+
+
+def main():
+    with copier() as bare:
+        floor = idle(bare)['anon_kib']
+    for role, flags in (('visor', []), ('relay', LISTEN), ('full', [*LISTEN, '--full'])):
+        runs = []
+        for _ in range(3):
+            with node(*flags) as server:
+                runs.append(idle(server))
+        emit('idle_node', {'role': role}, median(runs, 'anon_kib') / 1024, 'MiB', runs, floor / 1024)
+
+    runs = []
+    for _ in range(min(RUNS, 3)):
+        with node(*LISTEN) as server:  # fresh: a used heap would hide what is needed
+            runs.append(load(server, 'idle', sessions=SESSIONS, streams=STREAMS, hold=2))
+    emit('idle_session', {'sessions': SESSIONS}, median(runs, 'value'), 'KiB', runs)
+    emit('idle_stream', {'sessions': SESSIONS, 'streams': STREAMS}, median(runs, 'kib_per_stream'),
+         'KiB', runs)
+
+
+if __name__ == '__main__':
+    main()
