@@ -276,6 +276,15 @@ static int put_record(struct kad_accept *a)
     return rc;
 }
 
+/* A number far ahead of our clock: the signer's is wrong, or ours (incident 53). The peers use other
+ * numbers than clocks too, small and huge ones. */
+static bool is_ahead(const struct kad *k, uint64_t seq)
+{
+    int64_t limit = env_wall_ns(k->env) + (int64_t)kad_ms(k->lim.clock_skew_ms);
+
+    return seq < INT64_MAX && (int64_t)seq > limit;
+}
+
 /* The item is what it says: remember our own numbers, then let the store decide about seq once
  * more. */
 static int verified(struct kad_accept *a)
@@ -283,8 +292,12 @@ static int verified(struct kad_accept *a)
     struct kad *k = a->check.k;
     const struct item *it = &a->check.item->item;
 
-    if (a->check.cls.kind == ITEM_OWNER && pubkey_equal(&it->k, &k->self) && a->via != KAD_VIA_OWN)
+    if (a->check.cls.kind == ITEM_OWNER && pubkey_equal(&it->k, &k->self) &&
+        a->via != KAD_VIA_OWN) {
         (void)kad_own_set(k, it->salt, it->salt_len, it->seq);
+        k->stat.own_from_outside++;
+    }
+    k->stat.future_seq += is_ahead(k, it->seq);
     return put_record(a);
 }
 

@@ -22,8 +22,9 @@ static void ping_contact(struct kad *k, kad_peer p)
 }
 
 /* Is this failure a sign that the peer is gone? A closed stream is none: peers close streams of
- * methods that they do not know and of callers that ask too much; only a ping is always answered. */
-static bool counts_as_unanswered(enum kad_fail why, enum kad_method method)
+ * methods that they do not know and of callers that ask too much. Only our own maintenance pings,
+ * which are few, should always be answered. */
+static bool counts_as_unanswered(const struct kad_call *c, enum kad_fail why)
 {
     switch (why) {
     case KAD_FAIL_TIMEOUT:
@@ -31,7 +32,7 @@ static bool counts_as_unanswered(enum kad_fail why, enum kad_method method)
     case KAD_FAIL_FORMAT:
         return true;
     case KAD_FAIL_CLOSED:
-        return method == KAD_PING;
+        return c->method == KAD_PING && c->op == NULL;
     case KAD_FAIL_NO_DHT:
     case KAD_FAIL_TOO_LONG:
     case KAD_FAIL_LOCAL:
@@ -49,8 +50,7 @@ static void note_failure(struct kad *k, const struct kad_call *c, enum kad_fail 
         if (!kad_keyset_has(&k->bootstrap, kad_pk(k, c->peer)))
             kad_note_no_dht(k, c->peer);
         table_remove(&k->table, c->peer);
-    } else if (counts_as_unanswered(why, c->method) &&
-               table_failed(&k->table, c->peer) == TABLE_ASK) {
+    } else if (counts_as_unanswered(c, why) && table_failed(&k->table, c->peer) == TABLE_ASK) {
         ping_contact(k, c->peer);
     }
     if (had_contacts && table_count(&k->table) == 0)

@@ -44,7 +44,7 @@ static void set_limits(struct kad *k)
         .bootstrap_retry_ms = or_default(g->bootstrap_retry_ms, 30000),
         .rate_per_s = or_default(g->rate_per_s, 50),
         .rate_bytes_per_s = or_default64(g->rate_bytes_per_s, MIB),
-        .clock_skew_ms = g->clock_skew_ms,
+        .clock_skew_ms = or_default(g->clock_skew_ms, 300000),
     };
     if (k->lim.k > KAD_K)
         k->lim.k = KAD_K; /* an answer has no more contacts */

@@ -291,6 +291,8 @@ struct kad_stat {
     uint64_t evicted_items;    /* from the store, for room */
     uint64_t dropped_acts;     /* actions lost for want of memory */
     uint64_t republished, handed_on;
+    uint64_t own_from_outside; /* newer items of our own key: an earlier life, or a twin */
+    uint64_t future_seq;       /* items with a clock number more than clock_skew_ms ahead */
     uint64_t evictions, neg_cached;
     uint64_t lookups, lookup_hops, lookup_messages;
     bool alone;  /* routing table empty although there are bootstrap keys */

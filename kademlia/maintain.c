@@ -328,7 +328,9 @@ static void hand_on_due(struct loop_timer *t)
     }
     int rc = k->store->ops->scan(k->store, after, look_at, &h);
     bool done = rc != 0 || (h.visited < HAND_ON_SLICE && h.n < HAND_ON_MAX);
-    k->m.hand_on_after = done ? (struct kad_id){{0}} : h.last;
+    if (done)
+        memset(&h.last, 0, sizeof h.last);
+    k->m.hand_on_after = h.last;
     for (size_t i = 0; i < h.n; i++)
         hand_on(k, &h.targets[i]);
     arm(k, t, done ? pass_ns(k) : HAND_ON_STEP_NS);

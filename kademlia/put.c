@@ -109,7 +109,7 @@ static bool send_one(struct kad_put *put, kad_peer to)
 
 static void send_more(struct kad_put *put)
 {
-    while (put->under_way < KAD_PUT_PARALLEL && put->next_to < put->n_to) {
+    while (put->to != NULL && put->under_way < KAD_PUT_PARALLEL && put->next_to < put->n_to) {
         if (send_one(put, put->to[put->next_to++]))
             put->under_way++;
         else

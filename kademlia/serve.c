@@ -42,6 +42,7 @@ static size_t value_bytes(const struct kad_msg *m)
     return n;
 }
 
+/* Configured peers pay nothing: they may sync, and read for many. */
 static bool is_exempt(const struct kad *k, kad_peer p)
 {
     const struct pubkey *pk = kad_pk(k, p);
@@ -306,7 +307,8 @@ void kad_request(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
     /* Whoever calls over an authenticated stream exists; the body's sender is not looked at
      * (incident 61). */
     kad_peer_heard(k, from, false);
-    int rc = kad_note_request(k, from) ? serve(k, from, req, token) : ERR_LIMIT;
+    bool may = is_exempt(k, from) || kad_note_request(k, from);
+    int rc = may ? serve(k, from, req, token) : ERR_LIMIT;
     if (rc != 0)
         refuse(k, from, token, rc);
     kad_msg_clear(req);

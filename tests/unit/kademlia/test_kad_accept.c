@@ -488,6 +488,39 @@ static void test_full_queue_of_checks(void **state)
     assert_int_equal(stat_of(store).pending, 0);
 }
 
+/* Incident 67: 500 requests at once from 50 peers: each is answered or refused explicitly, and who was
+ * refused does not take the node for dead. */
+static void test_incident_67_burst_of_requests(void **state)
+{
+    struct kad_cfg cfg = {.limits = {.rate_per_s = 2}}; /* bursts of 8 */
+    struct net_node *store = net_add(&n, &cfg), *peers[50];
+    uint32_t ops[50][10];
+    unsigned refused = 0;
+
+    (void)state;
+    n.json = false;
+    for (size_t i = 0; i < 50; i++)
+        peers[i] = net_add(&n, NULL);
+    net_run(&n, 30000);
+    size_t contacts = stat_of(peers[7]).routing_peers;
+    for (size_t i = 0; i < 50; i++) {
+        for (size_t j = 0; j < 10; j++)
+            ops[i][j] = kad_ping(peers[i]->kad, store->peer, NULL, n.now_ns);
+        peers[i]->dirty = true;
+    }
+    for (size_t i = 0; i < 50; i++) {
+        for (size_t j = 0; j < 10; j++) {
+            struct kad_report r = net_wait(peers[i], ops[i][j]);
+            assert_true(r.err == 0 || r.err == ERR_EOF);
+            assert_true(r.ended_ns - r.started_ns < NS_PER_S);
+            refused += r.err != 0;
+        }
+    }
+    assert_in_range(refused, 50, 250);
+    assert_true(stat_of(store).refused_rate >= refused);
+    assert_true(stat_of(peers[7]).routing_peers >= contacts);
+}
+
 /* Requests that no codec should let through do not hurt. */
 static void test_malformed_requests(void **state)
 {
@@ -528,6 +561,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_incident_65_full_node, setup, teardown),
         cmocka_unit_test_setup_teardown(test_quota_per_key, setup, teardown),
         cmocka_unit_test_setup_teardown(test_full_queue_of_checks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_incident_67_burst_of_requests, setup, teardown),
         cmocka_unit_test_setup_teardown(test_malformed_requests, setup, teardown),
     };
 
