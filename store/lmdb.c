@@ -847,7 +847,7 @@ static void set_defaults(struct store_lmdb_cfg *cfg)
     if (cfg->overlay_bytes == 0)
         cfg->overlay_bytes = 32 * MIB;
     if (cfg->commit_count == 0)
-        cfg->commit_count = 4096;
+        cfg->commit_count = 1024;
     if (cfg->commit_ms == 0)
         cfg->commit_ms = 50;
     if (cfg->stuck_ms == 0)

@@ -42,7 +42,7 @@ struct store_lmdb_cfg {
     uint64_t budget_bytes; /* of all records as record_charge() counts; 0 = none */
     uint64_t map_size;     /* 0 = 64 GiB */
     size_t overlay_bytes;  /* 0 = 32 MiB */
-    size_t commit_count;   /* writes that are committed without waiting; 0 = 4096 */
+    size_t commit_count;   /* writes that are committed without waiting; 0 = 1024 */
     unsigned commit_ms;    /* 0 = 50 */
     unsigned stuck_ms;     /* 0 = 5 000 */
     bool read_only;        /* no lock, no writer: everything that changes gives ERR_STATE */

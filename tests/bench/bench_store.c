@@ -1,0 +1,491 @@
+/*
+ * bench_store - the LMDB store: one JSON line a measurement.
+ *
+ *     store_get      a local look-up; ceiling: the same key through LMDB alone
+ *     store_accept   items a second and core, from the JSON of PutValue to the committed record:
+ *                    decode, verify, put, indexes, group commit; ceiling: verification alone
+ *     store_put      the same without decoding and verifying; ceiling: one LMDB database
+ *     store_list     a page of 1000 records, in records a second; ceiling: walk over `items`
+ *     store_overhead bytes on disk per record beside value and salt; ceiling: encoded record
+ *     store_open     opening with the page check of an unclean start; ceiling: reading the file
+ *
+ * CPU time of all threads counts, not wall time: the writer is part of the cost. Median of REPEATS.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cursor.h"
+#include "base/err.h"
+#include "kademlia/codec_json.h"
+#include "store/lmdb.h"
+#include "store/row.h"
+
+#define REPEATS   5
+#define N_SIGNED  8000u
+#define N_STORED  100000u
+#define N_GETS    300000u
+#define VALUE_LEN 420u
+#define KEYS      100u
+
+static char dir[512], why[STORE_WHY_BYTES];
+static uint64_t rng = 88172645463325252u;
+
+static void die(const char *what)
+{
+    fprintf(stderr, "bench_store: %s\n", what);
+    exit(1);
+}
+
+static uint64_t draw(void)
+{
+    rng ^= rng << 13;
+    rng ^= rng >> 7;
+    rng ^= rng << 17;
+    return rng;
+}
+
+static double cpu_s(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static double median(double v[REPEATS])
+{
+    qsort(v, REPEATS, sizeof v[0], by_value);
+    return v[REPEATS / 2];
+}
+
+static void report(const char *name, const char *params, double value, const char *unit, double cpu,
+                   double ceiling)
+{
+    struct rusage ru;
+
+    getrusage(RUSAGE_SELF, &ru);
+    printf("{\"name\":\"%s\",\"params\":%s,\"value\":%.4g,\"unit\":\"%s\",\"cpu_s\":%.3f,"
+           "\"peak_rss_kib\":%ld,\"ceiling\":%.4g,\"ratio\":%.3f}\n",
+           name, params, value, unit, cpu, ru.ru_maxrss, ceiling, value / ceiling);
+    fflush(stdout);
+}
+
+/* ---- the folder ---- */
+
+static void remove_files(void)
+{
+    static const char *const names[] = {"data.mdb", "lock.mdb", "kadmsg.lock", "clean"};
+    char file[600];
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        snprintf(file, sizeof file, "%s/%s", dir, names[i]);
+        unlink(file);
+    }
+}
+
+static void remove_dir(void)
+{
+    remove_files();
+    rmdir(dir);
+}
+
+static struct store *open_store(void)
+{
+    struct store *s;
+    struct store_lmdb_cfg cfg = {.path = dir, .own_pk = {{2, 1}}};
+
+    if (store_lmdb_open(&s, &cfg, why, sizeof why) != 0)
+        die(why);
+    return s;
+}
+
+static void sync_store(struct store *s)
+{
+    if (s->ops->sync(s, 60000) != 0)
+        die("sync");
+}
+
+static void put(struct store *s, const struct store_rec *rec)
+{
+    int rc = s->ops->put(s, rec);
+
+    if (rc == ERR_BUSY) {
+        sync_store(s);
+        rc = s->ops->put(s, rec);
+    }
+    if (rc != 0)
+        die(err_str(rc));
+}
+
+/* ---- accepting signed items ---- */
+
+struct frame {
+    uint8_t *p;
+    size_t n;
+};
+
+static struct frame frames[N_SIGNED];
+static uint8_t value[VALUE_LEN];
+
+static void make_frames(void)
+{
+    struct seckey sk[KEYS];
+    struct pubkey pk;
+
+    for (unsigned i = 0; i < KEYS; i++) {
+        if (crypto_keypair_from_seed(&sk[i], &pk, (const uint8_t *)&i, sizeof i) != 0)
+            die("key");
+    }
+    for (unsigned i = 0; i < N_SIGNED; i++) {
+        char salt[16];
+        int salt_len = snprintf(salt, sizeof salt, "tp:%u", i / KEYS);
+        struct item it = {.seq = 1700000000000000000u + i,
+                          .v = value,
+                          .v_len = sizeof value,
+                          .salt = (uint8_t *)salt,
+                          .salt_len = (size_t)salt_len};
+        if (item_sign(&it, &sk[i % KEYS]) != 0)
+            die("sign");
+        struct kad_msg_item one = {.item = item_ref_new(&it)};
+        struct kad_msg m = {.method = KAD_PUT_VALUE, .sender = it.k, .items = &one, .n_items = 1};
+        if (one.item == NULL || kad_json_encode(&frames[i].p, &frames[i].n, &m) != 0)
+            die("encode");
+        item_ref_put(one.item);
+    }
+}
+
+static struct store_rec accept_rec(struct item_ref *r, int64_t now_ns)
+{
+    return (struct store_rec){.target = item_target(&r->item),
+                              .item = r->item,
+                              .stored_ns = now_ns,
+                              .expires_ns = now_ns + 7200000000000,
+                              .origin = STORE_REPLICA,
+                              .charged = r->item.k,
+                              .ref = r};
+}
+
+static void accept_frame(struct store *s, const struct frame *f, int64_t now_ns)
+{
+    struct kad_msg m;
+
+    if (kad_json_decode(&m, KAD_PUT_VALUE, false, f->p + 5, f->n - 5) != 0)
+        die("decode");
+    if (item_verify(&m.items[0].item->item) != 0)
+        die("verify");
+    struct store_rec rec = accept_rec(m.items[0].item, now_ns);
+    put(s, &rec);
+    kad_msg_clear(&m);
+}
+
+static double time_verify(void)
+{
+    struct kad_msg m;
+    double start;
+
+    if (kad_json_decode(&m, KAD_PUT_VALUE, false, frames[0].p + 5, frames[0].n - 5) != 0)
+        die("decode");
+    start = cpu_s();
+    for (unsigned i = 0; i < 2000; i++) {
+        if (item_verify(&m.items[0].item->item) != 0)
+            die("verify");
+    }
+    double rate = 2000 / (cpu_s() - start);
+    kad_msg_clear(&m);
+    return rate;
+}
+
+static void bench_accept(void)
+{
+    double rate[REPEATS], ceiling[REPEATS], start, total = 0;
+    char params[80];
+
+    make_frames();
+    for (unsigned round = 0; round < REPEATS; round++) {
+        remove_files();
+        struct store *s = open_store();
+        start = cpu_s();
+        for (unsigned i = 0; i < N_SIGNED; i++)
+            accept_frame(s, &frames[i], 1700000000000000000 + i);
+        sync_store(s);
+        double used = cpu_s() - start;
+        rate[round] = N_SIGNED / used;
+        total += used;
+        s->ops->close(s);
+        ceiling[round] = time_verify();
+    }
+    snprintf(params, sizeof params, "{\"items\":%u,\"value_bytes\":%u}", N_SIGNED, VALUE_LEN);
+    report("store_accept", params, median(rate), "items/s/core", total, median(ceiling));
+    for (unsigned i = 0; i < N_SIGNED; i++)
+        free(frames[i].p);
+}
+
+/* ---- plain puts, and the store that the others read ---- */
+
+static struct store_rec numbered(unsigned i)
+{
+    struct store_rec rec = {.item = {.seq = 1700000000000000000u + i,
+                                     .v = value,
+                                     .v_len = sizeof value,
+                                     .salt = (const uint8_t *)"dmsg",
+                                     .salt_len = 4},
+                            .stored_ns = 1700000000000000000 + i,
+                            .expires_ns = 1700007200000000000 + i,
+                            .origin = STORE_REPLICA};
+
+    rec.item.k.b[0] = 2;
+    put_be32(rec.item.k.b + 1, i);
+    rec.charged = rec.item.k;
+    rec.target = item_target(&rec.item);
+    return rec;
+}
+
+/* One database, the same keys and sizes, a transaction for each 1000. */
+static double time_bare_put(void)
+{
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi dbi;
+    uint8_t key[RECORD_KEY_BYTES], buf[RECORD_MAX_BYTES];
+
+    remove_files();
+    if (mdb_env_create(&env) != 0 || mdb_env_set_mapsize(env, 1u << 30) != 0 ||
+        mdb_env_open(env, dir, 0, 0600) != 0)
+        die("bare LMDB");
+    double start = cpu_s();
+    for (unsigned i = 0; i < N_STORED; i++) {
+        struct store_rec rec = numbered(i);
+        record_key(key, &rec.target, rec.kind);
+        MDB_val k = db_val(key, sizeof key), v = db_val(buf, record_encode(buf, &rec));
+        if (i % 1000 == 0 &&
+            (mdb_txn_begin(env, NULL, 0, &txn) != 0 || mdb_dbi_open(txn, NULL, 0, &dbi) != 0))
+            die("bare transaction");
+        if (mdb_put(txn, dbi, &k, &v, 0) != 0)
+            die("bare put");
+        if (i % 1000 == 999 && mdb_txn_commit(txn) != 0)
+            die("bare commit");
+    }
+    double used = cpu_s() - start;
+    mdb_env_close(env);
+    return N_STORED / used;
+}
+
+static struct store *bench_put(void)
+{
+    double bare = time_bare_put();
+    char params[80];
+
+    remove_files();
+    struct store *s = open_store();
+    double start = cpu_s();
+    for (unsigned i = 0; i < N_STORED; i++) {
+        struct store_rec rec = numbered(i);
+        put(s, &rec);
+    }
+    sync_store(s);
+    double used = cpu_s() - start;
+    snprintf(params, sizeof params, "{\"items\":%u,\"value_bytes\":%u}", N_STORED, VALUE_LEN);
+    report("store_put", params, N_STORED / used, "items/s/core", used, bare);
+    return s;
+}
+
+/* ---- reading ---- */
+
+static double time_gets(struct store *s)
+{
+    struct store_rec out;
+    struct kad_id *ids = malloc(N_GETS * sizeof *ids);
+
+    if (ids == NULL)
+        die("out of memory");
+    for (unsigned i = 0; i < N_GETS; i++)
+        ids[i] = numbered((unsigned)(draw() % N_STORED)).target;
+    double start = cpu_s();
+    for (unsigned i = 0; i < N_GETS; i++) {
+        if (s->ops->get(s, &ids[i], ITEM_OWNER, &out) != 0 || out.item.v_len != VALUE_LEN)
+            die("get");
+    }
+    double used = cpu_s() - start;
+    free(ids);
+    return used * 1e6 / N_GETS;
+}
+
+static double time_bare_gets(struct store *s)
+{
+    const struct db *db = store_lmdb_db(s);
+    MDB_txn *txn;
+    uint8_t(*keys)[RECORD_KEY_BYTES] = malloc(N_GETS * sizeof *keys), copy[1024];
+
+    if (keys == NULL || mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn) != 0)
+        die("out of memory");
+    for (unsigned i = 0; i < N_GETS; i++) {
+        struct kad_id id = numbered((unsigned)(draw() % N_STORED)).target;
+        record_key(keys[i], &id, ITEM_OWNER);
+    }
+    double start = cpu_s();
+    for (unsigned i = 0; i < N_GETS; i++) {
+        MDB_val k = db_val(keys[i], RECORD_KEY_BYTES), v;
+        mdb_txn_reset(txn);
+        if (mdb_txn_renew(txn) != 0 || mdb_get(txn, db->items, &k, &v) != 0)
+            die("bare get");
+        memcpy(copy, v.mv_data, v.mv_size < sizeof copy ? v.mv_size : sizeof copy);
+    }
+    double used = cpu_s() - start;
+    mdb_txn_abort(txn);
+    free(keys);
+    return used * 1e6 / N_GETS;
+}
+
+static void bench_get(struct store *s)
+{
+    double own[REPEATS], bare[REPEATS], start = cpu_s();
+    char params[80];
+
+    for (unsigned round = 0; round < REPEATS; round++) {
+        own[round] = time_gets(s);
+        bare[round] = time_bare_gets(s);
+    }
+    snprintf(params, sizeof params, "{\"items\":%u,\"value_bytes\":%u}", N_STORED, VALUE_LEN);
+    report("store_get", params, median(own), "us", cpu_s() - start, median(bare));
+}
+
+struct walk {
+    uint64_t n, bytes, last_seq;
+};
+
+static bool count(void *arg, const struct store_rec *rec)
+{
+    struct walk *w = arg;
+
+    w->n++;
+    w->bytes += rec->item.v_len;
+    w->last_seq = rec->item.seq;
+    return true;
+}
+
+static double time_list(struct store *s)
+{
+    struct store_page page = {
+        .salt = (const uint8_t *)"dmsg", .salt_len = 4, .limit = 1000, .max_bytes = 2 << 20};
+    struct walk w = {0};
+    bool more = true;
+    double start = cpu_s();
+
+    for (; more; page.since_seq = w.last_seq) {
+        if (s->ops->list(s, &page, count, &w, &more) != 0)
+            die("list");
+    }
+    if (w.n != N_STORED)
+        die("list is short");
+    return N_STORED / (cpu_s() - start);
+}
+
+static double time_scan(struct store *s)
+{
+    struct walk w = {0};
+    double start = cpu_s();
+
+    if (s->ops->scan(s, NULL, count, &w) != 0 || w.n != N_STORED)
+        die("scan");
+    return N_STORED / (cpu_s() - start);
+}
+
+static void bench_list(struct store *s)
+{
+    double own[REPEATS], bare[REPEATS], start = cpu_s();
+
+    for (unsigned round = 0; round < REPEATS; round++) {
+        own[round] = time_list(s);
+        bare[round] = time_scan(s);
+    }
+    report("store_list", "{\"page\":1000,\"salt\":\"dmsg\"}", median(own), "records/s",
+           cpu_s() - start, median(bare));
+}
+
+/* ---- size and opening ---- */
+
+static void bench_overhead(struct store *s)
+{
+    const struct db *db = store_lmdb_db(s);
+    uint8_t buf[RECORD_MAX_BYTES];
+    struct store_rec rec = numbered(1);
+    MDB_envinfo info;
+    MDB_stat st;
+    MDB_txn *txn;
+
+    if (mdb_env_info(db->env, &info) != 0 || mdb_env_stat(db->env, &st) != 0 ||
+        mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn) != 0)
+        die("stat");
+    double used = (double)(info.me_last_pgno + 1 - db_free_pages(txn)) * st.ms_psize;
+    mdb_txn_abort(txn);
+    double plain = (double)(rec.item.v_len + rec.item.salt_len);
+    report("store_overhead", "{\"items\":100000,\"value_bytes\":420}", used / N_STORED - plain,
+           "bytes/item", 0, (double)record_encode(buf, &rec) - plain);
+}
+
+static double time_read(size_t *size)
+{
+    static uint8_t buf[1 << 20];
+    char file[600];
+
+    snprintf(file, sizeof file, "%s/data.mdb", dir);
+    int fd = open(file, O_RDONLY);
+    double start = cpu_s();
+    *size = 0;
+    for (ssize_t n; (n = read(fd, buf, sizeof buf)) > 0;)
+        *size += (size_t)n;
+    double used = cpu_s() - start;
+    close(fd);
+    return used;
+}
+
+static void bench_open(void)
+{
+    double own[REPEATS], bare[REPEATS], start = cpu_s();
+    char file[600], params[80];
+    size_t size;
+
+    snprintf(file, sizeof file, "%s/clean", dir);
+    for (unsigned round = 0; round < REPEATS; round++) {
+        unlink(file);
+        double begin = cpu_s();
+        struct store *s = open_store();
+        own[round] = (cpu_s() - begin) * 1e3;
+        s->ops->close(s);
+        bare[round] = time_read(&size) * 1e3;
+    }
+    snprintf(params, sizeof params, "{\"file_mib\":%zu,\"clean\":false}", size >> 20);
+    report("store_open", params, median(own), "ms", cpu_s() - start, median(bare));
+}
+
+int main(void)
+{
+    const char *tmp = getenv("TMPDIR");
+
+    snprintf(dir, sizeof dir, "%s/bench-store-XXXXXX", tmp != NULL ? tmp : "/tmp");
+    if (crypto_init() != 0 || mkdtemp(dir) == NULL)
+        die("no folder");
+    atexit(remove_dir);
+    memset(value, 'x', sizeof value);
+    bench_accept();
+    struct store *s = bench_put();
+    bench_get(s);
+    bench_list(s);
+    bench_overhead(s);
+    s->ops->close(s);
+    bench_open();
+    return 0;
+}
