@@ -193,14 +193,11 @@ static void stream_free(struct yamux_stream *st)
     free(st);
 }
 
-/* Both sides have finished: the id is free, and so is the memory when nobody holds the stream. */
+/* Both sides have finished: the id is free. */
 static void stream_closed_check(struct yamux_stream *st)
 {
-    if ((st->state & (ST_LOCAL_FIN | ST_REMOTE_FIN)) != (ST_LOCAL_FIN | ST_REMOTE_FIN))
-        return;
-    stream_gone(st);
-    if (st->released)
-        stream_free(st);
+    if ((st->state & ST_LOCAL_FIN) && (st->state & ST_REMOTE_FIN))
+        stream_gone(st);
 }
 
 /* Reset by the peer or by us on its account. */
@@ -288,6 +285,8 @@ static int on_fin(struct yamux_stream *st)
     st->state |= ST_REMOTE_FIN;
     stream_event(st, YAMUX_EOF);
     stream_closed_check(st);
+    if (st->released && (st->state & ST_GONE))
+        stream_free(st);
     return 0;
 }
 
@@ -907,6 +906,7 @@ bool yamux_write_closed(const struct yamux_stream *st)
 void yamux_release(struct yamux_stream *st, bool linger)
 {
     struct yamux *y = st->mux;
+    assert(!st->released);
 
     if (linger)
         (void)yamux_close_write(st);
