@@ -12,7 +12,10 @@
 #define FRAME_MAX 65536u /* payload of one data frame that we write */
 #define QUANTUM   32768u /* what one writer may queue while others wait */
 #define CONTROL_ROOM                                                                               \
-    (64u * 1024u)        /* control frames queued: more means a peer that asks and does not read */
+    (64u * 1024u) /* control frames queued: more means a peer that asks and does not read */
+/* What yamux_write_fits() lets through above out_high: a frame, and one piece. FIN has its own room
+ * behind that. */
+#define PIECE_ROOM  ((size_t)FRAME_MAX + FRAME_MAX + YAMUX_HEADER_BYTES)
 #define HEADERS_BUF 512u /* frame headers are cut from buffers of this size */
 #define COPY_BELOW  256u /* shorter pieces are copied: a slice would cost and pin more */
 #define PING_STALE  (10 * NS_PER_S)
@@ -98,7 +101,7 @@ static int put_header(struct yamux *y, struct bufq *q, unsigned type, unsigned f
 static void control(struct yamux *y, struct bufq *q, unsigned type, unsigned flags, uint32_t id,
                     uint32_t value)
 {
-    size_t cap = q == &y->out ? (size_t)y->cfg.out_high + CONTROL_ROOM : CONTROL_ROOM;
+    size_t cap = q == &y->out ? y->cfg.out_high + PIECE_ROOM + CONTROL_ROOM : CONTROL_ROOM;
     int rc = bufq_len(q) >= cap ? ERR_LIMIT : put_header(y, q, type, flags, id, value);
     if (rc < 0)
         fail(y, rc);
