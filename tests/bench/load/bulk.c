@@ -66,6 +66,7 @@ static void report(struct load *l, struct json_out *o)
     json_out_name(o, "bytes");
     json_out_u64(o, l->rx_bytes - rx_before);
     report_server(l, o, "server_cpu_s_per_gib", load_server_cpu_s(l) / gib);
+    report_number(o, "driver_cpu_s_per_gib", load_driver_cpu_s(l) / gib);
 }
 
 const struct load_mode mode_bulk = {

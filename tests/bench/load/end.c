@@ -6,9 +6,9 @@
 #include "base/err.h"
 #include "tests/bench/load/load.h"
 
-#define SOURCES                                                                                    \
-    250u /* addresses 127.0.0.1 … towards a server on loopback: each has its own ports,
-                        and its own share of limits per address */
+/* Addresses 127.0.0.1 … towards a server on loopback: each has its own ports, and its own share of
+ * limits per address. */
+#define SOURCES 250u
 
 static void settled(struct end *e, bool ok)
 {
@@ -39,7 +39,12 @@ static bool try_again(struct end *e, int err)
     return end_start(e) == 0;
 }
 
-static void end_failed(struct end *e, int err)
+void end_settled(struct end *e)
+{
+    settled(e, true);
+}
+
+void end_failed(struct end *e, int err)
 {
     struct load *l = e->load;
     if (!l->mode->tolerant) {
@@ -127,10 +132,12 @@ static int end_start(struct end *e)
     };
     if (!answers)
         cfg.remote = l->o.bare ? end_partner(e)->pk : l->o.pk;
+    e->started_ns = l->loop->now_ns;
+    if (l->o.e2e)
+        return sealed_start(e);
     int fd = connect_from(l, index);
     if (fd < 0)
         return fd;
-    e->started_ns = l->loop->now_ns;
     struct conn *conn = drive_tcp_adopt(l->tcp, fd, "server");
     e->link = conn != NULL ? link_new(l->loop, conn, &cfg, &owner, e) : NULL;
     return e->link != NULL ? 0 : ERR_NOMEM;

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "tests/bench/load/load.h"
+#include "transport/record.h"
 
 #define ROUNDS 7
 

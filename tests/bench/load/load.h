@@ -7,6 +7,7 @@
  *     pattern.c  the bytes that are sent, and their check
  *     end.c      a client: one session to the server
  *     flow.c     a stream between two clients
+ *     sealed.c   the same with --e2e: client and stream as applications have them
  *     bulk.c ping.c open.c sess.c idle.c    the modes: what is done with them, and what is measured
  *     copy.c     a server of its own: the bare byte-copying relay, the ceiling of bulk
  *     floor.c    processor time of single operations, the ceiling of set-up
@@ -28,9 +29,9 @@
 #include "base/json.h"
 #include "transport/drive_tcp.h"
 #include "transport/link.h"
-#include "transport/noise.h"
-#include "transport/record.h"
+#include "transport/stream.h"
 
+#define LOAD_PORT       7000           /* where clients listen */
 #define LOAD_WARM_UP_NS (NS_PER_S / 2) /* between everything being open and the measurement */
 
 struct load;
@@ -122,6 +123,7 @@ void report_number(struct json_out *o, const char *name, double v);
 /* About the server: null without --pid. */
 void report_server(struct load *l, struct json_out *o, const char *name, double v);
 double load_server_cpu_s(const struct load *l);
+double load_driver_cpu_s(const struct load *l);
 
 /* ---- end.c ---- */
 
@@ -130,6 +132,8 @@ struct end {
     struct seckey sk;
     struct pubkey pk;
     struct link *link;
+    struct client *client; /* with --e2e, in place of link */
+    struct loop_timer timer;
     bool up, retried;
     uint16_t last_port;
     uint64_t started_ns;
@@ -137,6 +141,9 @@ struct end {
 
 /* Start ends until `inflight` of them are under way. Called again by itself as they come up. */
 void ends_start(struct load *l);
+/* Its session is up, or cannot be had. */
+void end_settled(struct end *e);
+void end_failed(struct end *e, int err);
 /* Close its session; its flows must be gone. */
 void end_close(struct end *e);
 /* The other client of its pair. */
@@ -148,7 +155,6 @@ enum flow_state { FLOW_DIALLING, FLOW_REQUEST, FLOW_OPEN };
 
 struct flow {
     struct end *end;
-    struct yamux_stream *st;
     enum flow_state state;
     bool dialled;
     bool busy, over, linger; /* private */
@@ -158,10 +164,8 @@ struct flow {
     uint64_t mark; /* for the mode */
     struct loop_timer timer;
     struct hash req_hash;
-    struct noise *noise; /* e2e, while it is set up */
-    struct cipher tx;
-    struct record_reader rx;
-    struct bufq in;
+    struct yamux_stream *st; /* one of the two */
+    struct stream *stream;
 };
 
 struct load *load_of_flow(const struct flow *f);
@@ -174,6 +178,23 @@ void flow_event(struct end *e, const struct yamux_event *ev);
 size_t flow_send(struct flow *f, size_t n);
 /* FIN, and forget it. */
 void flow_close(struct flow *f);
+
+/* For sealed.c: between begin and end the flow may be closed, but stays. */
+struct flow *flow_new(struct end *e, bool dialled);
+uint32_t flow_seed(const struct pubkey *dialler, uint16_t port);
+void flow_opened(struct flow *f);
+void flow_failed(struct flow *f, const char *what, int err);
+void flow_lost(struct flow *f, int err);
+void flow_step(struct flow *f, bool writable);
+void flow_begin(struct flow *f);
+void flow_end(struct flow *f);
+
+/* ---- sealed.c ---- */
+
+/* Hold a session with a client of transport/client.h, and listen. 0 or an error. */
+int sealed_start(struct end *e);
+bool sealed_dial(struct flow *f);
+void sealed_free(struct flow *f);
 
 /* ---- copy.c, floor.c: return the exit code ---- */
 

@@ -198,6 +198,11 @@ double load_server_cpu_s(const struct load *l)
     return (double)(l->after.server_cpu_ns - l->before.server_cpu_ns) / 1e9;
 }
 
+double load_driver_cpu_s(const struct load *l)
+{
+    return (double)(l->after.driver_cpu_ns - l->before.driver_cpu_ns) / 1e9;
+}
+
 /* ---- streams of all pairs ---- */
 
 static void dial_some(struct load *l)
@@ -291,8 +296,7 @@ static void report(struct load *l)
     l->mode->report(l, &o);
     report_number(&o, "wall_s", load_wall_s(l));
     report_server(l, &o, "server_cpu_s", load_server_cpu_s(l));
-    report_number(&o, "driver_cpu_s",
-                  (double)(l->after.driver_cpu_ns - l->before.driver_cpu_ns) / 1e9);
+    report_number(&o, "driver_cpu_s", load_driver_cpu_s(l));
     report_server(l, &o, "server_rss_kib", (double)l->after.rss_kib);
     report_server(l, &o, "server_rss_anon_kib", (double)l->after.anon_kib);
     report_u64(&o, "retries", l->retries);
@@ -405,12 +409,15 @@ static int run(struct cmdline *cl)
         return floor_run();
     if (l->o.addr.port == 0 || (!l->o.bare && !cmdline_given(cl, "pk")))
         return cmdline_usage_error(cl, "--addr and --pk say which server");
+    if (l->o.bare && l->o.e2e)
+        return cmdline_usage_error(cl, "--bare has no clients that could seal");
     return drive(l);
 }
 
 int main(int argc, char **argv)
 {
-    if (crypto_init() < 0)
+    char why[64];
+    if (crypto_init() < 0 || log_set_levels("error", why, sizeof why) < 0)
         return failed("start", ERR_NOMEM);
     return cmdline_main(&root, argc, argv);
 }
