@@ -73,7 +73,7 @@ static void service(struct link *l)
     if (!alive(l))
         return;
     tell_events(l);
-    if (alive(l) && session_error(l->session) < 0)
+    if (session_error(l->session) < 0)
         end(l, session_error(l->session));
     if (!alive(l))
         return;

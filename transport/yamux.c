@@ -608,8 +608,6 @@ void yamux_sent(struct yamux *y, size_t n, uint64_t now_ns)
         buf_put(y->headers);
         y->headers = NULL;
     }
-    if (time_to_wake(y))
-        wake_writers(y);
 }
 
 /* ---- time ---- */

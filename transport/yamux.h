@@ -129,6 +129,7 @@ int yamux_input(struct yamux *y, struct slice in, uint64_t now_ns)
 /* Next stream with news; false when there is none. The stream stays valid until the user releases
  * it. */
 bool yamux_next(struct yamux *y, struct yamux_event *ev);
+/* True also when output has drained and writers wait in line: look after yamux_sent(). */
 bool yamux_has_events(const struct yamux *y);
 /* 0, or why the session must be closed. Functions without a result set it too: look after a batch.
  */

@@ -112,15 +112,19 @@ static struct session_cfg cfg_of(struct fixture *f, int i)
     return cfg;
 }
 
-static void start(struct fixture *f)
+static void start_cfg(struct fixture *f, const struct session_cfg cfg[2])
 {
     pipe_pair(&f->net, &f->end[0].conn, &f->end[1].conn);
     for (int i = 0; i < 2; i++) {
-        struct session_cfg cfg = cfg_of(f, i);
         f->end[i].f = f;
-        f->end[i].link = link_new(&f->net.loop, &f->end[i].conn->conn, &cfg, &owner, &f->end[i]);
+        f->end[i].link = link_new(&f->net.loop, &f->end[i].conn->conn, &cfg[i], &owner, &f->end[i]);
         assert_non_null(f->end[i].link);
     }
+}
+
+static void start(struct fixture *f)
+{
+    start_cfg(f, (struct session_cfg[]){cfg_of(f, 0), cfg_of(f, 1)});
 }
 
 static void start_up(struct fixture *f)
@@ -613,18 +617,131 @@ static void test_ping_overtakes_payload(void **state)
     assert_true(yamux_pending(link_mux(f->end[0].link)) > 50000);
 }
 
-/* More events than fit one round. */
+/* More events at once than fit one round. */
 static void test_many_streams(void **state)
 {
     struct fixture *f = *state;
+    struct yamux_stream *st[1000];
     start_up(f);
     f->end[1].echo = true;
-    for (int batch = 0; batch < 4; batch++) {
-        for (int i = 0; i < 250; i++)
-            assert_int_equal(yamux_write(open_stream(&f->end[0]), "abc", 3), 3);
-        pipe_net_run(&f->net, NS_PER_S);
-        assert_int_equal(f->end[0].got, (batch + 1) * 750);
+    for (int i = 0; i < 1000; i++) {
+        st[i] = open_stream(&f->end[0]);
+        if (i % 250 == 249)
+            pipe_net_run(&f->net, NS_PER_S);
     }
+    for (int i = 0; i < 1000; i++)
+        assert_int_equal(yamux_write(st[i], "abc", 3), 3);
+    link_kick(f->end[0].link);
+    pipe_net_run(&f->net, NS_PER_S);
+    assert_int_equal(f->end[1].got, 3000);
+    assert_int_equal(f->end[0].got, 3000);
+}
+
+/* A writer goes on when output has drained, without a word from the peer. */
+static void test_writer_woken_by_the_carrier(void **state)
+{
+    struct fixture *f = *state;
+    struct session_cfg cfg[2] = {cfg_of(f, 0), cfg_of(f, 1)};
+    struct transfer t;
+    cfg[0].mux.out_high = 30000;
+    start_cfg(f, cfg);
+    pipe_net_run(&f->net, NS_PER_S);
+    f->end[0].conn->out.rate = 100000;
+    f->end[1].keep = true;
+    transfer_start(&t, f, 200000);
+    assert_true(t.written <= 30000);
+    pipe_net_run(&f->net, 10 * NS_PER_S);
+    assert_int_equal(yamux_readable(f->end[1].st), 200000);
+}
+
+/* A deadline that comes up before the one the timer is set for. */
+static void test_earlier_deadline(void **state)
+{
+    struct fixture *f = *state;
+    struct session_cfg cfg[2] = {cfg_of(f, 0), cfg_of(f, 1)};
+    cfg[0].mux.syn_timeout_ms = 1000;
+    start_cfg(f, cfg);
+    pipe_net_run(&f->net, 10 * NS_PER_S);
+    f->end[1].conn->out.frozen = true;
+    memset(f->end[0].log, 0, sizeof f->end[0].log);
+    (void)open_stream(&f->end[0]);
+    pipe_net_run(&f->net, NS_PER_S + NS_PER_MS);
+    assert_string_equal(f->end[0].log, "X");
+}
+
+static void keep_first_hook(struct end *e, const struct yamux_event *ev)
+{
+    if (ev->stream == NULL)
+        return;
+    if (ev->what & YAMUX_OPENED)
+        assert_int_equal(yamux_accept(ev->stream), 0);
+    if (ev->stream->id > 1)
+        e->got += yamux_discard(ev->stream, SIZE_MAX);
+}
+
+/* Bytes that wait do not pin the read buffers they came in for longer than a turn. */
+static void test_waiting_bytes_are_compacted(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t block[60000];
+    struct buf_budget budget = {0};
+    struct bufpool *own = bufpool_new(&budget);
+    assert_non_null(own);
+    struct bufpool *pool = f->pool;
+    f->net.pool = f->pool = own; /* of everything in this test */
+    start_up(f);
+    f->end[1].hook = keep_first_hook;
+    struct yamux_stream *a = open_stream(&f->end[0]), *b = open_stream(&f->end[0]);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(yamux_write(a, block, 300), 300);
+        assert_int_equal(yamux_write(b, block, sizeof block), sizeof block);
+        link_kick(f->end[0].link);
+        pipe_net_run(&f->net, NS_PER_S);
+    }
+    assert_int_equal(f->end[1].got, 20 * sizeof block);
+    assert_true(budget.used <= 16384);
+    for (int i = 0; i < 2; i++) {
+        link_close(f->end[i].link);
+        f->end[i].link = NULL;
+    }
+    pipe_net_run(&f->net, NS_PER_S);
+    assert_int_equal(bufpool_in_use(own), 0);
+    bufpool_free(own);
+    f->net.pool = f->pool = pool;
+}
+
+/* While its handshake waits for public-key work, a server stops reading. */
+static void test_reading_stops_while_work_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct session_cfg cfg[2] = {cfg_of(f, 0), cfg_of(f, 1)};
+    struct env_test slow;
+    struct transfer t;
+    env_test_init(&slow, 2);
+    slow.deferred = true;
+    cfg[1].env = &slow.env;
+    cfg[0].hold_ms = SESSION_NO_HOLD;
+    start_cfg(f, cfg);
+    while (f->end[0].log[0] != 'U') {
+        (void)env_test_run(&slow, 1);
+        pipe_net_run(&f->net, NS_PER_MS);
+    }
+    assert_string_equal(f->end[1].log, "");
+    assert_true(env_test_queued(&slow) > 0); /* message 3 is being read */
+    transfer_start(&t, f, 200000);
+    pipe_net_run(&f->net, NS_PER_S);
+    assert_true(f->end[1].conn->paused);
+    assert_true(f->end[1].conn->received <= 51 + 67 + 65536);
+    while (env_test_run(&slow, 1) > 0)
+        pipe_net_run(&f->net, NS_PER_MS);
+    assert_true(pipe_net_until(&f->net, NS_PER_S, transfer_done, &t));
+    assert_false(f->end[1].conn->paused);
+    for (int i = 0; i < 2; i++) {
+        link_close(f->end[i].link);
+        f->end[i].link = NULL;
+    }
+    pipe_net_run(&f->net, NS_PER_S);
+    env_test_close(&slow);
 }
 
 /* What a relay does with the first object of a stream; a bad one ends its stream only. */
@@ -689,14 +806,9 @@ static void test_out_of_buffers(void **state)
     struct bufpool *poor = bufpool_new(&budget);
     struct transfer t;
     assert_non_null(poor);
-    pipe_pair(&f->net, &f->end[0].conn, &f->end[1].conn);
-    for (int i = 0; i < 2; i++) {
-        struct session_cfg cfg = cfg_of(f, i);
-        if (i == 0)
-            cfg.pool = poor;
-        f->end[i].f = f;
-        f->end[i].link = link_new(&f->net.loop, &f->end[i].conn->conn, &cfg, &owner, &f->end[i]);
-    }
+    struct session_cfg cfg[2] = {cfg_of(f, 0), cfg_of(f, 1)};
+    cfg[0].pool = poor;
+    start_cfg(f, cfg);
     pipe_net_run(&f->net, NS_PER_S);
     transfer_start(&t, f, 1000);
     pipe_net_run(&f->net, NS_PER_S);
@@ -791,6 +903,10 @@ int main(void)
         T(test_sleeping_reader),
         T(test_ping_overtakes_payload),
         T(test_many_streams),
+        T(test_writer_woken_by_the_carrier),
+        T(test_earlier_deadline),
+        T(test_waiting_bytes_are_compacted),
+        T(test_reading_stops_while_work_waits),
         T(test_bad_streams),
         T(test_out_of_buffers),
         T(test_dial),

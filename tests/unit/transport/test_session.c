@@ -852,6 +852,24 @@ static void test_keepalive(void **state)
     pair_close(p);
 }
 
+/* The multiplexer's own time limits count too. */
+static void test_stream_deadline(void **state)
+{
+    struct side p[2];
+    struct yamux_stream *st;
+    (void)state;
+    pair_init(p);
+    pair_connect(p, 65536);
+    assert_int_equal(yamux_open(session_mux(p[0].s), NULL, p[0].now_ns, &st), 0);
+    take(&p[0]);
+    uint64_t began = p[0].now_ns;
+    assert_int_equal(next_deadline(&p[0]) - began, 20 * NS_PER_S);
+    assert_int_equal(session_tick(p[0].s, p[0].now_ns), 0);
+    assert_int_equal(st->reset_err, ERR_TIMEOUT);
+    yamux_release(st, false);
+    pair_close(p);
+}
+
 /* A peer that speaks is not asked. */
 static void test_no_keepalive_when_heard(void **state)
 {
@@ -1133,6 +1151,7 @@ int main(void)
         cmocka_unit_test(test_handshake_deadline_while_work_is_under_way),
         cmocka_unit_test(test_hold_back),
         cmocka_unit_test(test_keepalive),
+        cmocka_unit_test(test_stream_deadline),
         cmocka_unit_test(test_no_keepalive_when_heard),
         cmocka_unit_test(test_write_stall),
         cmocka_unit_test(test_idle_session_holds_no_buffers),

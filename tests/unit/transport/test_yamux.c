@@ -680,6 +680,8 @@ static void test_backlog_of_ours(void **state)
     assert_int_equal(yamux_open(c.y, NULL, c.now_ns, &st), 0);
     yamux_release(second, false);
     assert_int_equal(yamux_open(c.y, NULL, c.now_ns, &st), 0);
+    yamux_release(st, true);
+    assert_int_equal(yamux_open(c.y, NULL, c.now_ns, &st), 0);
     assert_int_equal(yamux_open(c.y, NULL, c.now_ns, &st), ERR_LIMIT);
     assert_int_equal(stat_of(&c).unacked, 256);
 
@@ -689,7 +691,7 @@ static void test_backlog_of_ours(void **state)
     pump(&c);
     assert_int_equal(c.last->reset_err, ERR_TIMEOUT);
     assert_int_equal(stat_of(&c).unacked, 0);
-    assert_int_equal(stat_of(&c).streams, 1); /* the one that was acknowledged */
+    assert_int_equal(stat_of(&c).streams, 2); /* the acknowledged one, and one that lingers */
     assert_false(yamux_write_closed(first));
     assert_int_equal(sent_frames(&c, YAMUX_T_WINDOW, YAMUX_F_RST), 1 + 256);
     side_close(&c);
@@ -794,13 +796,41 @@ static void test_one_byte_frames(void **state)
     for (int i = 0; i < 52; i++)
         assert_int_equal(feed(&s, chunk, sizeof chunk, MAX_BODY), 0);
     assert_int_equal(yamux_readable(st), 260000);
-    yamux_compact(s.y);
     assert_in_range(f->budget.used, 260000, 260000 + 65536);
     for (int i = 0; i < 52; i++) {
         assert_int_equal(yamux_read(st, got, sizeof got), sizeof got);
         assert_int_equal(got[4999], (uint8_t)4999);
     }
     assert_int_equal(st->recv_window, YAMUX_WINDOW);
+    side_close(&s);
+}
+
+/* Pieces that stay do not keep the read buffers around them. */
+static void test_compact(void **state)
+{
+    struct pool_fixture *f = *state;
+    struct side s;
+    static uint8_t chunk[12 + 300 + 12 * 1000];
+    side_init(&s, f->pool, (struct yamux_cfg){0});
+    struct yamux_stream *st = open_accepted(&s, 1);
+    take_all(&s);
+    for (size_t i = 0; i < 1000; i++)
+        chunk[312 + 12 * i + 1] = YAMUX_T_WINDOW; /* of an unknown stream */
+    chunk[7] = 1;
+    put_be32(chunk + 8, 300);
+    for (int i = 0; i < 20; i++) {
+        memset(chunk + 12, i, 300);
+        assert_int_equal(feed(&s, chunk, sizeof chunk, sizeof chunk), 0);
+    }
+    assert_int_equal(f->budget.used, 20 * 16384);
+    yamux_compact(s.y);
+    assert_true(f->budget.used <= 8192);
+    assert_int_equal(yamux_readable(st), 6000);
+    for (int i = 0; i < 20; i++) {
+        uint8_t got[300];
+        assert_int_equal(yamux_read(st, got, sizeof got), sizeof got);
+        assert_true(got[0] == i && got[299] == i);
+    }
     side_close(&s);
 }
 
@@ -858,6 +888,11 @@ static void test_parked_order(void **state)
     yamux_release(b, false);
     assert_ptr_equal(yamux_longest_stalled(s.y), a);
     assert_int_equal(yamux_rx_bytes(s.y), 30);
+    yamux_release(a, true);
+    assert_int_equal(yamux_rx_bytes(s.y), 0);
+    assert_null(yamux_longest_stalled(s.y));
+    assert_int_equal(feed_frame(&s, YAMUX_T_DATA, 0, 1, 20), 0); /* nobody reads it */
+    assert_int_equal(yamux_rx_bytes(s.y), 0);
     side_close(&s);
 }
 
@@ -1143,6 +1178,7 @@ int main(void)
         T(test_ping_flood),
         T(test_window_flood_costs_nothing),
         T(test_one_byte_frames),
+        T(test_compact),
         T(test_credit_follows_consumption),
         T(test_parked_order),
         T(test_urgent_frames_overtake),
