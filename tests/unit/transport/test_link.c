@@ -635,6 +635,14 @@ static void test_many_streams(void **state)
     pipe_net_run(&f->net, NS_PER_S);
     assert_int_equal(f->end[1].got, 3000);
     assert_int_equal(f->end[0].got, 3000);
+    for (int i = 0; i < 1000; i++)
+        yamux_release(st[i], false);
+    link_kick(f->end[0].link);
+    pipe_net_run(&f->net, NS_PER_S);
+    struct yamux_stat s;
+    yamux_stat(link_mux(f->end[1].link), &s);
+    assert_int_equal(s.resets_in, 1000);
+    assert_int_equal(s.held, 0); /* each was told, and released */
 }
 
 /* A writer goes on when output has drained, without a word from the peer. */

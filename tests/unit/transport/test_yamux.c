@@ -1060,6 +1060,25 @@ static void test_refused_by_release_is_acknowledged(void **state)
     }
 }
 
+/* Behind a reset nothing else is news. */
+static void test_reset_hides_other_news(void **state)
+{
+    struct side s;
+    side_init(&s, pool_of(state), (struct yamux_cfg){0});
+    (void)open_accepted(&s, 1);
+    for (uint32_t id = 1; id < 4; id += 2) {
+        if (id == 3)
+            assert_int_equal(feed_frame(&s, YAMUX_T_WINDOW, YAMUX_F_SYN, id, 0), 0);
+        assert_int_equal(feed_frame(&s, YAMUX_T_DATA, YAMUX_F_FIN, id, 10), 0);
+        assert_int_equal(feed_frame(&s, YAMUX_T_WINDOW, YAMUX_F_RST, id, 0), 0);
+        pump(&s);
+        assert_int_equal(s.what, id == 1 ? YAMUX_RESET : YAMUX_OPENED | YAMUX_RESET);
+        assert_int_equal(yamux_readable(s.last), 0);
+        assert_int_equal(yamux_accept(s.last), ERR_STATE);
+    }
+    side_close(&s);
+}
+
 /* The frame being read belongs to a stream that goes away in the middle of it. */
 static void test_release_in_the_middle_of_a_frame(void **state)
 {
@@ -1187,6 +1206,7 @@ int main(void)
         T(test_objects_fit_past_the_line),
         T(test_half_close_both_ways),
         T(test_refused_by_release_is_acknowledged),
+        T(test_reset_hides_other_news),
         T(test_release_in_the_middle_of_a_frame),
         T(test_go_away),
         T(test_ping),
