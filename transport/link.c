@@ -147,7 +147,11 @@ static void on_input(void *arg, struct slice in, uint64_t now_ns)
 static int on_output(void *arg, struct iovec *iov, int max, uint64_t now_ns)
 {
     struct link *l = arg;
-    return alive(l) ? session_output(l->session, iov, max, now_ns) : 0;
+    if (!alive(l))
+        return 0;
+    int n = session_output(l->session, iov, max, now_ns);
+    arm(l); /* from now on the carrier's progress is watched */
+    return n;
 }
 
 static void on_sent(void *arg, size_t n, uint64_t now_ns)

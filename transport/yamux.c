@@ -15,10 +15,10 @@
     (64u * 1024u) /* control frames queued: more means a peer that asks and does not read */
 /* What yamux_write_fits() lets through above out_high: a frame, and one piece. FIN has its own room
  * behind that. */
-#define PIECE_ROOM  ((size_t)FRAME_MAX + FRAME_MAX + YAMUX_HEADER_BYTES)
-#define HEADERS_BUF 512u /* frame headers are cut from buffers of this size */
-#define COPY_BELOW  256u /* shorter pieces are copied: a slice would cost and pin more */
-#define PING_STALE  (10 * NS_PER_S)
+#define PIECE_ROOM ((size_t)FRAME_MAX + FRAME_MAX + YAMUX_HEADER_BYTES)
+#define SMALL_BUF  512u /* headers and small frames share buffers of this size */
+#define COPY_BELOW 256u /* shorter pieces are copied: a slice would cost and pin more */
+#define PING_STALE (10 * NS_PER_S)
 
 enum state_bit {
     ST_ACKED = 1,      /* the peer has accepted our stream, or we theirs */
@@ -47,7 +47,7 @@ struct yamux {
      * and resets never wait behind payload; FIN stays behind the payload it ends. */
     struct bufq urgent, out;
     size_t frame_left; /* of the frame at the head of out that has been sent in part */
-    struct buf *headers;
+    struct buf *small; /* headers and small frames are cut from it */
 
     struct list ready;   /* streams with events */
     struct list waiting; /* writers waiting for room in out */
@@ -77,24 +77,34 @@ static void fail(struct yamux *y, int err)
         y->err = err;
 }
 
-/* Append a frame header. Headers share buffers of their own. */
-static int put_header(struct yamux *y, struct bufq *q, unsigned type, unsigned flags, uint32_t id,
-                      uint32_t len)
+/* Room for n more bytes in the buffer that headers and small frames share; NULL without memory. */
+static uint8_t *small_room(struct yamux *y, size_t n)
 {
-    if (y->headers == NULL || buf_room_len(y->headers) < YAMUX_HEADER_BYTES) {
-        struct buf *b = buf_get(y->pool, HEADERS_BUF);
+    if (y->small == NULL || buf_room_len(y->small) < n) {
+        struct buf *b = buf_get(y->pool, SMALL_BUF);
         if (b == NULL)
-            return ERR_NOMEM;
-        buf_put(y->headers);
-        y->headers = b;
+            return NULL;
+        buf_put(y->small);
+        y->small = b;
     }
-    uint8_t *p = buf_room(y->headers);
+    return buf_room(y->small);
+}
+
+/* Append a frame header, and room for n bytes behind it, which the caller has to fill at *body. */
+static int put_header(struct yamux *y, struct bufq *q, unsigned type, unsigned flags, uint32_t id,
+                      uint32_t len, size_t n, uint8_t **body)
+{
+    uint8_t *p = small_room(y, YAMUX_HEADER_BYTES + n);
+    if (p == NULL)
+        return ERR_NOMEM;
     p[0] = 0;
     p[1] = (uint8_t)type;
     put_be16(p + 2, (uint16_t)flags);
     put_be32(p + 4, id);
     put_be32(p + 8, len);
-    return bufq_append_slice(q, buf_take(y->headers, YAMUX_HEADER_BYTES));
+    if (body != NULL)
+        *body = p + YAMUX_HEADER_BYTES;
+    return bufq_append_slice(q, buf_take(y->small, YAMUX_HEADER_BYTES + n));
 }
 
 /* A control frame that cannot be queued ends the session: the peer would wait for it for ever. */
@@ -102,7 +112,7 @@ static void control(struct yamux *y, struct bufq *q, unsigned type, unsigned fla
                     uint32_t value)
 {
     size_t cap = q == &y->out ? y->cfg.out_high + PIECE_ROOM + CONTROL_ROOM : CONTROL_ROOM;
-    int rc = bufq_len(q) >= cap ? ERR_LIMIT : put_header(y, q, type, flags, id, value);
+    int rc = bufq_len(q) >= cap ? ERR_LIMIT : put_header(y, q, type, flags, id, value, 0, NULL);
     if (rc < 0)
         fail(y, rc);
     else
@@ -605,8 +615,8 @@ void yamux_sent(struct yamux *y, size_t n, uint64_t now_ns)
         y->frame_left = size - drop(&y->out, &n, size);
     }
     if (yamux_pending(y) == 0) { /* an idle mux holds no buffer */
-        buf_put(y->headers);
-        y->headers = NULL;
+        buf_put(y->small);
+        y->small = NULL;
     }
 }
 
@@ -736,14 +746,23 @@ void yamux_want_write(struct yamux_stream *st)
     yamux_want_room(st, 1);
 }
 
-/* One data frame of the first n bytes of q, or nothing at all: a header without its body would
- * break the session. */
-static int write_frame(struct yamux_stream *st, struct bufq *q, size_t n)
+/* A frame whose body is copied behind its header: tiny slices would pin a buffer each. */
+static int write_small(struct yamux_stream *st, struct bufq *q, size_t n)
+{
+    struct yamux *y = st->mux;
+    uint8_t *body;
+    int rc = put_header(y, &y->out, YAMUX_T_DATA, 0, st->id, (uint32_t)n, n, &body);
+    if (rc == 0)
+        (void)bufq_read(q, body, n);
+    return rc;
+}
+
+static int write_large(struct yamux_stream *st, struct bufq *q, size_t n)
 {
     struct yamux *y = st->mux;
     struct bufq frame;
     bufq_init(&frame, y->pool);
-    int rc = put_header(y, &frame, YAMUX_T_DATA, 0, st->id, (uint32_t)n);
+    int rc = put_header(y, &frame, YAMUX_T_DATA, 0, st->id, (uint32_t)n, 0, NULL);
     if (rc == 0)
         rc = bufq_move(&frame, q, n);
     if (rc < 0) {
@@ -752,10 +771,20 @@ static int write_frame(struct yamux_stream *st, struct bufq *q, size_t n)
     }
     rc = bufq_move(&y->out, &frame, bufq_len(&frame));
     assert(rc == 0); /* whole slices need no memory */
+    return 0;
+}
+
+/* One data frame of the first n bytes of q, or nothing at all: a header without its body would
+ * break the session. */
+static int write_frame(struct yamux_stream *st, struct bufq *q, size_t n)
+{
+    int rc = n < COPY_BELOW ? write_small(st, q, n) : write_large(st, q, n);
+    if (rc < 0)
+        return rc;
     st->send_window -= (uint32_t)n;
     st->quota -= n < st->quota ? (uint32_t)n : st->quota;
-    y->stat.frames_out++;
-    y->stat.bytes_out += n;
+    st->mux->stat.frames_out++;
+    st->mux->stat.bytes_out += n;
     return 0;
 }
 
@@ -1007,7 +1036,7 @@ void yamux_free(struct yamux *y)
     }
     bufq_clear(&y->urgent);
     bufq_clear(&y->out);
-    buf_put(y->headers);
+    buf_put(y->small);
     map_free(&y->streams);
     free(y);
 }

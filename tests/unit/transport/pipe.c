@@ -78,7 +78,7 @@ static void send_bytes(struct pipe_conn *c, const struct iovec *iov, int cnt, si
 static size_t may_send(struct pipe_conn *c)
 {
     uint64_t now = pipe_now(c->net);
-    if (!c->open || !c->up || c->out.stalled || c->fin != 0 || c->down_told)
+    if (c->fin != 0 || c->down_told)
         return 0;
     if (c->out.rate > 0 && c->free_ns > now) {
         loop_timer_set(&c->net->loop, &c->depart, c->free_ns);
@@ -93,16 +93,16 @@ static size_t may_send(struct pipe_conn *c)
     return most;
 }
 
+/* Asks for output before it knows whether there is room, as a driver of sockets does. */
 static void write_some(struct pipe_conn *c)
 {
-    size_t most;
-    while (c->conn.user != NULL && (most = may_send(c)) > 0) {
+    while (c->conn.user != NULL && c->open && c->up && !c->out.stalled) {
         struct iovec iov[IOVS];
-        size_t n = 0;
+        size_t n = 0, most;
         int cnt = c->conn.user->output(c->conn.arg, iov, IOVS, pipe_now(c->net));
         for (int i = 0; i < cnt; i++)
             n += iov[i].iov_len;
-        if (n == 0)
+        if (n == 0 || (most = may_send(c)) == 0)
             break;
         n = n < most ? n : most;
         send_bytes(c, iov, cnt, n);

@@ -360,16 +360,18 @@ static void test_broken_pipe(void **state)
     assert_string_equal(f->end[0].log, "D"); /* once */
 }
 
-/* The carrier takes nothing for 10 s while output waits. */
-static void test_write_stall(void **state)
+/* The carrier takes nothing for 10 s while output waits: from the first byte on, or after some. */
+static void write_stall(struct fixture *f, size_t first)
 {
-    struct fixture *f = *state;
+    memset(f->end, 0, sizeof f->end);
     start_up(f);
-    f->end[0].conn->out.window = 1000;
-    f->end[0].conn->out.frozen = true;
     static uint8_t block[100000];
+    f->end[0].conn->out.window = first;
+    f->end[0].conn->out.frozen = true;
     struct yamux_stream *st = open_stream(&f->end[0]);
+    pipe_net_run(&f->net, 3 * NS_PER_S);
     assert_int_equal(yamux_write(st, block, sizeof block), sizeof block);
+    link_kick(f->end[0].link);
     pipe_net_run(&f->net, 10 * NS_PER_S - NS_PER_MS);
     assert_string_equal(f->end[0].log, "");
     pipe_net_run(&f->net, 2 * NS_PER_MS);
@@ -377,6 +379,16 @@ static void test_write_stall(void **state)
     /* The other end does not wait for ever either (incident 19). */
     pipe_net_run(&f->net, 46 * NS_PER_S);
     assert_int_equal(f->end[1].err, ERR_TIMEOUT);
+    for (int i = 0; i < 2; i++) {
+        link_close(f->end[i].link);
+        f->end[i].link = NULL;
+    }
+}
+
+static void test_write_stall(void **state)
+{
+    write_stall(*state, YAMUX_HEADER_BYTES);
+    write_stall(*state, 1000);
 }
 
 static void test_bad_peer(void **state)

@@ -805,6 +805,30 @@ static void test_one_byte_frames(void **state)
     side_close(&s);
 }
 
+/* The same on the way out: what waits costs little more than its bytes. */
+static void test_small_writes(void **state)
+{
+    struct pool_fixture *f = *state;
+    struct side s;
+    struct frame fr;
+    side_init(&s, f->pool, (struct yamux_cfg){0});
+    struct yamux_stream *in = open_accepted(&s, 1), *out = open_accepted(&s, 3);
+    take_all(&s);
+    s.out_len = 0;
+    for (int i = 0; i < 10000; i++) {
+        assert_int_equal(feed_frame(&s, YAMUX_T_DATA, 0, 1, 1), 0);
+        assert_int_equal(yamux_splice(out, in), 1);
+    }
+    assert_int_equal(yamux_pending(s.y), 13 * 10000);
+    assert_true(f->budget.used <= 13 * 10000 * 11 / 10);
+    take_all(&s);
+    size_t at = 0, n = 0;
+    while (next_frame(&s, &at, &fr))
+        n += fr.type == YAMUX_T_DATA && fr.id == 3 && fr.len == 1;
+    assert_int_equal(n, 10000);
+    side_close(&s);
+}
+
 /* Pieces that stay do not keep the read buffers around them. */
 static void test_compact(void **state)
 {
@@ -1197,6 +1221,7 @@ int main(void)
         T(test_ping_flood),
         T(test_window_flood_costs_nothing),
         T(test_one_byte_frames),
+        T(test_small_writes),
         T(test_compact),
         T(test_credit_follows_consumption),
         T(test_parked_order),
