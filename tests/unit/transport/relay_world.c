@@ -295,7 +295,7 @@ static bool read_object(struct rw_stream *s)
 static void take(struct rw_stream *s, const uint8_t *p, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if (p[i] != pattern(s->got + s->shift + i))
+        if (p[i] != pattern(s->got + i))
             s->wrong = true;
         if (s->first_n < sizeof s->first)
             s->first[s->first_n++] = p[i];

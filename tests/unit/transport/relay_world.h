@@ -80,7 +80,6 @@ struct rw_stream {
     uint8_t *obj; /* request or response that came, signed object */
     size_t obj_n;
     uint64_t got, sent, to_send; /* of the pattern */
-    uint64_t shift;              /* of the pattern that is expected: bytes taken elsewhere */
     bool wrong;                  /* something else came */
     bool fin_behind;             /* FIN when all is sent */
     size_t first_n;              /* of the first bytes, as they came */
