@@ -293,7 +293,7 @@ static void submit(struct lmdb *s, struct pend *p, struct pend *replaced)
         overlay_unlink(&s->overlay, replaced);
     }
     overlay_link(&s->overlay, p);
-    if (!writer_enqueue(s->writer, p, replaced))
+    if (!writer_enqueue(s->writer, p, replaced) || replaced == NULL)
         return;
     /* It was never written: p changes the record that `replaced` was to replace. */
     struct usage *mine = p->before;

@@ -259,7 +259,7 @@ static int check_nodes(struct walk *w, size_t page, const struct page_head *h, u
     size_t count = (h->lower - PAGE_HEAD) / 2, sum = 0;
 
     for (size_t i = 0; i < count; i++) {
-        struct node n;
+        struct node n = {0};
         size_t size = 0;
         int rc = read_node(w, page, h, i, &n, &size);
         if (rc == 0)
