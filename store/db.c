@@ -33,12 +33,13 @@ int db_err(int rc)
         return ERR_NOT_FOUND;
     case MDB_MAP_FULL:
     case MDB_TXN_FULL: /* too many pages for one transaction: smaller ones may pass */
-    case EFBIG:        /* the file size limit of the process or the file system */
+        return ERR_LIMIT;
+    case EFBIG: /* the file size limit of the process or the file system */
         return ERR_NO_SPACE;
     case MDB_VERSION_MISMATCH:
         return ERR_VERSION;
     case MDB_READERS_FULL:
-        return ERR_LIMIT;
+        return ERR_BUSY;
     case MDB_PANIC:
         return ERR_STATE;
     default:
@@ -270,7 +271,7 @@ static int open_data(struct opening *o)
         rc = dir_unmark(&db->dir);
     if (rc == 0 && o->fresh)
         rc = create_tables(db);
-    return rc;
+    return rc == ERR_LIMIT ? ERR_NO_SPACE : rc;
 }
 
 int db_open(struct db *db, const char *path, uint64_t map_size, bool read_only, char *why,

@@ -56,7 +56,8 @@ extern const char *const db_index_names[IX__COUNT];
 /* Pages on the free list, in a read transaction. */
 uint64_t db_free_pages(MDB_txn *txn);
 
-/* enum err of what LMDB returned. */
+/* enum err of what LMDB returned. A full map is ERR_LIMIT here, so that it can be told from a full
+ * disk; callers outside of the store get ERR_NO_SPACE for both. */
 int db_err(int rc);
 
 /* Check pages of the newest snapshot, for tools. ERR_CORRUPT with why. */

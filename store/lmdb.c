@@ -210,7 +210,7 @@ static bool map_is_short(struct lmdb *s, uint64_t size)
         s->credit_epoch = epoch;
         s->credit = 0;
     }
-    return 2 * (s->overlay.bytes + size) > room;
+    return writer_map_is_full(s->writer) || 2 * (s->overlay.bytes + size) > room;
 }
 
 /* May a write of `size` bytes that replaces `old` bytes be accepted? */

@@ -31,7 +31,7 @@ struct writer {
     bool flush, stop;
     /* written under lock, read by the owner without */
     atomic_int error;
-    atomic_bool parked, has_finished;
+    atomic_bool map_full, parked, has_finished;
     atomic_ullong room, room_epoch;
     atomic_ullong commits, corrupt, refused_seq; /* counters of the thread */
     /* the thread's own */
@@ -123,6 +123,11 @@ static int write_chunk(struct writer *w, size_t limit, bool dels_only, size_t *n
     return 0;
 }
 
+static bool is_space(int rc)
+{
+    return rc == ERR_NO_SPACE || rc == ERR_LIMIT;
+}
+
 static int write_batch(struct writer *w)
 {
     bool dels_only = w->error != 0; /* they may make the room that the others need */
@@ -137,8 +142,8 @@ static int write_batch(struct writer *w)
             dels_only = false;
         } else if (rc == 0) {
             limit = limit > SIZE_MAX / 2 ? SIZE_MAX : limit * 2;
-        } else if (rc != ERR_NO_SPACE || n <= 1) {
-            w->limit = rc == ERR_NO_SPACE ? 1 : SIZE_MAX;
+        } else if (!is_space(rc) || n <= 1) {
+            w->limit = is_space(rc) ? 1 : SIZE_MAX;
             return rc;
         } else {
             limit = n / 2;
@@ -192,7 +197,8 @@ static void take(struct writer *w)
 static void finish(struct writer *w, int rc, uint64_t room)
 {
     w->attempts++;
-    w->error = rc;
+    w->map_full = rc == ERR_LIMIT;
+    w->error = rc == ERR_LIMIT ? ERR_NO_SPACE : rc;
     if (rc == ERR_STATE)
         w->parked = true;
     if (rc == 0) {
@@ -362,6 +368,11 @@ void writer_reap(struct writer *w, struct list *out)
 int writer_error(const struct writer *w)
 {
     return w->error;
+}
+
+bool writer_map_is_full(const struct writer *w)
+{
+    return w->map_full;
 }
 
 bool writer_is_parked(const struct writer *w)

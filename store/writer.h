@@ -56,6 +56,8 @@ void writer_reap(struct writer *w, struct list *out);
 
 /* Cheap look at the error of the last commit; 0 = healthy. */
 int writer_error(const struct writer *w);
+/* The error is ERR_NO_SPACE because of the map, not of the disk: deletions help. */
+bool writer_map_is_full(const struct writer *w);
 bool writer_is_parked(const struct writer *w);
 /* Room as in writer_status(); changes with *epoch. */
 uint64_t writer_room(const struct writer *w, uint64_t *epoch);
