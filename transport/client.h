@@ -2,12 +2,15 @@
  * client - a key's presence on the network: sessions to relays, listening ports, dialled streams
  * (docs/protocol/dmsg.md §4, §5.4-5.6).
  *
- * Sessions. The client holds a session to each server that it was given (client_add_server) up to
- * `want` of them, most wanted first, and opens more when a destination needs it. A lost session is
- * dialled again first, with back-off 0.5 s … 60 s and full jitter, reset after 30 s of life; an
- * intentionally closed one is not. One dial at a time per server key; a session replaced by a twin
- * with the same key backs off and says so (incident 3). hooks->sessions_changed tells when the
- * verified set (sessions that are up) changed: the published entry is derived from it.
+ * Sessions. Of the servers that it was given (client_add_server) the client holds `want` sessions,
+ * most wanted first, and opens more when a destination needs one; those are closed again when they
+ * were not used for 2 minutes. A lost session is dialled again, after anything up to 0.5 s, 1 s … 60 s
+ * (full jitter; reset after 30 s of life); after two failed tries another server is held in its
+ * place, and one that is up is never given up for another. An intentionally closed session is not
+ * dialled again. One dial at a time per server key. Who is closed by the server within 45 s of
+ * coming up, twice in a row, has a twin (another program with this key; the newest session wins) and
+ * waits 30 s … 10 min, with a warning (incident 3). hooks->sessions_changed tells, once a turn, that
+ * the verified set changed: client_delegated() is what the published entry is derived from.
  *
  * Dialling PK:port:  1. sessions that are up to a server the destination delegates to, or to the
  * destination itself if it is a server
@@ -19,8 +22,14 @@
  * Each attempt has attempt_ms (5 s; 20 s towards servers of 2023 is reached by the whole timeout);
  * every attempt is a step in the report (server, phase, reason, ms), which is what `dht why` and
  * error messages show. Where the destination is, is asked of hooks->resolve; a failed dial calls
- * hooks->distrust once and asks again with fresh = true before it gives up. The static table of
- * direct mode (client_add_route) is asked first.
+ * hooks->distrust once and asks again with CLIENT_RESOLVE_FRESH before it gives up. The static table
+ * of direct mode (client_add_route) is asked first, and a key that is a server with a session needs
+ * no look-up. A destination that could not be reached is left alone for 2 s, 6 s … 60 s: dials then
+ * end at once with the last error, and afterwards one of them tries for all (incident 35). Its own
+ * refusal, or the end of the caller's time, counts as no failure.
+ *
+ * Errors of a dial: the destination's own refusal (306, 401 …), the look-up's error, ERR_TIMEOUT when
+ * everything timed out, ERR_NO_ROUTE when there was nobody to ask, else 202; the steps say more.
  *
  * Listening. client_listen(port): accepted streams come by callback; up to `backlog` (256) streams
  * may be in set-up at once per port, beyond it the dialer gets a signed refusal 401. A request for

@@ -1,5 +1,3 @@
-#include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,10 +13,6 @@
 
 #define STAGGER_CONNECT_NS (250 * NS_PER_MS)
 #define STAGGER_STREAM_NS  (750 * NS_PER_MS) /* a second stream may reach the destination too */
-
-#define DEST_MIN_NS  (2 * NS_PER_S) /* memory of failure: 2, 6, 18, 54, 60 s … */
-#define DEST_MAX_NS  (60 * NS_PER_S)
-#define DEST_KEEP_NS (120 * NS_PER_S)
 
 enum dial_state {
     DIAL_START,
@@ -75,166 +69,14 @@ struct dial {
     struct list attempts;
     struct attempt *winner;
     int last_err; /* of an attempt, the most telling one */
-    size_t steps_room;
 };
-
-/* ---- steps ---- */
-
-static void step_add(struct dial *d, enum client_phase phase, const struct pubkey *server,
-                     const char *addr, int err, uint64_t began_ns)
-{
-    struct stream *st = d->stream;
-    struct client_step *s;
-
-    if (st->n_steps == CLIENT_STEPS_MAX)
-        return;
-    if (st->n_steps == d->steps_room) {
-        size_t room = d->steps_room + 4;
-        if ((s = realloc(st->steps, room * sizeof *s)) == NULL)
-            return;
-        st->steps = s;
-        d->steps_room = room;
-    }
-    s = &st->steps[st->n_steps++];
-    memset(s, 0, sizeof *s);
-    s->phase = phase;
-    if (server != NULL)
-        s->server = *server;
-    s->err = err;
-    s->ms = (uint32_t)((client_now(d->client) - began_ns) / NS_PER_MS);
-    snprintf(s->addr, sizeof s->addr, "%s", addr);
-}
 
 static void attempt_step(struct attempt *a, int err)
 {
     const struct cserver *s = cserver_get(a->dial->client, &a->what.server);
 
-    step_add(a->dial, a->what.phase, &a->what.server, s != NULL ? s->addr : "", err, a->began_ns);
-}
-
-const struct client_step *stream_dial_steps(const struct stream *st, size_t *n)
-{
-    *n = st->n_steps;
-    return st->steps;
-}
-
-static const char *phase_name(enum client_phase phase)
-{
-    switch (phase) {
-    case CLIENT_PHASE_RESOLVE:
-        return "look-up";
-    case CLIENT_PHASE_EXISTING:
-        return "existing";
-    case CLIENT_PHASE_CONNECT:
-        return "connect";
-    case CLIENT_PHASE_MESH:
-        return "mesh";
-    case CLIENT_PHASE_BACKOFF:
-        return "not tried again yet";
-    }
-    return "?";
-}
-
-static int step_text(const struct client_step *s, char *out, size_t cap)
-{
-    bool named = !pubkey_is_null(&s->server);
-    char name[9] = "";
-
-    if (named)
-        pubkey_short(name, &s->server);
-    int n = snprintf(out, cap, "%s%s%s%s%s: %s", phase_name(s->phase), named ? " " : "", name,
-                     s->addr[0] != '\0' ? " " : "", s->addr,
-                     s->err == 0             ? "worked"
-                     : s->err == ERR_TIMEOUT ? "timed out"
-                                             : err_str(s->err));
-    if (s->err != ERR_TIMEOUT || n < 0 || (size_t)n >= cap)
-        return n;
-    return n + snprintf(out + n, cap - (size_t)n, " after %u ms", s->ms);
-}
-
-void client_steps_text(const struct client_step *steps, size_t n, char *out, size_t cap)
-{
-    size_t at = 0;
-
-    assert(cap > 0);
-    out[0] = '\0';
-    for (size_t i = 0; i < n && at < cap; i++) {
-        int rc = i > 0 ? snprintf(out + at, cap - at, "; ") : 0;
-        if (rc < 0 || (size_t)rc >= cap - at)
-            return;
-        at += (size_t)rc;
-        rc = step_text(&steps[i], out + at, cap - at);
-        if (rc < 0 || (size_t)rc >= cap - at)
-            return;
-        at += (size_t)rc;
-    }
-}
-
-/* ---- memory of failure (incident 35) ---- */
-
-static void dests_purge(struct client *c)
-{
-    struct map_iter it = map_iter(&c->dests);
-    struct destination *x;
-
-    while ((x = map_next(&it)) != NULL) {
-        if (x->probe == NULL && x->until_ns + DEST_KEEP_NS < client_now(c)) {
-            map_iter_del(&it);
-            free(x);
-        }
-    }
-}
-
-static void dest_failed(struct dial *d, int err)
-{
-    struct client *c = d->client;
-    struct destination *x = map_get(&c->dests, &d->stream->remote);
-
-    if (x == NULL) {
-        if (map_len(&c->dests) >= c->dests.max)
-            dests_purge(c);
-        if ((x = calloc(1, sizeof *x)) == NULL)
-            return;
-        x->pk = d->stream->remote;
-        if (map_put(&c->dests, x) != 0) {
-            free(x);
-            return;
-        }
-    }
-    if (client_now(c) < x->until_ns)
-        return; /* one of several at the same time */
-    uint64_t wait = DEST_MIN_NS;
-    for (unsigned i = 0; i < x->failures && wait < DEST_MAX_NS; i++)
-        wait *= 3;
-    x->failures++;
-    x->err = err;
-    x->until_ns = client_now(c) + (wait < DEST_MAX_NS ? wait : DEST_MAX_NS);
-}
-
-static void dest_reached(struct dial *d)
-{
-    free(map_del(&d->client->dests, &d->stream->remote));
-}
-
-/* 0, or the last error when it is too soon or somebody else is finding out. */
-static int dest_allows(struct dial *d)
-{
-    struct destination *x = map_get(&d->client->dests, &d->stream->remote);
-
-    if (x == NULL)
-        return 0;
-    if (client_now(d->client) < x->until_ns || x->probe != NULL)
-        return x->err;
-    x->probe = d;
-    return 0;
-}
-
-static void dest_release(struct dial *d)
-{
-    struct destination *x = map_get(&d->client->dests, &d->stream->remote);
-
-    if (x != NULL && x->probe == d)
-        x->probe = NULL;
+    stream_step_add(a->dial->stream, a->what.phase, &a->what.server, s != NULL ? s->addr : "", err,
+                    a->began_ns);
 }
 
 /* ---- the end of a dial ---- */
@@ -279,7 +121,7 @@ void dial_free(struct stream *st)
     if (d == NULL)
         return;
     st->dial = NULL;
-    dest_release(d);
+    client_dest_release(d->client, &st->remote, d);
     attempts_stop(d, ERR_CANCELLED);
     loop_task_cancel(d->client->cfg.loop, &d->task);
     env_pk_cancel(d->client->cfg.env, &d->wait);
@@ -299,14 +141,14 @@ static void give_up(struct dial *d, int err)
 static void refused(struct dial *d, int err)
 {
     attempts_stop(d, ERR_CANCELLED);
-    dest_reached(d);
+    client_dest_reached(d->client, &d->stream->remote);
     give_up(d, err);
 }
 
 static void unreachable(struct dial *d, int err)
 {
     attempts_stop(d, ERR_CANCELLED);
-    dest_failed(d, err);
+    client_dest_failed(d->client, &d->stream->remote, err);
     give_up(d, err);
 }
 
@@ -316,7 +158,7 @@ void dial_timeout(struct stream *st)
 
     /* Attempts had less than their own time: this says nothing about the destination. */
     if (d->state == DIAL_RESOLVE)
-        step_add(d, CLIENT_PHASE_RESOLVE, NULL, "", ERR_TIMEOUT, d->began_ns);
+        stream_step_add(d->stream, CLIENT_PHASE_RESOLVE, NULL, "", ERR_TIMEOUT, d->began_ns);
     attempts_stop(d, ERR_TIMEOUT);
     give_up(d, ERR_TIMEOUT);
 }
@@ -659,7 +501,7 @@ static void resolved(struct dial *d)
 {
     if (!d->answered)
         return;
-    step_add(d, CLIENT_PHASE_RESOLVE, NULL, "", d->resolve_err, d->began_ns);
+    stream_step_add(d->stream, CLIENT_PHASE_RESOLVE, NULL, "", d->resolve_err, d->began_ns);
     if ((d->flags & CLIENT_RESOLVE_FRESH) && d->resolve_err != 0) {
         unreachable(d, d->resolve_err);
         return;
@@ -690,9 +532,9 @@ static void start(struct dial *d)
     const struct static_route *r = map_get(&c->routes, &d->stream->remote);
     const struct cserver *s = cserver_get(c, &d->stream->remote);
 
-    int rc = dest_allows(d);
+    int rc = client_dest_allows(c, &d->stream->remote, d);
     if (rc != 0) {
-        step_add(d, CLIENT_PHASE_BACKOFF, NULL, "", rc, client_now(c));
+        stream_step_add(d->stream, CLIENT_PHASE_BACKOFF, NULL, "", rc, client_now(c));
         give_up(d, rc);
         return;
     }
@@ -725,7 +567,7 @@ static void finish(struct dial *d)
         give_up(d, d->rc);
         return;
     }
-    dest_reached(d);
+    client_dest_reached(d->client, &d->stream->remote);
     d->client->stat.dial_ok++;
     stream_open(st, &d->noise, STREAM_NEWS_OPENED);
 }

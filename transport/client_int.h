@@ -4,6 +4,8 @@
  *     client.c          the client itself, its ports and listeners, what can be looked into
  *     client_session.c  servers: which sessions to hold, dialling them, back-off, twins
  *     client_dial.c     the ladder of one dialled stream
+ *     client_dest.c     memory of destinations that could not be reached
+ *     client_steps.c    the report of a dial
  *     client_ask.c      one signed request and its answer on one session (dial, IP look-up)
  *     client_ip.c       IP look-up and ping
  *     stream_setup.c    the responder's side of stream set-up
@@ -216,6 +218,27 @@ int dial_new(struct stream *st, unsigned flags);
 void dial_free(struct stream *st);
 /* The time of the caller is over. */
 void dial_timeout(struct stream *st);
+void stream_step_add(struct stream *st, enum client_phase phase, const struct pubkey *server,
+                     const char *addr, int err, uint64_t began_ns);
+
+/* ---- memory of failed dials ---- */
+
+struct destination { /* a key that could not be reached lately */
+    struct pubkey pk;
+    unsigned failures;
+    uint64_t until_ns;
+    int err;
+    const struct dial *probe; /* the one dial that may try */
+};
+
+/* 0, and nobody else may until client_dest_release(); or the last error: it is too soon, or
+ * somebody is finding out. */
+int client_dest_allows(struct client *c, const struct pubkey *pk, const struct dial *who);
+void client_dest_release(struct client *c, const struct pubkey *pk, const struct dial *who);
+void client_dest_failed(struct client *c, const struct pubkey *pk, int err);
+void client_dest_reached(struct client *c, const struct pubkey *pk);
+/* Sessions are there again after there were none: what failed meanwhile says nothing. */
+void client_dests_forget(struct client *c);
 
 /* ---- listeners ---- */
 
@@ -236,14 +259,6 @@ void client_port_give(struct client *c, uint16_t port);
 struct static_route {
     struct pubkey pk;
     struct client_route route;
-};
-
-struct destination { /* a key that could not be reached lately (incident 35) */
-    struct pubkey pk;
-    unsigned failures;
-    uint64_t until_ns;
-    int err;
-    struct dial *probe; /* the one dial that may try */
 };
 
 struct client {

@@ -127,6 +127,8 @@ static void state_set(struct cserver *s, enum cserver_state state)
     c->stat.sessions_up += is;
     c->stat.sessions_up -= was;
     s->unused_ns = client_now(c);
+    if (is && c->stat.sessions_up == 1)
+        client_dests_forget(c);
     client_changed(c);
 }
 
@@ -429,6 +431,29 @@ static void start_dial(struct cserver *s)
     }
 }
 
+static bool in_use(const struct cserver *s)
+{
+    return s->n_endpoints > 0 || !list_empty(&s->waiters) || !list_empty(&s->pings);
+}
+
+/* A session that nobody uses or asked to hold gives way. */
+static bool make_room(struct client *c)
+{
+    struct list_node *pos, *tmp;
+
+    if (c->active < c->cfg.max_sessions)
+        return true;
+    list_for_each(pos, tmp, &c->order)
+    {
+        struct cserver *s = container_of(pos, struct cserver, node);
+        if (s->state == CSERVER_UP && !s->held && !in_use(s)) {
+            cserver_close(s, ERR_CLOSED);
+            return true;
+        }
+    }
+    return false;
+}
+
 int cserver_need(struct cserver *s, struct cserver_waiter *w)
 {
     struct client *c = s->client;
@@ -440,7 +465,7 @@ int cserver_need(struct cserver *s, struct cserver_waiter *w)
     if (s->state == CSERVER_DOWN) {
         if (s->failures > 0 && client_now(c) - s->failed_ns < RETRY_NS)
             return s->last_err;
-        if (c->active >= c->cfg.max_sessions)
+        if (!make_room(c))
             return ERR_LIMIT;
         start_dial(s);
         if (s->state == CSERVER_DOWN)
@@ -503,11 +528,6 @@ static void choose(struct client *c)
         if (next->state == CSERVER_UP)
             client_changed(c);
     }
-}
-
-static bool in_use(const struct cserver *s)
-{
-    return s->n_endpoints > 0 || !list_empty(&s->waiters) || !list_empty(&s->pings);
 }
 
 /* One server: dial what is held, end what nobody needs. Returns when to look again. */

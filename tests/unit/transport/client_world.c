@@ -217,7 +217,10 @@ void app_push(struct app *a)
 {
     while (a->st != NULL && pending(a) > 0) {
         const uint8_t *p = a->echo ? a->got : a->send;
-        long n = stream_write(a->st, p + a->sent, pending(a));
+        size_t want = pending(a);
+        if (a->piece > 0 && a->piece < want)
+            want = a->piece;
+        long n = stream_write(a->st, p + a->sent, want);
         if (n <= 0)
             return;
         a->sent += (size_t)n;

@@ -35,6 +35,7 @@ struct app {
     const uint8_t *send; /* what is sent as far as there is room */
     size_t send_n, sent;
     size_t chunk;                           /* of one read; 0 = as much as there is */
+    size_t piece;                           /* of one write; 0 = as much as there is */
     bool echo;                              /* send back what comes */
     bool keep;                              /* do not read */
     bool shut;                              /* half-close when all is sent */

@@ -686,11 +686,58 @@ static void test_dead_destination(void **state)
 
     world_join(&f.w, 1, 0); /* it is back */
     for (int s = 0; s < 61 && !reached; s++) {
-        reached = dial(&f, 80) == 0;
+        reached = dial(&f, 81) == ERR_DMSG_NO_LISTENER;
         world_run(&f.w, NS_PER_S);
     }
     assert_true(reached);
+    assert_int_equal(dial(&f, 80), 0); /* a refusal shows that it is there */
+    stop(&f);
+}
+
+/* Our own network was away: what failed meanwhile is forgotten when it is back. */
+static void test_failures_without_sessions(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    start(&f, 1, 0);
+    route_to(&f.route, &f, 0);
+    f.fresh_route = f.route;
+    world_relay_stop(&f.w, 0);
+    for (int i = 0; i < 60; i++) {
+        assert_int_not_equal(dial(&f, 80), 0);
+        world_run(&f.w, 10 * NS_PER_S);
+    }
+    world_relay_start(&f.w, 0);
+    world_up(&f.w, 1, 1);
+    world_up(&f.w, 0, 1);
     assert_int_equal(dial(&f, 80), 0);
+    stop(&f);
+}
+
+/* A limit of two sessions: the one that is used for nothing gives way. */
+static void test_room_for_a_session(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    start(&f, 3, 2);
+    world_client_stop(&f.w, 0);
+    struct client_cfg cfg = world_cfg(&f.w, 0);
+    cfg.want = 1;
+    cfg.max_sessions = 2;
+    world_client_start(&f.w, 0, &cfg);
+    struct client *c = f.w.client[0].c;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(client_add_server(c, &f.w.relay_key[i].pk, world_addr(i)), 0);
+    world_up(&f.w, 0, 1);
+    assert_int_equal(client_add_route(c, &f.w.client[3].key.pk, &f.w.relay_key[1].pk), 0);
+    app_dial(&f.a, 0, &f.w.client[3].key.pk, 80, 20000); /* fails, and leaves a session */
+    assert_int_equal(app_wait_open(&f.a), ERR_DMSG_CANNOT_CONNECT);
+    world_up(&f.w, 0, 2);
+    assert_int_equal(client_add_route(c, &f.w.client[1].key.pk, &f.w.relay_key[2].pk), 0);
+    assert_int_equal(dial(&f, 80), 0);
+    world_up(&f.w, 0, 2);
     stop(&f);
 }
 
@@ -719,6 +766,8 @@ int main(void)
         cmocka_unit_test(test_port_order),
         cmocka_unit_test(test_stream_limit),
         cmocka_unit_test(test_dead_destination),
+        cmocka_unit_test(test_failures_without_sessions),
+        cmocka_unit_test(test_room_for_a_session),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -266,11 +266,40 @@ static void test_back_pressure(void **state)
     f.b->keep = false;
     f.a.shut = true;
     app_read(f.b);
-    world_until(&f.w, app_is_over, f.b);
+    world_run(&f.w, NS_PER_S); /* at once, not with the next keep-alive */
+    assert_true(f.b->eof);
     assert_int_equal(f.b->got_n, 8 * MIB);
     assert_memory_equal(f.b->got, data, 8 * MIB);
     assert_true(app_saw(&f.a, 'W'));
     stop(&f);
+    free(data);
+}
+
+static const size_t pieces[] = {1, 3, 7, 13, 29, 57, 101, 4069};
+
+/* Frames that leave a few bytes of the window over: those are used too, and the writer goes on. */
+static void test_window_is_used_up(void **state)
+{
+    uint8_t *data = some_bytes(MIB);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        struct fixture f;
+        start(&f, false);
+        open_stream(&f);
+        f.b->keep = true;
+        f.a.piece = pieces[i];
+        app_send(&f.a, data, MIB);
+        world_run(&f.w, NS_PER_S);
+        assert_true(f.a.sent < MIB);
+        f.b->keep = false;
+        app_read(f.b);
+        world_run(&f.w, NS_PER_S);
+        assert_int_equal(f.a.sent, MIB);
+        assert_int_equal(f.b->got_n, MIB);
+        assert_memory_equal(f.b->got, data, MIB);
+        stop(&f);
+    }
     free(data);
 }
 
@@ -337,32 +366,44 @@ static void test_abort_mid_transfer(void **state)
     free(data);
 }
 
+/* Writes pieces until nothing more is taken, then closes. Returns whether a part of a frame had no
+ * window and waits inside the stream. */
+static bool close_when_full(struct fixture *f, const uint8_t *data, size_t piece)
+{
+    struct client_stat s;
+
+    open_stream(f);
+    f->b->keep = true;
+    f->a.piece = piece;
+    app_send(&f->a, data, MIB);
+    world_run(&f->w, NS_PER_S);
+    assert_true(f->a.sent < MIB);
+    app_close(&f->a);
+    client_stat(f->w.client[0].c, &s);
+    assert_int_equal(s.ports, 1); /* the listener: the port went with the close */
+    return s.streams == 1;
+}
+
 /* stream_close() right behind stream_write(): everything goes out, also what has no window yet. */
 static void test_close_with_pending(void **state)
 {
     uint8_t *data = some_bytes(MIB);
-    struct fixture f;
+    unsigned pending = 0;
 
     (void)state;
-    start(&f, false);
-    open_stream(&f);
-    f.b->keep = true;
-    app_send(&f.a, data, MIB);
-    world_run(&f.w, NS_PER_S);
-    size_t sent = f.a.sent;
-    assert_true(sent < MIB);
-    app_close(&f.a);
-    struct client_stat s;
-    client_stat(f.w.client[0].c, &s);
-    assert_int_equal(s.ports, 1); /* the listener: the port went with the close */
-    world_run(&f.w, NS_PER_S);
-    f.b->keep = false;
-    app_read(f.b);
-    world_until(&f.w, app_is_over, f.b);
-    assert_true(f.b->eof);
-    assert_int_equal(f.b->got_n, sent);
-    assert_memory_equal(f.b->got, data, sent);
-    stop(&f);
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        struct fixture f;
+        start(&f, false);
+        pending += close_when_full(&f, data, pieces[i]);
+        f.b->keep = false;
+        app_read(f.b);
+        world_run(&f.w, NS_PER_S);
+        assert_true(f.b->eof);
+        assert_int_equal(f.b->got_n, f.a.sent);
+        assert_memory_equal(f.b->got, data, f.a.sent);
+        stop(&f);
+    }
+    assert_true(pending > 0);
     free(data);
 }
 
@@ -370,21 +411,21 @@ static void test_close_with_pending(void **state)
 static void test_close_is_bounded(void **state)
 {
     uint8_t *data = some_bytes(MIB);
-    struct fixture f;
+    unsigned pending = 0;
 
     (void)state;
-    start(&f, false);
-    open_stream(&f);
-    f.b->keep = true;
-    app_send(&f.a, data, MIB);
-    world_run(&f.w, NS_PER_S);
-    app_close(&f.a);
-    world_run(&f.w, 70 * NS_PER_S);
-    struct client_stat s;
-    client_stat(f.w.client[0].c, &s);
-    assert_int_equal(s.streams, 0);
-    assert_true(app_saw(f.b, 'E'));
-    stop(&f);
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        struct fixture f;
+        struct client_stat s;
+        start(&f, false);
+        pending += close_when_full(&f, data, pieces[i]);
+        world_run(&f.w, 70 * NS_PER_S);
+        client_stat(f.w.client[0].c, &s);
+        assert_int_equal(s.streams, 0);
+        assert_true(app_saw(f.b, 'E'));
+        stop(&f);
+    }
+    assert_true(pending > 0);
     free(data);
 }
 
@@ -585,6 +626,7 @@ int main(void)
         cmocka_unit_test(test_half_close),
         cmocka_unit_test(test_responder_speaks_first),
         cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_window_is_used_up),
         cmocka_unit_test(test_without_buffers),
         cmocka_unit_test(test_abort_mid_transfer),
         cmocka_unit_test(test_close_with_pending),

@@ -177,6 +177,32 @@ static void test_bad_requests(void **state)
     }
 }
 
+/* Right in all but its signature. */
+static void test_bad_signature(void **state)
+{
+    uint8_t msg[NOISE_OUT_MAX];
+    struct object_request req;
+    struct fixture f;
+
+    (void)state;
+    start(&f);
+    for (int i = 0; i < 3; i++) {
+        struct raw_stream *x = raw_open(&f.s);
+        raw_request(&f.p, &f.s, 80, msg, &req);
+        raw_sign_request(&f.p, &req, i == 0 ? &f.s.w.relay_key[0].sk : &f.p.key.sk);
+        if (i == 1)
+            f.p.obj[5] ^= 1;
+        if (i == 2)
+            memset(f.p.obj, 0, SIG_BYTES);
+        raw_object(&f.s, x, f.p.obj, f.p.obj_n);
+        raw_run(&f.s, 20 * NS_PER_MS);
+        assert_true(x->reset);
+        assert_int_equal(f.s.w.client[0].n_in, 0);
+    }
+    session_is_fine(&f);
+    stop(&f);
+}
+
 /* Timestamps far away are nobody's business (§4.6). */
 static void test_far_timestamps(void **state)
 {
@@ -695,19 +721,13 @@ static void test_request(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bad_requests),
-        cmocka_unit_test(test_far_timestamps),
-        cmocka_unit_test(test_no_object),
-        cmocka_unit_test(test_silence),
-        cmocka_unit_test(test_slow_object),
-        cmocka_unit_test(test_rubbish),
-        cmocka_unit_test(test_backlog),
-        cmocka_unit_test(test_busy),
-        cmocka_unit_test(test_unlisten_during_set_up),
-        cmocka_unit_test(test_bad_frames),
-        cmocka_unit_test(test_odd_frames),
-        cmocka_unit_test(test_bad_answers),
-        cmocka_unit_test(test_request),
+        cmocka_unit_test(test_bad_requests),   cmocka_unit_test(test_bad_signature),
+        cmocka_unit_test(test_far_timestamps), cmocka_unit_test(test_no_object),
+        cmocka_unit_test(test_silence),        cmocka_unit_test(test_slow_object),
+        cmocka_unit_test(test_rubbish),        cmocka_unit_test(test_backlog),
+        cmocka_unit_test(test_busy),           cmocka_unit_test(test_unlisten_during_set_up),
+        cmocka_unit_test(test_bad_frames),     cmocka_unit_test(test_odd_frames),
+        cmocka_unit_test(test_bad_answers),    cmocka_unit_test(test_request),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
