@@ -11,11 +11,12 @@
 #include "store/pages.h"
 #include "store/row.h"
 
-#define DATA_NAME   "data.mdb"
-#define MAX_DBS     16
-#define MAX_READERS 126
-#define FREE_DBI    0 /* the handle of LMDB's free list … */
-#define MAIN_DBI    1 /* … and of its list of databases */
+#define DATA_NAME    "data.mdb"
+#define MAX_DBS      16
+#define MAX_READERS  126
+#define READ_RETRIES 5
+#define FREE_DBI     0 /* the handle of LMDB's free list … */
+#define MAIN_DBI     1 /* … and of its list of databases */
 
 const char *const db_index_names[IX__COUNT] = {
     [IX_EXPIRY] = "by_expiry",
@@ -66,6 +67,13 @@ uint64_t db_free_pages(MDB_txn *txn)
 
 /* ---- environment ---- */
 
+static void close_env(struct db *db)
+{
+    if (db->env != NULL)
+        mdb_env_close(db->env);
+    db->env = NULL;
+}
+
 static int open_env(struct db *db)
 {
     int dead, rc = mdb_env_create(&db->env);
@@ -81,10 +89,8 @@ static int open_env(struct db *db)
                            MDB_NOTLS | MDB_NORDAHEAD | (db->read_only ? MDB_RDONLY : 0u), 0600)) ==
             0)
         rc = mdb_reader_check(db->env, &dead);
-    if (rc != 0) {
-        mdb_env_close(db->env);
-        db->env = NULL;
-    }
+    if (rc != 0)
+        close_env(db);
     return db_err(rc);
 }
 
@@ -288,6 +294,11 @@ int db_open(struct db *db, const char *path, uint64_t map_size, bool read_only, 
         rc = dir_lock(&db->dir, &pid);
     if (rc == 0)
         rc = open_data(&o);
+    /* A writer at work may change a meta page while it is looked at. */
+    for (int i = 0; i < READ_RETRIES && rc == ERR_CORRUPT && read_only; i++) {
+        close_env(db);
+        rc = open_data(&o);
+    }
     if (rc != 0) {
         explain(&o, path, rc, pid, why, why_size);
         db_close(db, false);
@@ -306,12 +317,9 @@ static void mark_clean(struct db *db)
 
 void db_close(struct db *db, bool orderly)
 {
-    if (db->env != NULL) {
-        if (orderly && !db->read_only)
-            mark_clean(db);
-        mdb_env_close(db->env);
-        db->env = NULL;
-    }
+    if (db->env != NULL && orderly && !db->read_only)
+        mark_clean(db);
+    close_env(db);
     dir_close(&db->dir);
     free(db->path);
     db->path = NULL;
@@ -321,8 +329,6 @@ int db_reopen(struct db *db)
 {
     struct opening o = {.db = db};
 
-    if (db->env != NULL)
-        mdb_env_close(db->env);
-    db->env = NULL;
+    close_env(db);
     return open_data(&o);
 }

@@ -8,6 +8,7 @@
 
 #include "base/cursor.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "store/merge.h"
 #include "store/writer.h"
 
@@ -87,6 +88,7 @@ static int reopen(struct lmdb *s)
         rc = begin_snapshot(s);
     if (rc == 0)
         writer_resume(s->writer);
+    log_warn(LOG_STORE, "environment opened anew result=\"%s\"", err_str(rc));
     return rc;
 }
 
@@ -118,8 +120,11 @@ static int leave(struct lmdb *s, int rc)
 
 static int found_corrupt(struct lmdb *s, int rc)
 {
-    if (rc == ERR_CORRUPT)
+    if (rc == ERR_CORRUPT) {
         s->counters.corrupt++;
+        log_limited_here(LOG_STORE, LOG_LEVEL_WARN, "damaged record seen=%llu",
+                         (unsigned long long)s->counters.corrupt);
+    }
     return rc;
 }
 

@@ -1,5 +1,6 @@
 #include "store/tools.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -11,6 +12,7 @@
 #include "store/tools_int.h"
 #include "transport/entry.h"
 
+#define PIECE_BYTES    (1u << 20)
 #define LINE_MAX_BYTES (256u << 10)
 
 const char *const store_kind_names[ITEM_KIND__COUNT] = {"owner", "cert", "mirror"};
@@ -164,9 +166,14 @@ int store_tool_stat(struct store *s, FILE *out, bool json)
 
 /* ---- dump ---- */
 
+/* A piece of a dump: it is printed when the read transaction has ended, so that a slow reader of the
+ * output does not keep old pages of a running node alive. */
 struct dump {
-    FILE *out;
-    struct store_dump_report *report;
+    FILE *piece; /* in memory */
+    size_t bytes;
+    struct kad_id last; /* target of the last record in it */
+    uint64_t records;
+    bool full;
     int rc;
 };
 
@@ -233,28 +240,59 @@ static bool dump_record(void *arg, const struct store_rec *rec)
     struct dump *d = arg;
     struct json_out o;
 
+    /* A piece ends between two targets: the next one begins behind its last. */
+    d->full = d->bytes >= PIECE_BYTES && !kad_id_equal(&d->last, &rec->target);
+    if (d->full)
+        return false;
     json_out_grow(&o, JSON_FAST, LINE_MAX_BYTES);
     put_record(&o, rec);
     d->rc = o.err;
-    if (d->rc == 0 && (fwrite(o.p, 1, o.len, d->out) != o.len || fputc('\n', d->out) == EOF))
+    if (d->rc == 0 && (fwrite(o.p, 1, o.len, d->piece) != o.len || fputc('\n', d->piece) == EOF))
         d->rc = err_sys();
+    d->bytes += o.len;
     json_out_free(&o);
-    d->report->records += d->rc == 0;
+    d->last = rec->target;
+    d->records += d->rc == 0;
     return d->rc == 0;
+}
+
+/* Print what comes behind `after`, up to the end or the end of a piece (d->full). */
+static int dump_piece(struct store *s, struct dump *d, const struct kad_id *after, FILE *out)
+{
+    char *text = NULL;
+    size_t n = 0;
+
+    d->full = false;
+    d->bytes = 0;
+    d->piece = open_memstream(&text, &n);
+    if (d->piece == NULL)
+        return ERR_NOMEM;
+    int rc = s->ops->scan(s, after, dump_record, d);
+    if (fclose(d->piece) != 0 && rc == 0)
+        rc = ERR_NOMEM;
+    if (rc == 0)
+        rc = d->rc;
+    if (rc == 0 && fwrite(text, 1, n, out) != n)
+        rc = err_sys();
+    free(text);
+    return rc;
 }
 
 int store_tool_dump(struct store *s, FILE *out, struct store_dump_report *report)
 {
-    struct dump d = {.out = out, .report = report};
-    struct store_stat before, after;
+    struct dump d = {0};
+    struct store_stat before, st;
 
     *report = (struct store_dump_report){0};
     s->ops->stat(s, &before);
-    int rc = s->ops->scan(s, NULL, dump_record, &d);
-    s->ops->stat(s, &after);
-    report->damaged = after.corrupt - before.corrupt;
-    if (rc == 0)
-        rc = d.rc;
+    int rc = dump_piece(s, &d, NULL, out);
+    while (rc == 0 && d.full) {
+        const struct kad_id after = d.last;
+        rc = dump_piece(s, &d, &after, out);
+    }
+    s->ops->stat(s, &st);
+    report->records = d.records;
+    report->damaged = st.corrupt - before.corrupt;
     if (rc == 0 && fflush(out) != 0)
         rc = err_sys();
     return rc == 0 && report->damaged > 0 ? ERR_CORRUPT : rc;

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/err.h"
+#include "base/log.h"
 
 #define MS              1000000ull
 #define RETRY_NS        (1000 * MS)
@@ -194,11 +195,23 @@ static void take(struct writer *w)
     }
 }
 
+static void log_change(const struct writer *w, int error)
+{
+    if (error != 0 && error != w->error)
+        log_error(LOG_STORE, "commit failed reason=\"%s\" pending=%zu", err_str(error),
+                  w->n_batch + w->n_queue);
+    else if (error == 0 && w->error != 0)
+        log_info(LOG_STORE, "commits work again pending=%zu", w->n_queue);
+}
+
 static void finish(struct writer *w, int rc, uint64_t room)
 {
+    int error = rc == ERR_LIMIT ? ERR_NO_SPACE : rc;
+
     w->attempts++;
     w->map_full = rc == ERR_LIMIT;
-    w->error = rc == ERR_LIMIT ? ERR_NO_SPACE : rc;
+    log_change(w, error);
+    w->error = error;
     if (rc == ERR_STATE)
         w->parked = true;
     if (rc == 0) {

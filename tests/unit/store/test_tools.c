@@ -179,6 +179,35 @@ static void test_dump_and_load(void **state)
     free(first);
 }
 
+/* Longer than a piece, with several kinds under one target where pieces end. */
+static void test_long_dump(void **state)
+{
+    static char v[60000];
+    size_t n, lines = 0;
+    struct store_rec rec = {.origin = STORE_REPLICA};
+
+    (void)state;
+    memset(v, 'v', sizeof v);
+    for (unsigned i = 0; i < 200; i++) {
+        rec.item = (struct item){.k = pk[0], .seq = i, .v = (uint8_t *)v, .v_len = sizeof v};
+        rec.target.b[0] = (uint8_t)(i / 3);
+        rec.kind = (enum item_kind)(i % 3);
+        rec.rank_seq = rec.kind == ITEM_CERT;
+        rec.charged = pk[0];
+        assert_int_equal(S(s)->put(s, &rec), 0);
+    }
+    char *text = dump(&n);
+    for (char *at = text; (at = strchr(at, '\n')) != NULL; at++, lines++) {
+        char want[24];
+        if (at[1] == '\0')
+            continue;
+        snprintf(want, sizeof want, "\n{\"target\":\"%02zx00", (lines + 1) / 3);
+        assert_memory_equal(at, want, strlen(want));
+    }
+    assert_int_equal(lines, 200);
+    free(text);
+}
+
 /* Members and their order are a promise. */
 static void test_dump_text(void **state)
 {
@@ -498,9 +527,11 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_dump_and_load), TEST(test_dump_text),      TEST(test_load_never_lowers),
-        TEST(test_load_refuses),  TEST(test_cert_check),     TEST(test_stat),
-        TEST(test_verify_index),  TEST(test_verify_record),  TEST(test_verify_counters),
+        TEST(test_dump_and_load), TEST(test_dump_text),
+        TEST(test_long_dump),     TEST(test_load_never_lowers),
+        TEST(test_load_refuses),  TEST(test_cert_check),
+        TEST(test_stat),          TEST(test_verify_index),
+        TEST(test_verify_record), TEST(test_verify_counters),
         TEST(test_verify_meta),   TEST(test_damaged_record),
     };
 
