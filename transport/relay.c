@@ -9,6 +9,9 @@
 #include "transport/relay_int.h"
 
 #define SYN_BURST_NS (5 * NS_PER_S) /* of the SYN rate that may be saved up */
+#define STALL_NS     (3 * NS_PER_S) /* a stream that has not moved for so long stalls */
+#define LOOK_NS      (NS_PER_S / 2)
+#define STOP_FACTOR  4u /* budgets that a session may hold before its socket is stopped */
 
 static const int codes[16] = {
     0,
@@ -92,6 +95,20 @@ static void handshake_end(struct rsession *s)
 
 /* ---- budgets ---- */
 
+static uint64_t stop_bytes(const struct relay *r)
+{
+    return r->cfg.session_budget * STOP_FACTOR;
+}
+
+static void stop_reading(struct rsession *s, bool stop)
+{
+    if (stop == s->stopped)
+        return;
+    s->stopped = stop;
+    s->relay->stat.stopped += stop ? 1 : 0;
+    link_pause(s->link, stop);
+}
+
 void relay_recount(struct rsession *s)
 {
     struct relay *r = s->relay;
@@ -100,6 +117,8 @@ void relay_recount(struct rsession *s)
         return;
     r->stat.buffered = r->stat.buffered - s->accounted + now;
     s->accounted = now;
+    if (now <= stop_bytes(r) / 2)
+        stop_reading(s, false);
     if (now == 0)
         list_remove(&s->parked_node);
     else if (!list_node_is_linked(&s->parked_node))
@@ -135,18 +154,54 @@ static struct rsession *worst_session(struct relay *r)
     return worst;
 }
 
-/* Design §5: the stream stalled longest goes. Each round ends a stream that holds bytes, so the
- * sum shrinks until it fits. */
+/* Its longest stalled stream has not moved for so long that it will not be missed. */
+static bool has_stalled(const struct rsession *s)
+{
+    const struct yamux_stream *st = yamux_longest_stalled(link_mux(s->link));
+    return st != NULL && s->relay->cfg.loop->now_ns - st->rx_since_ns >= STALL_NS;
+}
+
+/* Above its budget a session loses the streams that stall. Many busy streams are no stall: those
+ * may hold more for a moment, until the socket is stopped, and somebody looks again. */
+static void fit_session(struct rsession *s)
+{
+    struct relay *r = s->relay;
+    while (s->accounted > r->cfg.session_budget && has_stalled(s) && kill_longest_stalled(s))
+        ;
+    if (s->accounted <= r->cfg.session_budget)
+        return;
+    if (s->accounted > stop_bytes(r))
+        stop_reading(s, true);
+    if (!loop_timer_armed(&r->look_timer))
+        loop_timer_set(r->cfg.loop, &r->look_timer, r->cfg.loop->now_ns + LOOK_NS);
+}
+
+/* Each round ends a stream that holds bytes, so the sum shrinks until it fits. */
 void relay_account(struct rsession *s)
 {
     struct relay *r = s->relay;
     struct rsession *worst;
     relay_recount(s);
-    while (s->accounted > r->cfg.session_budget && kill_longest_stalled(s))
-        ;
+    fit_session(s);
     while (r->stat.buffered > r->cfg.total_budget && (worst = worst_session(r)) != NULL &&
            kill_longest_stalled(worst))
         ;
+}
+
+/* Sessions that were above their budget: what was young then may be stalled now. A killed stream
+ * may take sessions off the list, so that it is walked by turning it. */
+static void on_look(struct loop_timer *t)
+{
+    struct relay *r = container_of(t, struct relay, look_timer);
+    struct list_node *pos, *tmp;
+    size_t n = 0;
+    list_for_each(pos, tmp, &r->parked) n++;
+    for (; n > 0 && !list_empty(&r->parked); n--) {
+        struct rsession *s = list_first_as(&r->parked, struct rsession, parked_node);
+        list_remove(&s->parked_node);
+        list_push_back(&r->parked, &s->parked_node);
+        fit_session(s);
+    }
 }
 
 /* A bucket as one time stamp: each SYN moves it on by its share, it never falls behind now, and it
@@ -338,6 +393,7 @@ int relay_new(struct relay **out, const struct relay_cfg *cfg)
     list_init(&r->sessions);
     list_init(&r->parked);
     list_init(&r->bridges);
+    r->look_timer.fn = on_look;
     *out = r;
     return 0;
 }
@@ -351,6 +407,7 @@ void relay_free(struct relay *r)
     while ((s = list_first_as(&r->sessions, struct rsession, node)) != NULL)
         session_drop(s);
     assert(list_empty(&r->bridges));
+    loop_timer_cancel(r->cfg.loop, &r->look_timer);
     map_free(&r->table);
     map_free(&r->ips);
     seckey_wipe(&r->cfg.sk);

@@ -21,10 +21,12 @@
  * silent in both directions for idle_ms is reset. One object, one teardown (incident 16).
  *
  * Byte budgets: received and not yet drained bytes count per session (4 MiB) and in total (256
- * MiB). Above the session's budget its streams are reset, that stalled longest first (counted);
- * above the total, those of the session that holds most. So what waits never exceeds a budget for
- * longer than a call, and reading from a socket need not stop. What waits for a socket to take it
- * is bounded by the mux (out_high) and, in all, by the pool's own budget.
+ * MiB). Above the session's budget its streams are reset that have not moved for 3 s, stalled
+ * longest first (counted); streams that move are let be, for a sender with many of them fills their
+ * windows in no time. At four times the budget the session's socket is stopped until half of that
+ * is drained. Above the total the session that holds most loses its longest stalled streams, young
+ * or old. What waits for a socket to take it is bounded by the mux (out_high) and, in all, by the
+ * pool's own budget.
  *
  * A stream to the relay's own key is bridged to the relay's own local client if one is attached
  * under the same key (relay_accept with local = true: the node's DHT listener, port 100), an IP
@@ -97,6 +99,7 @@ struct relay_stat {
     uint64_t accepted, handshake_failed, refused_limit, replaced;
     uint64_t streams, stream_ok, stream_failed,
         refused_by_code[16]; /* why stream_failed: index by relay_code_index() */
+    uint64_t stopped;        /* times that a socket was not read for the sake of the budget */
     uint64_t resets_budget, resets_idle, resets_drain, syn_limited, pings, ip_lookups;
     uint64_t bytes;       /* payload bridged */
     uint64_t loop_max_ns; /* filled by who drives the loop */

@@ -27,6 +27,7 @@ struct rsession {
     struct list_node parked_node; /* in relay->parked while accounted > 0 */
     uint64_t syn_ns;              /* until when its allowance of SYNs is used up */
     bool up, local;
+    bool stopped; /* not read from: it holds too much */
 };
 
 struct ip_count { /* pending handshakes of one address */
@@ -39,7 +40,8 @@ struct relay {
     struct map table; /* struct rsession by pk */
     struct map ips;   /* struct ip_count */
     struct list sessions;
-    struct list parked; /* sessions with buffered bytes */
+    struct list parked;           /* sessions with buffered bytes */
+    struct loop_timer look_timer; /* while one of them is above its budget */
     struct list bridges;
     size_t links; /* sessions and handshakes */
     uint64_t next_id;

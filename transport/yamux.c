@@ -845,6 +845,9 @@ long yamux_splice(struct yamux_stream *to, struct yamux_stream *from)
 {
     if (bufq_len(&from->rx) == 0)
         return 0;
+    /* The age of a stall counts from the last move, also when that session hears nothing itself. */
+    if (from->mux->now_ns < to->mux->now_ns)
+        from->mux->now_ns = to->mux->now_ns;
     long moved = write_some(to, &from->rx, bufq_len(&from->rx));
     if (moved > 0)
         rx_consumed(from, (size_t)moved);

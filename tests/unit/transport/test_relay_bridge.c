@@ -365,6 +365,58 @@ static void test_budget_spares_who_moves(void **state)
     rw_free(&w);
 }
 
+/* Many streams that all move: nobody is reset, the sender is held back. */
+static void test_budget_lets_busy_streams(void **state)
+{
+    (void)state;
+    enum { BUSY = 40, EACH_SENDS = 600000 };
+    struct rw_world w;
+    struct pair p[BUSY];
+    rw_init(&w, &(struct relay_cfg){.session_budget = 1 << 20});
+    struct rw_peer *a = rw_peer_new(&w, 1), *b = rw_peer_new(&w, 2);
+    for (int i = 0; i < BUSY; i++)
+        p[i] = join(a, b);
+    b->inner->out.rate = 4000000;
+    for (int i = 0; i < BUSY; i++)
+        rw_pattern(p[i].src, EACH_SENDS, true);
+    for (int i = 0; i < 100; i++) {
+        rw_run(&w, NS_PER_S / 10);
+        assert_true(rw_stat(&w).buffered <= 5 << 20); /* 4 budgets, and what was read at once */
+    }
+    assert_true(rw_stat(&w).stopped > 0);
+    assert_int_equal(rw_stat(&w).resets_budget, 0);
+    assert_int_equal(rw_stat(&w).buffered, 0);
+    for (int i = 0; i < BUSY; i++)
+        assert_true(p[i].dst->eof && p[i].dst->got == EACH_SENDS && !p[i].dst->wrong);
+    rw_free(&w);
+}
+
+/* A stopped socket is read again when what made it stop was reset. */
+static void test_budget_stop_ends(void **state)
+{
+    (void)state;
+    enum { STUCK = 20 };
+    struct rw_world w;
+    struct pair p[STUCK], good;
+    rw_init(&w, &(struct relay_cfg){.session_budget = 1 << 20});
+    struct rw_peer *a = rw_peer_new(&w, 1), *b = rw_peer_new(&w, 2), *c = rw_peer_new(&w, 3);
+    good = join(a, c);
+    b->keep = true;
+    for (int i = 0; i < STUCK; i++)
+        p[i] = join(a, b);
+    for (int i = 0; i < STUCK; i++)
+        rw_pattern(p[i].src, 2 * YAMUX_WINDOW, false);
+    rw_run(&w, NS_PER_S);
+    assert_true(rw_stat(&w).stopped > 0);
+    assert_int_equal(rw_stat(&w).resets_budget, 0);
+    rw_pattern(good.src, 100000, false);
+    rw_run(&w, 10 * NS_PER_S);
+    assert_true(rw_stat(&w).buffered <= 1 << 20);
+    assert_int_equal(rw_stat(&w).resets_budget, STUCK - 4);
+    assert_int_equal(good.dst->got, 100000);
+    rw_free(&w);
+}
+
 static void test_total_budget(void **state)
 {
     (void)state;
@@ -438,8 +490,10 @@ static void test_budget_in_setup(void **state)
         for (int k = 0; k < 3; k++)
             rw_raw_data(r, 0, id, junk, sizeof junk);
         rw_run(&w, 10 * NS_PER_MS);
-        assert_true(rw_stat(&w).buffered <= 1 << 20);
     }
+    assert_int_equal(rw_stat(&w).resets_budget, 0); /* all young */
+    rw_run(&w, 4 * NS_PER_S);
+    assert_true(rw_stat(&w).buffered <= 1 << 20);
     assert_int_equal(rw_stat(&w).resets_budget, 5);
     assert_int_equal(rw_stat(&w).setups, 5);
     assert_int_equal(rw_stat(&w).stream_failed, 5);
@@ -464,7 +518,7 @@ static void test_budget_loopback(void **state)
         p[i].src->keep = true;
         rw_pattern(p[i].src, 2 * YAMUX_WINDOW, false);
         rw_pattern(p[i].dst, 2 * YAMUX_WINDOW, false);
-        rw_run(&w, NS_PER_S);
+        rw_run(&w, 4 * NS_PER_S);
         assert_true(rw_stat(&w).buffered <= 700000);
     }
     assert_true(rw_stat(&w).resets_budget >= 4);
@@ -654,6 +708,8 @@ int main(void)
         cmocka_unit_test(test_stopped_reader),
         cmocka_unit_test(test_session_budget),
         cmocka_unit_test(test_budget_spares_who_moves),
+        cmocka_unit_test(test_budget_lets_busy_streams),
+        cmocka_unit_test(test_budget_stop_ends),
         cmocka_unit_test(test_total_budget),
         cmocka_unit_test(test_drained_bytes_do_not_count),
         cmocka_unit_test(test_budget_in_setup),
