@@ -4,7 +4,7 @@
 #   make test               everything; last line is the total of all groups
 #   make unit e2e fuzz-check  one group of it                 (SAN=address,undefined | SAN=thread)
 #   make fuzz               libFuzzer with clang              (FUZZ=name, FUZZ_SECONDS=60 each)
-#   make demo bench lint format format-check install uninstall clean
+#   make demo bench lint format format-check man install uninstall clean
 #
 # SAN= builds go to a build directory of their own unless O= is given.
 
@@ -89,7 +89,7 @@ say = $(if $(V),@:,@printf '%-5s %s\n' '$(1)' '$(patsubst $(O)/%,%,$@)')
 # Recursive builds are parallel even if the caller did not ask for it.
 SUBMAKE = @+$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: all test unit unit-build e2e demo bench bench-build lint format format-check fuzz fuzz-build \
+.PHONY: man all test unit unit-build e2e demo bench bench-build lint format format-check fuzz fuzz-build \
         fuzz-check fuzz-check-build lint-tree lint-tidy lint-cppcheck install uninstall clean FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -220,11 +220,15 @@ format-check:
 lint: lint-tree
 	$(SUBMAKE) format-check lint-cppcheck lint-tidy
 
+# The pages of docs/man are written by the program from its command table; a unit test compares.
+man: all
+	@mkdir -p docs/man && $(O)/kadmsg man docs/man
+
 lint-tree:
 	@$(PYTHON) scripts/check_includes.py --self-test && $(PYTHON) scripts/check_includes.py
 	@$(PYTHON) scripts/check_outside.py --self-test && $(PYTHON) scripts/check_outside.py
 	@for h in $(filter %.h,$(C_FILES)); do $(CC) $(TEST_CFLAGS) -Werror -fsyntax-only -include $$h -x c /dev/null || exit 1; done
-	@$(if $(MANPAGES),mandoc -Tlint -W warning $(MANPAGES))
+	@mandoc -Tlint -W warning docs/man/*.[1578]
 
 $(O)/tidy/%.tidy: %.c $(O)/obj/%.o .clang-tidy
 	$(call say,TIDY)

@@ -24,6 +24,7 @@ struct host {
     struct map by_token; /* serving exchanges whose request is with the engine */
     struct map callers;  /* struct caller: streams served by peer */
     uint64_t next_token;
+    bool listening;
     struct host_stat stat;
 };
 
@@ -59,6 +60,12 @@ void host_kick(struct host *h)
 static void ready(void *arg)
 {
     host_kick(arg);
+}
+
+static void stored(void *arg, const struct store_rec *rec)
+{
+    struct host *h = arg;
+    h->cfg.stored(h->cfg.arg, rec);
 }
 
 /* ---- exchanges ---- */
@@ -217,6 +224,22 @@ static struct exchange *exchange_new(struct host *h)
     return x;
 }
 
+/* All places are taken: the stream that has been silent longest gives way (incident 62). */
+static bool drop_silent(struct host *h)
+{
+    struct list_node *pos, *tmp;
+    list_for_each(pos, tmp, &h->serving)
+    {
+        struct exchange *x = container_of(pos, struct exchange, node);
+        if (x->token == 0 && !x->answered) {
+            h->stat.dropped_silent++;
+            exchange_free(x, true);
+            return true;
+        }
+    }
+    return false;
+}
+
 static void on_accept(void *arg, struct stream *st)
 {
     struct host *h = arg;
@@ -224,7 +247,7 @@ static void on_accept(void *arg, struct stream *st)
     struct exchange *x = NULL;
     kad_peer peer = KAD_PEER_NONE;
 
-    if (h->stat.serving >= HOST_SERVE) {
+    if (h->stat.serving >= HOST_SERVE && !drop_silent(h)) {
         h->stat.refused_busy++;
         goto refused;
     }
@@ -443,12 +466,14 @@ int host_new(struct host **out, const struct host_cfg *cfg)
     if (h->peers == NULL)
         goto fail;
     h->ops = peers_ops(h->peers);
-    struct kad_hooks hooks = {.arg = h, .ready = ready};
+    struct kad_hooks hooks = {
+        .arg = h, .ready = ready, .stored = cfg->stored != NULL ? stored : NULL};
     rc = kad_new(&h->kad, cfg->kad, cfg->env, cfg->store, &h->ops, &hooks, cfg->loop->now_ns);
     if (rc == 0)
         rc = client_listen(cfg->client, KAD_PORT, on_accept, h);
     if (rc < 0)
         goto fail;
+    h->listening = true;
     host_kick(h);
     *out = h;
     return 0;
@@ -462,7 +487,8 @@ void host_free(struct host *h)
     struct exchange *x;
     if (h == NULL)
         return;
-    client_unlisten(h->cfg.client, KAD_PORT);
+    if (h->listening)
+        client_unlisten(h->cfg.client, KAD_PORT);
     while ((x = list_first_as(&h->serving, struct exchange, node)) != NULL)
         exchange_free(x, true);
     while ((x = list_first_as(&h->calling, struct exchange, node)) != NULL)

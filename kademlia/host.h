@@ -7,7 +7,8 @@
  * Start an operation with kad_get() … on host_kad() and call host_kick() afterwards; its end comes as report(arg, r) from the loop, never from inside
  * a call. r and what it points to are valid during the call (take a reference of r->item to keep it).
  *
- * Limits: HOST_SERVE streams served at once, HOST_SERVE_PEER of one peer, a whole request within 10 s; what is above is closed at once and counted. Dials carry
+ * Limits: HOST_SERVE streams served at once, HOST_SERVE_PEER of one peer, one request a stream, whole within HOST_REQUEST_MS; what is above is closed at once and
+ * counted; when all places are taken, the stream that has not sent its request for longest gives way. Dials carry
  * CLIENT_DIAL_LOCAL: finding a DHT peer never asks the DHT.
  *
  * Threads: one loop. host_free() before client_free().
@@ -38,7 +39,7 @@ struct host_cfg {
 
 struct host_stat {
     size_t serving, calling, peers; /* gauges */
-    uint64_t refused_busy, refused_peer, bad_frames, timeouts, bytes_in, bytes_out;
+    uint64_t refused_busy, refused_peer, dropped_silent, bad_frames, timeouts, bytes_in, bytes_out;
 };
 
 int host_new(struct host **out, const struct host_cfg *cfg) __attribute__((warn_unused_result));

@@ -18,17 +18,6 @@ struct dht_opts {
     bool network;
 };
 
-static const char *str(const json_t *o, const char *name)
-{
-    const char *s = json_string_value(json_object_get(o, name));
-    return s != NULL ? s : "";
-}
-
-static long long num(const json_t *o, const char *name)
-{
-    return (long long)json_number_value(json_object_get(o, name));
-}
-
 /* One request, one answer; rows are printed as they come. */
 static int ask(const struct dht_opts *o, enum tool_needs needs, json_t *req, tool_row_fn *row,
                void *arg, json_t **answer)
@@ -42,6 +31,16 @@ static int ask(const struct dht_opts *o, enum tool_needs needs, json_t *req, too
     tool_close(t);
     json_decref(req);
     return rc;
+}
+
+static bool salt_too_long(const struct dht_opts *o)
+{
+    return o->salt != NULL && strlen(o->salt) > ITEM_MAX_SALT;
+}
+
+static int salt_usage(struct cmdline *cl)
+{
+    return cmdline_usage_error(cl, "SALT: longer than %d bytes", ITEM_MAX_SALT);
 }
 
 /* ---- put ---- */
@@ -65,6 +64,16 @@ static int read_value(const struct dht_opts *o, uint8_t **v, size_t *n)
     return 0;
 }
 
+/* A sequence number above 2^63-1 comes as text. */
+static const char *seq_text(const json_t *o, char out[24])
+{
+    const json_t *seq = json_object_get(o, "seq");
+    if (json_is_string(seq))
+        return json_string_value(seq);
+    snprintf(out, 24, "%lld", (long long)json_integer_value(seq));
+    return out;
+}
+
 static int put(struct cmdline *cl)
 {
     const struct dht_opts *o = cl->opts;
@@ -72,8 +81,8 @@ static int put(struct cmdline *cl)
     size_t n = 0;
     char seq[24];
     json_t *answer = NULL;
-    if (strlen(o->salt) > ITEM_MAX_SALT)
-        return cmdline_usage_error(cl, "SALT: longer than %d bytes", ITEM_MAX_SALT);
+    if (salt_too_long(o))
+        return salt_usage(cl);
     int rc = read_value(o, &v, &n);
     if (rc == 0 && n > ITEM_MAX_VALUE)
         rc = tool_fail(ERR_TOO_LONG, "put: the value is longer than %d bytes", ITEM_MAX_VALUE);
@@ -90,8 +99,8 @@ static int put(struct cmdline *cl)
     if (rc == 0 && o->conn.json)
         tool_print(json_incref(answer));
     else if (rc == 0)
-        printf("stored by %lld of %lld peers, seq %lld\n", num(answer, "stored"),
-               num(answer, "asked"), num(answer, "seq"));
+        printf("stored by %lld of %lld peers, seq %s\n", tool_num(answer, "stored"),
+               tool_num(answer, "asked"), seq_text(answer, seq));
     json_decref(answer);
     free(b64);
     free(v);
@@ -113,14 +122,34 @@ static int print_value(const json_t *answer)
     return fwrite(raw, 1, n, stdout) != n;
 }
 
+/* A text of many control characters comes as base64, to fit into a packet; text is text all the same. */
+static void text_from_base64(json_t *answer)
+{
+    const char *b64 = json_string_value(json_object_get(answer, "value_base64"));
+    uint8_t raw[ITEM_MAX_VALUE];
+    size_t n = 0;
+    if (b64 == NULL || base64_decode(raw, sizeof(raw), &n, b64, strlen(b64)) < 0 ||
+        memchr(raw, 0, n) != NULL)
+        return;
+    json_t *text = json_stringn((const char *)raw, n);
+    if (text == NULL)
+        return;
+    json_object_set_new(answer, "value", text);
+    json_object_del(answer, "value_base64");
+}
+
 static int get(struct cmdline *cl)
 {
     const struct dht_opts *o = cl->opts;
     char pk[PUBKEY_HEX + 1];
     json_t *answer = NULL;
+    if (salt_too_long(o))
+        return salt_usage(cl);
     json_t *req = json_pack("{s:s, s:s, s:s, s:b}", "cmd", "dht.get", "pk", pubkey_hex(pk, &o->pk),
                             "salt", o->salt, "network", (int)o->network);
     int rc = ask(o, TOOL_DHT, req, NULL, NULL, &answer);
+    if (rc == 0)
+        text_from_base64(answer);
     if (rc == 0 && o->conn.json)
         tool_print(json_incref(answer));
     else if (rc == 0)
@@ -140,13 +169,15 @@ static void row_json(void *arg, json_t *row)
 static void row_item(void *arg, json_t *row)
 {
     (void)arg;
-    printf("%s  %.8s  seq %lld  %s  %lld bytes\n", str(row, "target"), str(row, "k"),
-           num(row, "seq"), str(row, "salt"), num(row, "size"));
+    printf("%s  %.8s  seq %lld  %s  %lld bytes\n", tool_str(row, "target"), tool_str(row, "k"),
+           tool_num(row, "seq"), tool_str(row, "salt"), tool_num(row, "size"));
 }
 
 static int list(struct cmdline *cl)
 {
     const struct dht_opts *o = cl->opts;
+    if (salt_too_long(o))
+        return salt_usage(cl);
     json_t *req =
         json_pack("{s:s, s:s}", "cmd", "dht.list", "salt", o->salt != NULL ? o->salt : "");
     return ask(o, TOOL_NODE, req, o->conn.json ? row_json : row_item, NULL, NULL);
@@ -155,8 +186,8 @@ static int list(struct cmdline *cl)
 static void row_peer(void *arg, json_t *row)
 {
     (void)arg;
-    printf("%s  bucket %lld  heard %lld ms ago\n", str(row, "public_key"), num(row, "bucket"),
-           num(row, "last_seen_ms"));
+    printf("%s  bucket %lld  heard %lld ms ago\n", tool_str(row, "public_key"),
+           tool_num(row, "bucket"), tool_num(row, "last_seen_ms"));
 }
 
 static int peers(struct cmdline *cl)
@@ -177,9 +208,10 @@ static int status(struct cmdline *cl)
         printf("node id        %s\nrouting table  %lld peers, network of about %lld nodes\nstored "
                "items   %lld (whitelisted %lld, trusted %lld, public %lld)\n"
                "full node      %s\n",
-               str(answer, "node_id"), num(answer, "routing_peers"), num(answer, "network_size"),
-               num(answer, "stored_items"), num(answer, "whitelisted_items"),
-               num(answer, "trusted_items"), num(answer, "public_items"),
+               tool_str(answer, "node_id"), tool_num(answer, "routing_peers"),
+               tool_num(answer, "network_size"), tool_num(answer, "stored_items"),
+               tool_num(answer, "whitelisted_items"), tool_num(answer, "trusted_items"),
+               tool_num(answer, "public_items"),
                json_is_true(json_object_get(answer, "full_node")) ? "yes" : "no");
     json_decref(answer);
     return rc;
@@ -194,18 +226,18 @@ static void print_steps(const json_t *answer)
     json_array_foreach(json_object_get(answer, "steps"), i, s)
     {
         bool ok = json_is_true(json_object_get(s, "ok"));
-        printf("%2zu. %-17s %-6s %5lld ms", i + 1, str(s, "step"), ok ? "ok" : "failed",
-               num(s, "ms"));
-        if (strcmp(str(s, "step"), "entry") == 0 && ok)
-            printf("  from %s, %zu delegated servers", str(s, "source"),
+        printf("%2zu. %-17s %-6s %5lld ms", i + 1, tool_str(s, "step"), ok ? "ok" : "failed",
+               tool_num(s, "ms"));
+        if (strcmp(tool_str(s, "step"), "entry") == 0 && ok)
+            printf("  from %s, %zu delegated servers", tool_str(s, "source"),
                    json_array_size(json_object_get(s, "delegated_servers")));
-        if (str(s, "server")[0] != '\0')
-            printf("  relay %s %s", str(s, "server"), str(s, "address"));
-        if (str(s, "detail")[0] != '\0')
-            printf("  %s", str(s, "detail"));
+        if (tool_str(s, "server")[0] != '\0')
+            printf("  relay %s %s", tool_str(s, "server"), tool_str(s, "address"));
+        if (tool_str(s, "detail")[0] != '\0')
+            printf("  %s", tool_str(s, "detail"));
         putchar('\n');
     }
-    printf("%s: %s\n", str(answer, "public_key"), str(answer, "result"));
+    printf("%s: %s\n", tool_str(answer, "public_key"), tool_str(answer, "result"));
 }
 
 static int why(struct cmdline *cl)

@@ -27,7 +27,7 @@ static int gen(struct cmdline *cl)
     pubkey_hex(pk_hex, &pk);
     int rc = o->out != NULL ? keyfile_write(o->out, &sk, &pk) : 0;
     if (rc < 0)
-        rc = tool_fail(rc, "key file %s: %s", o->out, err_str(rc));
+        rc = keyfile_tell(rc, o->out);
     else if (o->out != NULL && o->json)
         tool_print(json_pack("{s:s, s:s}", "public_key", pk_hex, "file", o->out));
     else if (o->out != NULL)
@@ -49,12 +49,7 @@ static int read_key(const struct keys_opts *o, struct seckey *sk, struct pubkey 
     if (o->sk_file == NULL)
         return tool_fail(ERR_USAGE, "which key? --sk-file FILE is missing");
     int rc = keyfile_read(sk, pk, o->sk_file);
-    if (rc == ERR_KEY)
-        return tool_fail(rc, "key file %s: not a secret key", o->sk_file);
-    if (rc == ERR_UNSAFE)
-        return tool_fail(rc, "key file %s: others can write it, or another user owns it",
-                         o->sk_file);
-    return rc < 0 ? tool_fail(rc, "key file %s: %s", o->sk_file, err_str(rc)) : 0;
+    return rc < 0 ? keyfile_tell(rc, o->sk_file) : 0;
 }
 
 static int show(struct cmdline *cl)

@@ -15,6 +15,7 @@
 
 #define PIECE   65536
 #define STREAMS 256 /* of nc -l at once */
+#define POLL_MS 500 /* a signal that comes just before poll() is seen then */
 
 struct nc_opts {
     struct tool_opts conn;
@@ -76,6 +77,19 @@ static int copy_step(struct copy *c, short readable, short writable)
     return rc;
 }
 
+static volatile sig_atomic_t stop_asked;
+
+/* The peer takes no more: what it still sends is wanted all the same. */
+static int up_step(struct copy *up, const struct pollfd p[2])
+{
+    int rc = copy_step(up, p[0].revents, p[1].revents);
+    if (rc != -EPIPE)
+        return rc;
+    up->eof = up->closed = true;
+    up->have = up->done = 0;
+    return 0;
+}
+
 /* Standard input to the stream and back, until both directions have ended. */
 static int relay_stdio(int fd)
 {
@@ -83,21 +97,23 @@ static int relay_stdio(int fd)
     up = (struct copy){.from = STDIN_FILENO, .to = fd, .to_is_socket = true};
     down = (struct copy){.from = fd, .to = STDOUT_FILENO};
     signal(SIGPIPE, SIG_IGN);
+    fcntl(fd, F_SETFL, O_NONBLOCK); /* waiting to write must not keep from reading */
     int rc = 0;
-    while (rc == 0 && !(up.closed && down.closed)) {
+    while (rc == 0 && !stop_asked && !(up.closed && down.closed)) {
         struct pollfd p[4] = {
             {!up.eof && up.done == up.have ? up.from : -1, POLLIN, 0},
             {up.done < up.have ? up.to : -1, POLLOUT, 0},
             {!down.eof && down.done == down.have ? down.from : -1, POLLIN, 0},
             {down.done < down.have ? down.to : -1, POLLOUT, 0},
         };
-        if (poll(p, 4, -1) < 0 && errno != EINTR)
-            return tool_fail(err_sys(), "poll: %s", strerror(errno));
-        rc = copy_step(&up, p[0].revents, p[1].revents);
+        if (poll(p, 4, POLL_MS) < 0) {
+            if (errno != EINTR)
+                return tool_fail(err_sys(), "poll: %s", strerror(errno));
+            continue;
+        }
+        rc = up_step(&up, p);
         if (rc == 0)
             rc = copy_step(&down, p[2].revents, p[3].revents);
-        if (down.closed && rc == -EPIPE)
-            rc = 0;
     }
     return rc < 0 ? tool_fail(rc, "stream: %s", err_str(rc)) : 0;
 }
@@ -129,8 +145,6 @@ static int dial(struct cmdline *cl, const struct nc_opts *o)
 }
 
 /* ---- listen ---- */
-
-static volatile sig_atomic_t stop_asked;
 
 static void on_signal(int sig)
 {
@@ -222,7 +236,7 @@ static int serve(const struct nc_opts *o, struct tool *t)
             p[i] = (struct pollfd){e.copies[i]->from,
                                    e.copies[i]->done < e.copies[i]->have ? POLLOUT : POLLIN, 0};
         p[n] = (struct pollfd){tool_fd(t), POLLIN, 0};
-        if (poll(p, n + 1, -1) < 0)
+        if (poll(p, n + 1, POLL_MS) <= 0)
             continue;
         echo_step(&e, p);
         if (p[n].revents != 0)

@@ -20,11 +20,8 @@ struct places {
     char store[PATHS_MAX], key[PATHS_MAX], control[PATHS_MAX];
 };
 
-/* A failure of one of the files: names it. */
 static int bad(int rc, const char *what, const char *path)
 {
-    if (rc == ERR_KEY)
-        return tool_fail(rc, "%s %s: not a secret key", what, path);
     if (rc == ERR_UNSAFE)
         return tool_fail(rc, "%s %s: others can write it, or another user owns it", what, path);
     return tool_fail(rc, "%s %s: %s", what, path, err_str(rc));
@@ -38,7 +35,7 @@ static int find_key(const struct node_opts *o, struct places *at, struct node_cf
     int rc = 0;
     if (o->sk_file != NULL) {
         rc = keyfile_read(&cfg->sk, &cfg->pk, o->sk_file);
-        return rc < 0 ? bad(rc, "key file", o->sk_file) : 0;
+        return rc < 0 ? keyfile_tell(rc, o->sk_file) : 0;
     }
     rc = o->store != NULL
              ? (snprintf(dir, sizeof(dir), "%s", o->store) < (int)sizeof(dir) ? 0 : ERR_TOO_LONG)
@@ -50,7 +47,7 @@ static int find_key(const struct node_opts *o, struct places *at, struct node_cf
     if ((rc = paths_join(at->key, dir, "node.key")) == 0)
         rc = keyfile_open(&cfg->sk, &cfg->pk, at->key, &made);
     if (rc < 0)
-        return bad(rc, "key file", at->key);
+        return keyfile_tell(rc, at->key);
     if (made)
         log_info(LOG_NODE, "made a new key file=%s pk=%s", at->key, LOG_PK(&cfg->pk));
     return 0;
@@ -74,7 +71,31 @@ static int find_places(const struct node_opts *o, struct places *at, struct node
     return 0;
 }
 
+/* ---- SIGHUP ---- */
+
+/* The levels of the log are what can change while the node runs. Flags still win over the file. */
+static void reload(void *arg)
+{
+    struct cmdline *cl = arg;
+    const struct node_opts *o = cl->opts;
+    char why[256];
+    if (o->config == NULL) {
+        log_info(LOG_NODE, "nothing to reload: there is no configuration file");
+        return;
+    }
+    if (config_reload(cl, o->config, why, sizeof(why)) < 0)
+        log_error(LOG_NODE, "configuration not reloaded reason=%s", LOG_TEXT(why, strlen(why)));
+    else
+        log_info(LOG_NODE, "configuration reloaded file=%s log-level=%s", o->config, o->log_level);
+}
+
 /* ---- saying so ---- */
+
+static void stopping(void *arg)
+{
+    (void)arg;
+    sd_notify(0, "STOPPING=1");
+}
 
 static void print_ready(const struct node *n)
 {
@@ -144,7 +165,6 @@ static int serve(const struct node_opts *o, const struct node_cfg *cfg)
         print_join(n, o);
         sd_notify(0, "READY=1");
         rc = node_run(n);
-        sd_notify(0, "STOPPING=1");
     }
     node_free(n);
     return rc < 0 ? tool_fail(rc, "node: %s", err_str(rc)) : 0;
@@ -170,6 +190,9 @@ static int run(struct cmdline *cl)
     if (cmdline_given(cl, "public-address") && !listens)
         return cmdline_usage_error(cl, "--public-address is for relays: --listen is missing");
     struct node_cfg cfg = config_of(o, listen, public);
+    cfg.stopping = stopping;
+    cfg.reload = reload;
+    cfg.arg = cl;
     if ((rc = find_places(o, &at, &cfg)) == 0)
         rc = serve(o, &cfg);
     seckey_wipe(&cfg.sk);
@@ -184,7 +207,8 @@ const struct cmd cmd_node = {
              "visor-side node that publishes its entry and looks others up.\n\n"
              "It runs until SIGINT or SIGTERM; a second signal stops at once. Every flag may also "
              "stand in the file of --config, a JSON object with the same "
-             "names; flags win. --sample-config prints such a file.",
+             "names; flags win. --sample-config prints such a file. SIGHUP reads the file "
+             "again and takes over log-level; everything else needs a restart.",
     .opts = config_flags,
     .opts_size = sizeof(struct node_opts),
     .run = run,

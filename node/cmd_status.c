@@ -7,40 +7,29 @@ struct status_opts {
     struct tool_opts conn;
 };
 
-static const char *str(const json_t *o, const char *name)
-{
-    const char *s = json_string_value(json_object_get(o, name));
-    return s != NULL ? s : "";
-}
-
-static long long num(const json_t *o, const char *name)
-{
-    return (long long)json_number_value(json_object_get(o, name));
-}
-
 static void print_text(const json_t *o)
 {
     const json_t *l = json_object_get(o, "lookups"), *relay = json_object_get(o, "relay"),
                  *store = json_object_get(o, "store"), *entry = json_object_get(o, "entry");
-    printf("public key     %s\n", str(o, "public_key"));
-    printf("node id        %s\n", str(o, "node_id"));
-    printf("role           %s, up %lld s, %s\n", str(o, "role"), num(o, "uptime_s"),
-           str(o, "health"));
+    printf("public key     %s\n", tool_str(o, "public_key"));
+    printf("node id        %s\n", tool_str(o, "node_id"));
+    printf("role           %s, up %lld s, %s\n", tool_str(o, "role"), tool_num(o, "uptime_s"),
+           tool_str(o, "health"));
     if (json_is_object(relay))
         printf(
             "relay          %s, published as %s: %lld sessions, %lld streams, %lld bytes relayed\n",
-            str(relay, "listen"), str(relay, "public_address"), num(relay, "sessions"),
-            num(relay, "bridges"), num(relay, "bytes"));
-    printf("sessions       %lld to relays\n", num(o, "sessions_up"));
-    printf("routing table  %lld peers\n", num(o, "routing_peers"));
-    printf("store          %lld items, %lld bytes (%s)\n", num(o, "stored_items"),
-           num(store, "bytes"), str(store, "backend"));
+            tool_str(relay, "listen"), tool_str(relay, "public_address"),
+            tool_num(relay, "sessions"), tool_num(relay, "bridges"), tool_num(relay, "bytes"));
+    printf("sessions       %lld to relays\n", tool_num(o, "sessions_up"));
+    printf("routing table  %lld peers\n", tool_num(o, "routing_peers"));
+    printf("store          %lld items, %lld bytes (%s)\n", tool_num(o, "stored_items"),
+           tool_num(store, "bytes"), tool_str(store, "backend"));
     if (json_is_object(entry))
         printf("entry          published %lld times, held by %lld peers, %lld delegated servers\n",
-               num(entry, "times"), num(entry, "stored"), num(entry, "delegated"));
-    printf("look-ups       cache %lld, dht %lld, http %lld, miss %lld\n", num(l, "cache"),
-           num(l, "dht"), num(l, "http"), num(l, "miss"));
-    printf("version        %s, process %lld\n", str(o, "version"), num(o, "pid"));
+               tool_num(entry, "times"), tool_num(entry, "stored"), tool_num(entry, "delegated"));
+    printf("look-ups       cache %lld, dht %lld, http %lld, miss %lld\n", tool_num(l, "cache"),
+           tool_num(l, "dht"), tool_num(l, "http"), tool_num(l, "miss"));
+    printf("version        %s, process %lld\n", tool_str(o, "version"), tool_num(o, "pid"));
 }
 
 static int run(struct cmdline *cl)

@@ -33,7 +33,7 @@ static int find_dir(struct cmdline *cl, char dir[PATHS_MAX])
         return cmdline_usage_error(cl, "which store? --store DIR is missing");
     int rc = keyfile_read(&sk, &pk, o->sk_file);
     if (rc < 0)
-        return tool_fail(rc, "key file %s: %s", o->sk_file, err_str(rc));
+        return keyfile_tell(rc, o->sk_file);
     seckey_wipe(&sk);
     rc = paths_store(dir, &pk);
     return rc < 0 ? tool_fail(rc, "state directory: %s", err_str(rc)) : 0;

@@ -1,9 +1,12 @@
 /*
- * cmds - the commands of the program: one cmd_*.c each, which fills in its own struct cmd; main.c puts them into the list.
+ * cmds - the commands of the program: one cmd_*.c each, which fills in its own struct cmd; cmds.c puts them into the list.
  */
 #pragma once
 
 #include "base/cmdline.h"
 
-extern const struct cmd cmd_keys, cmd_node, cmd_status, cmd_dht, cmd_entry, cmd_nc, cmd_ping,
-    cmd_store, cmd_version;
+extern const struct cmd cmd_man, cmd_keys, cmd_node, cmd_status, cmd_dht, cmd_entry, cmd_nc,
+    cmd_ping, cmd_store, cmd_version;
+
+/* The whole program. Before threads are started. */
+const struct cmd *cmds_root(void);

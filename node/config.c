@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "node/tool.h"
 
 const struct cmd_opt config_flags[] = {
@@ -16,7 +17,7 @@ const struct cmd_opt config_flags[] = {
     {.name = "sk-file",
      CMD_STR_AT(struct node_opts, sk_file),
      .metavar = "FILE",
-     .def_text = "node.key in the store directory, made at the first start",
+     .def_text = "node.key in --store, else in the state directory; made at the first start",
      .help = "secret key; - reads standard input"},
     {.name = "listen",
      CMD_LISTEN_AT(struct node_opts, listen),
@@ -99,74 +100,137 @@ const struct cmd_opt config_flags[] = {
 
 /* ---- reading ---- */
 
-static int set_one(struct cmdline *cl, const char *path, const char *name, const json_t *v)
+/* The object in a file; NULL and *err with the reason in why. */
+static json_t *read_object(const char *path, int *err, char *why, size_t cap)
 {
-    char number[32], why[256] = "";
-    const char *text = NULL;
-    if (json_is_string(v)) {
-        text = json_string_value(v);
-    } else if (json_is_boolean(v)) {
-        text = json_is_true(v) ? "true" : "false";
-    } else if (json_is_integer(v)) {
-        snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(v));
-        text = number;
+    json_error_t je;
+    json_t *root = NULL;
+    FILE *f = fopen(path, "re");
+    char *text = f != NULL ? malloc(CONFIG_FILE_MAX + 1) : NULL;
+    size_t n = text != NULL ? fread(text, 1, CONFIG_FILE_MAX + 1, f) : 0;
+    *err = f == NULL || (text != NULL && ferror(f)) ? err_sys() : text == NULL ? ERR_NOMEM : 0;
+    if (*err == 0 && n > CONFIG_FILE_MAX)
+        *err = ERR_TOO_LONG;
+    if (*err != 0) {
+        snprintf(why, cap, "%s", err_str(*err));
+    } else if ((root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je)) == NULL) {
+        *err = ERR_USAGE;
+        snprintf(why, cap, "line %d: %s", je.line, je.text);
+    } else if (!json_is_object(root)) {
+        *err = ERR_USAGE;
+        snprintf(why, cap, "not a JSON object");
+        json_decref(root);
+        root = NULL;
     }
-    int rc = text == NULL ? ERR_FORMAT : cmdline_set(cl, name, text, why, sizeof(why));
-    if (rc == ERR_NOT_FOUND || strcmp(name, "config") == 0)
-        return tool_fail(ERR_USAGE, "%s: no such setting: \"%s\"", path, name);
-    return rc < 0 ? tool_fail(ERR_USAGE, "%s: \"%s\": %s", path, name,
-                              why[0] != '\0' ? why : "not a text, number or boolean")
-                  : 0;
+    free(text);
+    if (f != NULL)
+        fclose(f);
+    return root;
 }
 
-static int set_all(struct cmdline *cl, const char *path, const json_t *root)
+bool config_is_setting(const struct cmd_opt *o)
 {
-    const char *name;
-    json_t *v, *e;
-    size_t i;
-    json_object_foreach((json_t *)(uintptr_t)root, name, v)
-    {
-        int rc = 0;
-        if (json_is_array(v)) {
-            json_array_foreach(v, i, e)
-            {
-                if (rc == 0)
-                    rc = set_one(cl, path, name, e);
-            }
-        } else if (!json_is_null(v)) {
-            rc = set_one(cl, path, name, v);
-        }
-        if (rc != 0)
-            return rc;
-    }
+    return o->offset != offsetof(struct node_opts, config) &&
+           o->offset != offsetof(struct node_opts, sample_config);
+}
+
+static const struct cmd_opt *setting(const char *name)
+{
+    const struct cmd_opt *o = config_flags;
+    while (o->name != NULL && strcmp(o->name, name) != 0)
+        o++;
+    return o->name != NULL && config_is_setting(o) ? o : NULL;
+}
+
+/* What a flag would be given on the command line; NULL when the type does not fit. */
+static const char *as_text(const struct cmd_opt *o, const json_t *v, char number[32])
+{
+    if (o->type == CMD_FLAG)
+        return json_is_boolean(v) ? json_is_true(v) ? "true" : "false" : NULL;
+    if (json_is_string(v))
+        return json_string_value(v);
+    if (!json_is_number(v) ||
+        (o->type != CMD_U64 && o->type != CMD_BYTES && o->type != CMD_SECONDS))
+        return NULL;
+    if (json_is_integer(v))
+        snprintf(number, 32, "%lld", (long long)json_integer_value(v));
+    else
+        snprintf(number, 32, "%.9g", json_real_value(v));
+    return number;
+}
+
+static int set_one(struct cmdline *cl, const char *path, const struct cmd_opt *o, const json_t *v)
+{
+    char number[32], why[256] = "";
+    const char *text = as_text(o, v, number);
+    if (text == NULL)
+        return tool_fail(ERR_USAGE, "configuration file %s: \"%s\": not %s", path, o->name,
+                         o->type == CMD_FLAG ? "true or false" : "a text or a number that fits");
+    if (cmdline_set(cl, o->name, text, why, sizeof(why)) < 0)
+        return tool_fail(ERR_USAGE, "configuration file %s: \"%s\": %s: %s", path, o->name, text,
+                         why);
     return 0;
+}
+
+static int set_any(struct cmdline *cl, const char *path, const struct cmd_opt *o, const json_t *v)
+{
+    size_t i;
+    json_t *e;
+    int rc = 0;
+    if (!json_is_array(v))
+        return set_one(cl, path, o, v);
+    if (!o->list)
+        return tool_fail(ERR_USAGE, "configuration file %s: \"%s\": only one value is possible",
+                         path, o->name);
+    json_array_foreach((json_t *)(uintptr_t)v, i, e)
+    {
+        if (rc == 0)
+            rc = set_one(cl, path, o, e);
+    }
+    return rc;
 }
 
 int config_load(struct cmdline *cl, const char *path)
 {
-    json_error_t je;
-    FILE *f = fopen(path, "re");
-    char *text = f != NULL ? malloc(CONFIG_FILE_MAX + 1) : NULL;
-    if (f == NULL)
-        return tool_fail(err_sys(), "configuration file %s: %s", path, strerror(errno));
-    size_t n = text != NULL ? fread(text, 1, CONFIG_FILE_MAX + 1, f) : 0;
-    bool failed = text == NULL || ferror(f) != 0;
-    fclose(f);
-    json_t *root =
-        failed || n > CONFIG_FILE_MAX ? NULL : json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
-    free(text);
-    int rc;
-    if (failed)
-        rc = tool_fail(ERR_FORMAT, "configuration file %s: cannot be read", path);
-    else if (n > CONFIG_FILE_MAX)
-        rc = tool_fail(ERR_TOO_LONG, "configuration file %s: longer than %d bytes", path,
-                       CONFIG_FILE_MAX);
-    else if (root == NULL)
-        rc = tool_fail(ERR_USAGE, "configuration file %s, line %d: %s", path, je.line, je.text);
-    else if (!json_is_object(root))
-        rc = tool_fail(ERR_USAGE, "configuration file %s: not a JSON object", path);
-    else
-        rc = set_all(cl, path, root);
+    char why[256];
+    const char *name;
+    json_t *v;
+    int rc = 0, err;
+    json_t *root = read_object(path, &err, why, sizeof(why));
+    if (root == NULL)
+        return tool_fail(err, "configuration file %s: %s", path, why);
+    json_object_foreach(root, name, v)
+    {
+        const struct cmd_opt *o = setting(name);
+        if (rc != 0 || (o != NULL && json_is_null(v)))
+            continue;
+        rc = o != NULL ? set_any(cl, path, o, v)
+                       : tool_fail(ERR_USAGE, "configuration file %s: no such setting: \"%s\"",
+                                   path, name);
+    }
+    json_decref(root);
+    return rc;
+}
+
+int config_reload(struct cmdline *cl, const char *path, char *why, size_t cap)
+{
+    const struct node_opts *opts = cl->opts;
+    int err;
+    json_t *root = read_object(path, &err, why, cap);
+    if (root == NULL)
+        return err;
+    const struct cmd_opt *o = setting("log-level");
+    const json_t *v = json_object_get(root, o->name);
+    const char *level = json_string_value(v);
+    snprintf(why, cap, "\"%s\": not a text", o->name);
+    int rc = level == NULL && v != NULL && !json_is_null(v) ? ERR_USAGE : 0;
+    const char *before = opts->log_level;
+    if (rc == 0)
+        rc = cmdline_set(cl, o->name, level != NULL ? level : o->def, why, cap);
+    if (rc == 0 && (rc = log_set_levels(opts->log_level, why, cap)) < 0) {
+        char ignored[64];
+        (void)!cmdline_set(cl, o->name, before, ignored, sizeof(ignored));
+    }
     json_decref(root);
     return rc;
 }
@@ -188,8 +252,7 @@ void config_sample(FILE *out)
 {
     json_t *root = json_object();
     for (const struct cmd_opt *o = config_flags; o->name != NULL; o++) {
-        if (o->offset == offsetof(struct node_opts, config) ||
-            o->offset == offsetof(struct node_opts, sample_config))
+        if (!config_is_setting(o))
             continue;
         json_object_set_new(root, o->name, default_value(o));
     }

@@ -1,8 +1,9 @@
 /*
  * config - the settings of `kadmsg node`: one table gives the flags, their help, the checks, and the configuration file.
  *
- * The file is one JSON object; its members have the names of the flags without dashes in front. Strings, numbers and booleans are taken as the text a flag would be
- * given; lists are arrays. Unknown members and bad values are refused with the name of the file and of the member. A value on the command line wins.
+ * The file is one JSON object; its members have the names of the flags without dashes in front. A switch is true or false, a flag that may be repeated may be an
+ * array, everything else a text as on the command line, or a number where that fits; null is as if the member were not there. Unknown members and bad values
+ * are refused with the name of the file and of the member. A value on the command line wins (a list replaces the file's list).
  */
 #pragma once
 
@@ -21,9 +22,16 @@ struct node_opts {
 
 extern const struct cmd_opt config_flags[];
 
+/* A flag that may stand in the file too. */
+bool config_is_setting(const struct cmd_opt *o);
+
 #define CONFIG_FILE_MAX (1024 * 1024)
 
 /* Read a file into a parsed command line of `kadmsg node`. 0, or the exit code after the reason was printed. */
 int config_load(struct cmdline *cl, const char *path);
+/* Read it again while the node runs and take over what can change then: the levels of the log. 0, or
+ * an error with the reason in why and nothing changed. */
+int config_reload(struct cmdline *cl, const char *path, char *why, size_t cap)
+    __attribute__((warn_unused_result));
 /* A configuration file with every setting at its default. */
 void config_sample(FILE *out);

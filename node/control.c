@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -31,7 +32,8 @@ struct ctl_conn {
     short interest;
     struct list requests, out;
     size_t n_requests, n_out;
-    bool closing, in_read;
+    unsigned turn_rows;
+    bool closing, want_room;
 };
 
 struct control {
@@ -40,10 +42,14 @@ struct control {
     void *node_arg;
     struct list conns;
     size_t n_conns;
-    struct event *listen_ev;
+    struct event *listen_ev, *rest_ev;
     int listen_fd;
+    struct control_stat stat;
     char path[PATHS_MAX];
 };
+
+#define LOCK_TRIES 100
+#define REST_US    (100 * 1000) /* of the listener when there are no descriptors left */
 
 /* ---- the end of a connection ---- */
 
@@ -64,14 +70,22 @@ static void conn_free(struct ctl_conn *c)
     }
     list_remove(&c->node);
     c->control->n_conns--;
+    c->control->stat.requests -= c->n_requests;
     event_free(c->ev);
     close(c->fd);
     free(c);
 }
 
+/* To be freed by its own event: somebody further up may be using it. */
+static void conn_end(struct ctl_conn *c)
+{
+    c->closing = true;
+    event_active(c->ev, EV_READ, 0);
+}
+
 /* ---- sending ---- */
 
-static void interest_set(struct ctl_conn *c, short want);
+static void interest_set(struct ctl_conn *c);
 
 /* 0 sent, ERR_AGAIN, or the connection is dead. */
 static int send_packet(int fd, const struct packet *p)
@@ -101,29 +115,31 @@ static int send_packet(int fd, const struct packet *p)
 static void flush_out(struct ctl_conn *c)
 {
     struct packet *p;
-    while ((p = list_first_as(&c->out, struct packet, node)) != NULL) {
+    while (!c->closing && (p = list_first_as(&c->out, struct packet, node)) != NULL) {
         int rc = send_packet(c->fd, p);
         if (rc == ERR_AGAIN)
             break;
         if (rc < 0)
-            c->closing = true; /* noticed by the read side; what is queued goes nowhere */
+            conn_end(c);
         list_remove(&p->node);
         c->n_out--;
         if (p->fd >= 0)
             close(p->fd);
         free(p);
     }
-    interest_set(c, (short)(EV_READ | (list_empty(&c->out) ? 0 : EV_WRITE)));
+    interest_set(c);
 }
 
 static void enqueue(struct ctl_conn *c, json_t *obj, int fd)
 {
     size_t n = json_dumpb(obj, NULL, 0, JSON_COMPACT);
     struct packet *p = n > 0 && n <= CONTROL_PACKET ? malloc(sizeof(*p) + n) : NULL;
-    if (p == NULL) {
+    if (p == NULL) { /* without this answer the rest makes no sense: the other end must not wait */
         log_warn(LOG_CTL, "answer dropped bytes=%zu", n);
+        c->control->stat.dropped++;
         if (fd >= 0)
             close(fd);
+        conn_end(c);
         return;
     }
     memset(&p->node, 0, sizeof(p->node));
@@ -138,6 +154,7 @@ static void req_end(struct ctl_req *req)
 {
     list_remove(&req->node);
     req->conn->n_requests--;
+    req->conn->control->stat.requests--;
     json_decref(req->args);
     free(req);
 }
@@ -154,6 +171,17 @@ void ctl_ok(struct ctl_req *req, json_t *members, int fd)
     req_end(req);
 }
 
+/* What a client sent may be quoted in a text, and be cut in the middle of a character there. */
+static json_t *text_json(char *text)
+{
+    json_t *s = json_string(text);
+    if (s != NULL)
+        return s;
+    for (char *p = text; *p != '\0'; p++)
+        *p = (unsigned char)*p < 0x80 ? *p : '?';
+    return json_string(text);
+}
+
 void ctl_fail(struct ctl_req *req, int err, const char *fmt, ...)
 {
     char text[1024];
@@ -165,8 +193,8 @@ void ctl_fail(struct ctl_req *req, int err, const char *fmt, ...)
     } else {
         snprintf(text, sizeof(text), "%s", err_str(err));
     }
-    json_t *o = json_pack("{s:I, s:b, s:o, s:i}", "id", req->id, "ok", 0, "error",
-                          json_string_nocheck(text), "exit", err_exit_code(err));
+    json_t *o = json_pack("{s:I, s:b, s:o, s:i}", "id", req->id, "ok", 0, "error", text_json(text),
+                          "exit", err_exit_code(err));
     enqueue(req->conn, o, -1);
     json_decref(o);
     req_end(req);
@@ -175,6 +203,7 @@ void ctl_fail(struct ctl_req *req, int err, const char *fmt, ...)
 void ctl_row(struct ctl_req *req, json_t *row)
 {
     json_t *o = json_pack("{s:I, s:o}", "id", req->id, "row", row);
+    req->conn->turn_rows++;
     enqueue(req->conn, o, -1);
     json_decref(o);
 }
@@ -188,7 +217,12 @@ void ctl_event(struct ctl_req *req, json_t *members, int fd)
 
 bool ctl_row_room(const struct ctl_req *req)
 {
-    return req->conn->n_out < CONTROL_QUEUE;
+    struct ctl_conn *c = req->conn;
+    if (!c->closing && c->n_out < CONTROL_QUEUE && c->turn_rows < CONTROL_TURN)
+        return true;
+    c->want_room = true;
+    interest_set(c);
+    return false;
 }
 
 /* ---- arguments ---- */
@@ -208,10 +242,24 @@ const char *ctl_arg_str(const struct ctl_req *req, const char *name, const char 
     return v != NULL ? v : def;
 }
 
-json_int_t ctl_arg_int(const struct ctl_req *req, const char *name, json_int_t def)
+int ctl_arg_range(struct ctl_req *req, const char *name, json_int_t min, json_int_t max,
+                  json_int_t def, json_int_t *out)
 {
     const json_t *v = json_object_get(req->args, name);
-    return json_is_integer(v) ? json_integer_value(v) : def;
+    *out = v == NULL ? def : json_integer_value(v);
+    if (v == NULL || (json_is_integer(v) && *out >= min && *out <= max))
+        return 0;
+    ctl_fail(req, ERR_USAGE, "%s: not a number from %lld to %lld", name, (long long)min,
+             (long long)max);
+    return ERR_USAGE;
+}
+
+int ctl_arg_timeout(struct ctl_req *req, unsigned *ms)
+{
+    json_int_t v;
+    int rc = ctl_arg_range(req, "timeout_ms", 1, 86400 * 1000, 20000, &v);
+    *ms = (unsigned)v;
+    return rc;
 }
 
 bool ctl_arg_bool(const struct ctl_req *req, const char *name)
@@ -225,9 +273,9 @@ static void dispatch(struct ctl_conn *c, const char *text, size_t n)
 {
     json_error_t je;
     json_t *args = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
-    struct ctl_req *req =
-        json_is_object(args) && c->n_requests < CONTROL_REQS ? calloc(1, sizeof(*req)) : NULL;
+    struct ctl_req *req = json_is_object(args) ? calloc(1, sizeof(*req)) : NULL;
     if (req == NULL) {
+        c->control->stat.bad_packets++;
         json_decref(args);
         c->closing = true;
         return;
@@ -235,9 +283,14 @@ static void dispatch(struct ctl_conn *c, const char *text, size_t n)
     req->conn = c;
     req->args = args;
     req->node_arg = c->control->node_arg;
+    req->id = json_integer_value(json_object_get(args, "id"));
     list_push_back(&c->requests, &req->node);
-    c->n_requests++;
-    req->id = ctl_arg_int(req, "id", 0);
+    c->control->stat.requests++;
+    if (c->n_requests++ >= CONTROL_REQS) {
+        c->control->stat.refused_limit++;
+        ctl_fail(req, ERR_LIMIT, "more than %d requests at once", CONTROL_REQS);
+        return;
+    }
     const char *name = ctl_arg_str(req, "cmd", "");
     for (const struct ctl_cmd *cmd = c->control->cmds; cmd->name != NULL; cmd++) {
         if (strcmp(cmd->name, name) == 0) {
@@ -255,10 +308,12 @@ static void read_packets(struct ctl_conn *c)
         ssize_t n = recv(c->fd, text, CONTROL_PACKET, MSG_DONTWAIT | MSG_TRUNC);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             break;
-        if (n <= 0 || (size_t)n > CONTROL_PACKET)
-            c->closing = true;
-        else
+        if (n > 0 && (size_t)n <= CONTROL_PACKET) {
             dispatch(c, text, (size_t)n);
+            continue;
+        }
+        c->control->stat.bad_packets += n > 0;
+        c->closing = true;
     }
     free(text);
 }
@@ -266,12 +321,17 @@ static void read_packets(struct ctl_conn *c)
 static void tell_room(struct ctl_conn *c)
 {
     struct list_node *pos, *tmp;
+    if (!c->want_room || c->n_out >= CONTROL_QUEUE / 2)
+        return;
+    c->want_room = false;
+    c->turn_rows = 0;
     list_for_each(pos, tmp, &c->requests)
     {
         struct ctl_req *req = container_of(pos, struct ctl_req, node);
-        if (c->n_out < CONTROL_QUEUE / 2 && req->room != NULL)
+        if (req->room != NULL)
             req->room(req);
     }
+    interest_set(c);
 }
 
 static void on_io(evutil_socket_t fd, short what, void *arg)
@@ -279,7 +339,7 @@ static void on_io(evutil_socket_t fd, short what, void *arg)
     struct ctl_conn *c = arg;
     (void)fd;
     drive_loop_now(c->control->loop);
-    if (what & EV_WRITE) {
+    if ((what & EV_WRITE) && !c->closing) {
         flush_out(c);
         tell_room(c);
     }
@@ -289,9 +349,11 @@ static void on_io(evutil_socket_t fd, short what, void *arg)
         conn_free(c);
 }
 
-static void interest_set(struct ctl_conn *c, short want)
+/* Writing is of interest while something waits for room: packets, or a source of rows. */
+static void interest_set(struct ctl_conn *c)
 {
-    if (want == c->interest)
+    short want = (short)(EV_READ | (list_empty(&c->out) && !c->want_room ? 0 : EV_WRITE));
+    if (want == c->interest || c->closing)
         return;
     event_del(c->ev);
     c->interest = want;
@@ -306,6 +368,7 @@ int control_adopt(struct control *ctl, int fd)
     if (c != NULL)
         c->ev = event_new(drive_loop_base(ctl->loop), -1, 0, on_io, c);
     if (c == NULL || c->ev == NULL) {
+        ctl->stat.refused_limit++;
         free(c);
         close(fd);
         return ERR_LIMIT;
@@ -319,8 +382,25 @@ int control_adopt(struct control *ctl, int fd)
     list_init(&c->out);
     list_push_back(&ctl->conns, &c->node);
     ctl->n_conns++;
-    interest_set(c, EV_READ);
+    interest_set(c);
     return 0;
+}
+
+static void on_rested(evutil_socket_t fd, short what, void *arg)
+{
+    struct control *ctl = arg;
+    (void)fd;
+    (void)what;
+    event_add(ctl->listen_ev, NULL);
+}
+
+/* Out of descriptors: the pending connection stays pending, so look again later (incident 88). */
+static void rest(struct control *ctl)
+{
+    static const struct timeval tv = {0, REST_US};
+    ctl->stat.accept_failed++;
+    event_del(ctl->listen_ev);
+    event_add(ctl->rest_ev, &tv);
 }
 
 static void on_connect(evutil_socket_t fd, short what, void *arg)
@@ -330,11 +410,15 @@ static void on_connect(evutil_socket_t fd, short what, void *arg)
     socklen_t len = sizeof(cred);
     (void)what;
     int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (peer < 0)
+    if (peer < 0) {
+        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+            rest(ctl);
         return;
+    }
     if (getsockopt(peer, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 ||
         (cred.uid != geteuid() && cred.uid != 0)) {
         log_warn(LOG_CTL, "control connection refused uid=%ld", (long)cred.uid);
+        ctl->stat.refused_user++;
         close(peer);
         return;
     }
@@ -373,27 +457,45 @@ static int remove_stale(const char *path, const struct sockaddr_un *sa)
     return rc;
 }
 
-static int open_socket(struct control *ctl, const char *path)
+/* Two nodes that start at once must not take each other's socket for a dead one's: the directory is
+ * locked from the look until the new socket listens. */
+static int lock_dir(const char *path, int *fd)
 {
-    struct sockaddr_un sa;
     char dir[PATHS_MAX];
-    int rc = socket_addr(&sa, path);
-    if (rc < 0)
-        return rc;
-    snprintf(dir, sizeof(dir), "%s", path);
+    snprintf(dir, sizeof(dir), "%s", path); /* path fits into a socket address */
     char *slash = strrchr(dir, '/');
+    if (slash != NULL)
+        slash[slash == dir] = '\0';
     if (slash != NULL && slash != dir) {
-        *slash = '\0';
-        if ((rc = paths_make_dir(dir)) < 0)
+        int rc = paths_make_dir(dir);
+        if (rc < 0)
             return rc;
     }
-    if ((rc = remove_stale(path, &sa)) < 0)
+    *fd = open(slash != NULL ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0)
+        return err_sys();
+    for (int i = 0; flock(*fd, LOCK_EX | LOCK_NB) < 0; i++) {
+        if (errno != EWOULDBLOCK || i == LOCK_TRIES) {
+            int rc = errno == EWOULDBLOCK ? ERR_BUSY : err_sys();
+            close(*fd);
+            return rc;
+        }
+        usleep(10 * 1000);
+    }
+    return 0;
+}
+
+static int bind_socket(struct control *ctl, const char *path, const struct sockaddr_un *sa)
+{
+    int rc = remove_stale(path, sa);
+    if (rc < 0)
         return rc;
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_sys();
     mode_t old = umask(0177);
-    rc = bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, 16) < 0 ? err_sys() : 0;
+    rc = bind(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0 || listen(fd, 16) < 0 ? err_sys()
+                                                                                      : 0;
     umask(old);
     if (rc < 0) {
         close(fd);
@@ -401,9 +503,26 @@ static int open_socket(struct control *ctl, const char *path)
     }
     ctl->listen_fd = fd;
     snprintf(ctl->path, sizeof(ctl->path), "%s", path);
+    return 0;
+}
+
+static int open_socket(struct control *ctl, const char *path)
+{
+    struct sockaddr_un sa;
+    int dir_fd, rc = socket_addr(&sa, path);
+    if (rc < 0 || (rc = lock_dir(path, &dir_fd)) < 0)
+        return rc;
+    rc = bind_socket(ctl, path, &sa);
+    close(dir_fd);
+    if (rc < 0)
+        return rc;
+    int fd = ctl->listen_fd;
+    ctl->rest_ev = event_new(drive_loop_base(ctl->loop), -1, 0, on_rested, ctl);
     ctl->listen_ev =
         event_new(drive_loop_base(ctl->loop), fd, EV_READ | EV_PERSIST, on_connect, ctl);
-    return ctl->listen_ev == NULL || event_add(ctl->listen_ev, NULL) < 0 ? ERR_NOMEM : 0;
+    return ctl->rest_ev == NULL || ctl->listen_ev == NULL || event_add(ctl->listen_ev, NULL) < 0
+               ? ERR_NOMEM
+               : 0;
 }
 
 int control_new(struct control **out, struct drive_loop *loop, const char *path,
@@ -433,6 +552,8 @@ void control_free(struct control *ctl)
         return;
     while ((c = list_first_as(&ctl->conns, struct ctl_conn, node)) != NULL)
         conn_free(c);
+    if (ctl->rest_ev != NULL)
+        event_free(ctl->rest_ev);
     if (ctl->listen_ev != NULL)
         event_free(ctl->listen_ev);
     if (ctl->listen_fd >= 0) {
@@ -442,7 +563,8 @@ void control_free(struct control *ctl)
     free(ctl);
 }
 
-size_t control_conns(const struct control *ctl)
+void control_stat(const struct control *ctl, struct control_stat *out)
 {
-    return ctl->n_conns;
+    *out = ctl->stat;
+    out->conns = ctl->n_conns;
 }

@@ -12,8 +12,11 @@
  * exit code of the command-line contract.
  *
  * Commands are a table (struct ctl_cmd); a handler gets a struct ctl_req that it answers now or later. When the connection closes first, req->gone(req) is
- * called and the request must not be used any more. Limits: CONTROL_CONNS connections, CONTROL_REQS requests each, packets of CONTROL_PACKET bytes,
- * CONTROL_QUEUE answers queued (a row source is asked to wait by ctl_row_room()). One thread.
+ * called and the request must not be used any more. A connection ends when a packet is no JSON object or too long, and when an answer could not be
+ * queued, so that nobody waits for it.
+ *
+ * Limits: CONTROL_CONNS connections, CONTROL_REQS requests each (one more is failed), packets of CONTROL_PACKET bytes. A row source stops when
+ * ctl_row_room() says so, after CONTROL_QUEUE rows waiting or CONTROL_TURN rows in one turn, and goes on with req->room. All drops are counted. One thread.
  */
 #pragma once
 
@@ -27,6 +30,7 @@
 #define CONTROL_REQS   64
 #define CONTROL_PACKET (192u * 1024u)
 #define CONTROL_QUEUE  256
+#define CONTROL_TURN   512 /* rows of one connection before others get their turn */
 
 struct control;
 struct ctl_conn;
@@ -55,7 +59,12 @@ int control_new(struct control **out, struct drive_loop *loop, const char *path,
 void control_free(struct control *c);
 /* Serve an already connected descriptor (a tool in this process). */
 int control_adopt(struct control *c, int fd);
-size_t control_conns(const struct control *c);
+
+struct control_stat {
+    size_t conns, requests; /* gauges */
+    uint64_t refused_user, refused_limit, bad_packets, dropped, accept_failed;
+};
+void control_stat(const struct control *c, struct control_stat *out);
 
 /* The last answer; frees the request. members (taken over, may be NULL) are merged into {"id", "ok": true}. fd >= 0 is sent along and closed. */
 void ctl_ok(struct ctl_req *req, json_t *members, int fd);
@@ -65,12 +74,16 @@ void ctl_fail(struct ctl_req *req, int err, const char *fmt, ...)
 /* One row or event (taken over). fd as above. */
 void ctl_row(struct ctl_req *req, json_t *row);
 void ctl_event(struct ctl_req *req, json_t *members, int fd);
-/* False: the queue is full, wait for req->room. */
+/* False: enough for now, req->room is called when it may go on. */
 bool ctl_row_room(const struct ctl_req *req);
 
 /* Arguments: 0, or the request was failed with a usage error and must not be used any more. */
 struct pubkey;
 int ctl_arg_pubkey(struct ctl_req *req, const char *name, struct pubkey *out);
+/* A whole number of min … max; def when it is absent. */
+int ctl_arg_range(struct ctl_req *req, const char *name, json_int_t min, json_int_t max,
+                  json_int_t def, json_int_t *out);
+/* "timeout_ms", at most a day, 20 s when it is absent. */
+int ctl_arg_timeout(struct ctl_req *req, unsigned *ms);
 const char *ctl_arg_str(const struct ctl_req *req, const char *name, const char *def);
-json_int_t ctl_arg_int(const struct ctl_req *req, const char *name, json_int_t def);
 bool ctl_arg_bool(const struct ctl_req *req, const char *name);

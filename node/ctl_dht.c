@@ -4,6 +4,7 @@
  * Operations of the engine end in a report; struct waiting connects it with the request. The waiting is the operation's user pointer; when the request goes first it
  * is only marked, and freed by the report.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -93,11 +94,20 @@ static bool is_text(const uint8_t *p, size_t n)
     return text;
 }
 
+/* Control characters take six bytes in JSON; what might not fit into a packet goes as base64. */
+static bool fits(const uint8_t *p, size_t n)
+{
+    size_t len = 0;
+    for (size_t i = 0; i < n; i++)
+        len += p[i] < 0x20 ? 6 : p[i] == '"' || p[i] == '\\' ? 2 : 1;
+    return len < CONTROL_PACKET / 2;
+}
+
 /* value as text when it is UTF-8, value_base64 otherwise. */
 static void value_set(json_t *o, const char *name, const uint8_t *p, size_t n)
 {
     char key[64];
-    if (is_text(p, n)) {
+    if (is_text(p, n) && fits(p, n)) {
         json_object_set_new(o, name, json_stringn(n > 0 ? (const char *)p : "", n));
         return;
     }
@@ -134,6 +144,16 @@ static json_t *key_of(const struct pubkey *pk)
 
 /* ---- get ---- */
 
+/* The salt of a request: 0, or the request was failed. */
+static int arg_salt(struct ctl_req *req, const char **salt)
+{
+    *salt = ctl_arg_str(req, "salt", "");
+    if (strlen(*salt) <= ITEM_MAX_SALT)
+        return 0;
+    ctl_fail(req, ERR_USAGE, "salt: longer than %d bytes", ITEM_MAX_SALT);
+    return ERR_USAGE;
+}
+
 static const char *source_name(enum kad_source s)
 {
     switch (s) {
@@ -156,7 +176,7 @@ static void lookup_failed(struct ctl_req *req, const struct kad_report *r, const
 {
     char target[KAD_ID_HEX + 1];
     kad_id_hex(target, &r->target);
-    if (r->err == ERR_NO_ROUTE)
+    if (r->err == ERR_NO_ROUTE && r->asked == 0)
         ctl_fail(req, r->err, "%s %s: no DHT peer is known", what, target);
     else
         ctl_fail(req, r->err,
@@ -188,8 +208,8 @@ void ctl_dht_get(struct ctl_req *req)
 {
     struct node *n = node_of(req);
     struct pubkey pk;
-    const char *salt = ctl_arg_str(req, "salt", "");
-    if (ctl_arg_pubkey(req, "pk", &pk) < 0)
+    const char *salt;
+    if (ctl_arg_pubkey(req, "pk", &pk) < 0 || arg_salt(req, &salt) < 0)
         return;
     struct waiting *w = op_new(req, get_done);
     if (w != NULL)
@@ -199,6 +219,15 @@ void ctl_dht_get(struct ctl_req *req)
 }
 
 /* ---- put ---- */
+
+/* JSON numbers of the library end at 2^63-1, so a sequence number comes as text. */
+static bool seq_parse(uint64_t *out, const char *text)
+{
+    char *end;
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0;
+}
 
 static void put_done(struct waiting *w, const struct kad_report *r)
 {
@@ -217,21 +246,26 @@ static void put_done(struct waiting *w, const struct kad_report *r)
 void ctl_dht_put(struct ctl_req *req)
 {
     struct node *n = node_of(req);
-    const char *salt = ctl_arg_str(req, "salt", ""), *b64 = ctl_arg_str(req, "value_base64", ""),
-               *seq_text = ctl_arg_str(req, "seq", NULL);
+    const char *salt, *b64 = ctl_arg_str(req, "value_base64", ""),
+                      *seq_text = ctl_arg_str(req, "seq", NULL);
+    uint64_t seq = 0;
+    if (arg_salt(req, &salt) < 0)
+        return;
+    if (seq_text != NULL && !seq_parse(&seq, seq_text)) {
+        ctl_fail(req, ERR_USAGE, "seq: not a number from 0 to 2^64-1");
+        return;
+    }
     uint8_t *v = malloc(ITEM_MAX_VALUE + 1);
     size_t v_n = 0;
     int rc = v == NULL ? ERR_NOMEM : base64_decode(v, ITEM_MAX_VALUE, &v_n, b64, strlen(b64));
     if (rc < 0) {
         free(v);
-        ctl_fail(req, rc == ERR_NOMEM ? rc : ERR_TOO_LONG, "put: the value is longer than %u bytes",
-                 (unsigned)ITEM_MAX_VALUE);
+        ctl_fail(req, rc, "put: %s", rc == ERR_FORMAT ? "value_base64 is not base64" : err_str(rc));
         return;
     }
     struct waiting *w = op_new(req, put_done);
     if (w != NULL)
-        op_started(w, kad_put(node_kad(n), salt, strlen(salt), v, v_n, seq_text != NULL,
-                              seq_text != NULL ? strtoull(seq_text, NULL, 10) : 0, w,
+        op_started(w, kad_put(node_kad(n), salt, strlen(salt), v, v_n, seq_text != NULL, seq, w,
                               n->loop->now_ns));
     free(v);
 }
@@ -287,13 +321,16 @@ static void list_gone(struct ctl_req *req)
 
 void ctl_dht_list(struct ctl_req *req)
 {
+    const char *salt;
+    if (arg_salt(req, &salt) < 0)
+        return;
     struct listing *l = calloc(1, sizeof(*l));
     if (l == NULL) {
         ctl_fail(req, ERR_NOMEM, NULL);
         return;
     }
     l->req = req;
-    snprintf(l->salt, sizeof(l->salt), "%s", ctl_arg_str(req, "salt", ""));
+    snprintf(l->salt, sizeof(l->salt), "%s", salt);
     req->user = l;
     req->gone = list_gone;
     req->room = list_more;
@@ -406,7 +443,8 @@ static void entry_answer(void *arg, const struct resolve_answer *a)
     if (a->err != 0) {
         pubkey_hex(pk, &w->pk);
         ctl_fail(req, a->err, "entry of %s: %s (asked %u peers)", pk,
-                 a->err == ERR_NO_ROUTE ? "no DHT peer is known" : err_str(a->err), a->asked);
+                 a->err == ERR_NO_ROUTE && a->asked == 0 ? "no DHT peer is known" : err_str(a->err),
+                 a->asked);
     } else {
         json_t *o =
             json_pack("{s:s, s:I, s:I, s:I}", "source", resolve_source_name(a->source), "hops",

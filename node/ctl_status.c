@@ -63,6 +63,17 @@ static json_t *store_json(struct node *n)
                      st.last_error == 0 ? "" : err_str(st.last_error));
 }
 
+static json_t *control_json(struct node *n)
+{
+    struct control_stat st;
+    control_stat(n->control, &st);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "connections", (json_int_t)st.conns,
+                     "requests", (json_int_t)st.requests, "refused_user",
+                     (json_int_t)st.refused_user, "refused_limit", (json_int_t)st.refused_limit,
+                     "bad_packets", (json_int_t)st.bad_packets, "dropped", (json_int_t)st.dropped,
+                     "accept_failed", (json_int_t)st.accept_failed);
+}
+
 static const char *health(const struct node *n, const struct kad_stat *kad,
                           const struct client_stat *client)
 {
@@ -104,6 +115,7 @@ void ctl_status(struct ctl_req *req)
     json_object_set_new(o, "relay", relay_json(n));
     json_object_set_new(o, "store", store_json(n));
     json_object_set_new(o, "entry", published_json(n));
+    json_object_set_new(o, "control", control_json(n));
     json_object_set_new(o, "sessions_up", json_integer((json_int_t)client.sessions_up));
     json_object_set_new(o, "synced", json_boolean(kad.synced));
     json_object_set_new(o, "pid", json_integer(getpid()));
@@ -201,6 +213,9 @@ void ctl_wait_check(struct node *n)
 void ctl_wait(struct ctl_req *req)
 {
     struct node *n = req->node_arg;
+    unsigned timeout_ms;
+    if (ctl_arg_timeout(req, &timeout_ms) < 0)
+        return;
     struct wait *w = calloc(1, sizeof(*w));
     if (w == NULL) {
         ctl_fail(req, ERR_NOMEM, NULL);
@@ -213,7 +228,6 @@ void ctl_wait(struct ctl_req *req)
     req->user = w;
     req->gone = wait_gone;
     list_push_back(&n->waits, &w->node);
-    loop_timer_set(n->loop, &w->timer,
-                   n->loop->now_ns + (uint64_t)ctl_arg_int(req, "timeout_ms", 20000) * NS_PER_MS);
+    loop_timer_set(n->loop, &w->timer, n->loop->now_ns + timeout_ms * NS_PER_MS);
     ctl_wait_check(n);
 }

@@ -49,6 +49,7 @@ struct dialling {
     struct stream *st;
     struct pubkey pk;
     uint16_t port;
+    unsigned timeout_ms;
     uint64_t started_ns;
     json_t *steps; /* why */
     enum { DIAL_FD, DIAL_PING, DIAL_WHY } what;
@@ -199,7 +200,10 @@ static const struct stream_cb dial_cb = {.opened = dial_opened, .ended = dial_en
 static struct dialling *dial_new(struct ctl_req *req, int what)
 {
     struct pubkey pk;
-    if (ctl_arg_pubkey(req, "pk", &pk) < 0)
+    json_int_t port;
+    unsigned timeout_ms;
+    if (ctl_arg_pubkey(req, "pk", &pk) < 0 || ctl_arg_timeout(req, &timeout_ms) < 0 ||
+        ctl_arg_range(req, "port", 1, 65535, KAD_PORT, &port) < 0)
         return NULL;
     struct dialling *d = calloc(1, sizeof(*d));
     if (d == NULL || (d->steps = json_array()) == NULL) {
@@ -212,7 +216,8 @@ static struct dialling *dial_new(struct ctl_req *req, int what)
     d->pk = pk;
     d->what = what == DIAL_FD ? DIAL_FD : what == DIAL_PING ? DIAL_PING : DIAL_WHY;
     d->started_ns = d->node->loop->now_ns;
-    d->port = (uint16_t)ctl_arg_int(req, "port", KAD_PORT);
+    d->port = (uint16_t)port;
+    d->timeout_ms = timeout_ms;
     req->user = d;
     req->gone = dial_gone;
     return d;
@@ -221,12 +226,14 @@ static struct dialling *dial_new(struct ctl_req *req, int what)
 static void dial_start(struct dialling *d)
 {
     struct ctl_req *req = d->req;
-    unsigned timeout = (unsigned)ctl_arg_int(req, "timeout_ms", 20000);
-    int rc = client_dial(d->node->client, &d->pk, d->port, timeout, 0, &dial_cb, d, &d->st);
+    char pk[PUBKEY_HEX + 1];
+    int rc = client_dial(d->node->client, &d->pk, d->port, d->timeout_ms, 0, &dial_cb, d, &d->st);
     if (rc == 0)
         return;
+    pubkey_hex(pk, &d->pk);
+    uint16_t port = d->port;
     dial_free(d);
-    ctl_fail(req, rc, "dial: %s", err_str(rc));
+    ctl_fail(req, rc, "dial %s:%u: %s", pk, port, err_str(rc));
 }
 
 void ctl_dial(struct ctl_req *req)
@@ -239,7 +246,8 @@ void ctl_dial(struct ctl_req *req)
 /* ---- ping ---- */
 
 struct pinging {
-    struct ctl_req *req; /* NULL: gone */
+    struct list_node node; /* in node->pings */
+    struct ctl_req *req;   /* NULL: gone */
     struct pubkey pk;
 };
 
@@ -261,30 +269,38 @@ static void server_ponged(void *arg, int err, uint64_t rtt_ns)
         else
             ctl_fail(req, err, "ping %s: %s", pubkey_hex(pk, &p->pk), err_str(err));
     }
+    list_remove(&p->node);
     free(p);
+}
+
+void ctl_pings_free(struct node *n)
+{
+    struct pinging *p;
+    while ((p = list_pop_front_as(&n->pings, struct pinging, node)) != NULL)
+        free(p);
 }
 
 /* A relay that we hold a session to is pinged in the session; everybody else by the round trip of a stream's set-up. */
 void ctl_ping(struct ctl_req *req)
 {
     struct node *n = node_of(req);
+    struct pubkey pk;
+    unsigned timeout_ms;
+    if (ctl_arg_pubkey(req, "pk", &pk) < 0 || ctl_arg_timeout(req, &timeout_ms) < 0)
+        return;
     struct pinging *p = calloc(1, sizeof(*p));
     if (p == NULL) {
         ctl_fail(req, ERR_NOMEM, NULL);
         return;
     }
-    if (ctl_arg_pubkey(req, "pk", &p->pk) < 0) {
-        free(p);
+    p->pk = pk;
+    p->req = req;
+    if (client_ping_server(n->client, &pk, timeout_ms, server_ponged, p) == 0) {
+        req->user = p;
+        req->gone = ping_gone;
+        list_push_back(&n->pings, &p->node);
         return;
     }
-    p->req = req;
-    req->user = p;
-    req->gone = ping_gone;
-    if (client_ping_server(n->client, &p->pk, (unsigned)ctl_arg_int(req, "timeout_ms", 20000),
-                           server_ponged, p) == 0)
-        return;
-    req->user = NULL;
-    req->gone = NULL;
     free(p);
     struct dialling *d = dial_new(req, DIAL_PING);
     if (d != NULL)
@@ -352,11 +368,9 @@ static void on_stream(void *arg, struct stream *st)
 void ctl_listen(struct ctl_req *req)
 {
     struct node *n = node_of(req);
-    json_int_t port = ctl_arg_int(req, "port", 0);
-    if (port < 0 || port > 65535) {
-        ctl_fail(req, ERR_USAGE, "listen: no port: %lld", (long long)port);
+    json_int_t port;
+    if (ctl_arg_range(req, "port", 0, 65535, 0, &port) < 0)
         return;
-    }
     int got = client_listen(n->client, (uint16_t)port, on_stream, req);
     if (got < 0) {
         ctl_fail(req, got, "listen on port %lld: %s", (long long)port, err_str(got));

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/hex.h"
 #include "base/log.h"
+#include "node/tool.h"
 
 #define FILE_MAX_BYTES 512
 
@@ -70,8 +71,8 @@ int keyfile_read(struct seckey *sk, struct pubkey *pk, const char *path)
         return err_sys();
     int rc = check_safe(fd, path);
     ssize_t n = 1;
-    while (rc == 0 && n > 0 && have < FILE_MAX_BYTES) {
-        n = read(fd, text + have, FILE_MAX_BYTES - have);
+    while (rc == 0 && n > 0 && have < sizeof(text)) {
+        n = read(fd, text + have, sizeof(text) - have);
         if (n > 0)
             have += (size_t)n;
         else if (n < 0)
@@ -79,9 +80,12 @@ int keyfile_read(struct seckey *sk, struct pubkey *pk, const char *path)
     }
     if (!std)
         close(fd);
-    text[have] = '\0';
-    if (rc == 0)
+    if (rc == 0 && (have == sizeof(text) || memchr(text, '\0', have) != NULL))
+        rc = ERR_KEY;
+    if (rc == 0) {
+        text[have] = '\0';
         rc = parse(sk, pk, text);
+    }
     if (rc < 0)
         seckey_wipe(sk);
     sodium_memzero(text, sizeof(text));
@@ -125,6 +129,18 @@ int keyfile_open(struct seckey *sk, struct pubkey *pk, const char *path, bool *m
     if (rc != -ENOENT)
         return rc;
     keyfile_fresh(sk, pk);
-    *made = true;
-    return keyfile_write(path, sk, pk);
+    rc = keyfile_write(path, sk, pk);
+    *made = rc == 0;
+    if (rc < 0)
+        seckey_wipe(sk);
+    return rc == ERR_EXISTS ? keyfile_read(sk, pk, path) : rc; /* somebody else was faster */
+}
+
+int keyfile_tell(int err, const char *path)
+{
+    if (err == ERR_KEY)
+        return tool_fail(err, "key file %s: not a secret key", path);
+    if (err == ERR_UNSAFE)
+        return tool_fail(err, "key file %s: others can write it, or another user owns it", path);
+    return tool_fail(err, "key file %s: %s", path, err_str(err));
 }

@@ -17,5 +17,7 @@ int keyfile_write(const char *path, const struct seckey *sk, const struct pubkey
 /* Read it, or make a new key and write it. *made tells which. */
 int keyfile_open(struct seckey *sk, struct pubkey *pk, const char *path, bool *made)
     __attribute__((warn_unused_result));
+/* Say on stderr what is wrong with a key file; returns the exit code. */
+int keyfile_tell(int err, const char *path);
 /* A key of the system's random source. */
 void keyfile_fresh(struct seckey *sk, struct pubkey *pk);

@@ -14,15 +14,5 @@ int main(int argc, char **argv)
         return 1;
     }
     log_set_format(log_format_for_stderr());
-    /* The table of the commands; each is described where it is written. */
-    const struct cmd commands[] = {cmd_node, cmd_keys, cmd_dht,   cmd_entry,   cmd_status,
-                                   cmd_ping, cmd_nc,   cmd_store, cmd_version, {.name = NULL}};
-    const struct cmd root = {
-        .name = "kadmsg",
-        .help = "a DHT-first peer-to-peer node that speaks dmsg",
-        .about = "kadmsg runs relays and nodes of a network that finds itself by a distributed "
-                 "hash table, and the tools to use it.",
-        .subs = commands,
-    };
-    return cmdline_main(&root, argc, argv);
+    return cmdline_main(cmds_root(), argc, argv);
 }

@@ -1,9 +1,12 @@
 #include "node/node.h"
 
+#include <arpa/inet.h>
+#include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -15,6 +18,8 @@
 #define BUFFER_BUDGET   (UINT64_C(512) << 20)
 #define PK_QUEUE        2048
 #define HOUSEKEEPING_NS (NS_PER_S)
+#define DRAIN_NS        (2 * NS_PER_S)
+#define DRAIN_LOOK_NS   (20 * NS_PER_MS)
 #define ROUTING_SAVE_NS (60 * NS_PER_S)
 #define META_ROUTING    "routing"
 #define ROUTING_MAX     (64u * 1024u)
@@ -45,9 +50,11 @@ static void route_answer(void *arg, const struct resolve_answer *a)
         if (a->entry->has_server)
             servers_learn(q->node, &a->entry->static_pk, a->entry->server.address);
     }
-    client_resolved(q->node->client, q->ticket, err, &route);
+    struct client *client = q->node->client;
+    uint64_t ticket = q->ticket;
     list_remove(&q->node_link);
     free(q);
+    client_resolved(client, ticket, err, &route);
 }
 
 static struct list *queries(struct node *n)
@@ -100,7 +107,7 @@ static void on_sessions_changed(void *arg)
 {
     struct node *n = arg;
     if (n->publish != NULL)
-        publish_kick(n->publish);
+        publish_sessions_changed(n->publish);
     ctl_wait_check(n);
 }
 
@@ -114,6 +121,13 @@ static void on_report(void *arg, const struct kad_report *r)
                  ctl_report(n, r);
     (void)taken; /* bootstrap and refresh are nobody's */
     ctl_wait_check(n);
+}
+
+/* A record was accepted into the store. */
+static void on_stored(void *arg, const struct store_rec *rec)
+{
+    struct node *n = arg;
+    resolve_stored(n->resolve, rec);
 }
 
 /* ---- housekeeping ---- */
@@ -231,6 +245,44 @@ static int open_loop(struct node *n)
     return 0;
 }
 
+/* The address that this machine has towards the rest of the world; nothing is sent. */
+static bool outgoing_addr(int family, char out[ADDR_HOST_MAX + 1])
+{
+    /* Any address that is not ours will do: these are for documentation (RFC 5737, RFC 3849). */
+    struct sockaddr_in to4 = {.sin_family = AF_INET, .sin_port = htons(9)};
+    struct sockaddr_in6 to6 = {.sin6_family = AF_INET6, .sin6_port = htons(9)};
+    const struct sockaddr *to = family == AF_INET ? (void *)&to4 : (void *)&to6;
+    socklen_t len = family == AF_INET ? sizeof(to4) : sizeof(to6);
+    struct sockaddr_storage own;
+    socklen_t own_len = sizeof(own);
+    inet_pton(AF_INET, "192.0.2.1", &to4.sin_addr);
+    inet_pton(AF_INET6, "2001:db8::1", &to6.sin6_addr);
+    int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool ok = fd >= 0 && connect(fd, to, len) == 0 &&
+              getsockname(fd, (struct sockaddr *)&own, &own_len) == 0 &&
+              getnameinfo((struct sockaddr *)&own, own_len, out, ADDR_HOST_MAX + 1, NULL, 0,
+                          NI_NUMERICHOST) == 0;
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+/* "Any address" is where to listen, not where to be found. */
+static void public_addr_guess(struct node *n)
+{
+    struct addr_hostport at;
+    bool v4, parsed = addr_hostport_parse(&at, n->relay_addr, strlen(n->relay_addr), ADDR_STRICT,
+                                          NULL) == 0;
+    v4 = parsed && strcmp(at.host, "0.0.0.0") == 0;
+    snprintf(n->public_addr, sizeof(n->public_addr), "%s", n->relay_addr);
+    if (!v4 && !(parsed && strcmp(at.host, "::") == 0))
+        return;
+    if (outgoing_addr(AF_INET, at.host) || (!v4 && outgoing_addr(AF_INET6, at.host)))
+        addr_hostport_text(n->public_addr, &at);
+    log_warn(LOG_NODE, "listening everywhere, publishing addr=%s; --public-address sets another",
+             n->public_addr);
+}
+
 static int open_relay(struct node *n, char why[NODE_WHY])
 {
     struct relay_thread_cfg cfg = {
@@ -250,9 +302,20 @@ static int open_relay(struct node *n, char why[NODE_WHY])
     if (rc < 0)
         return fail(why, rc, "listen", n->cfg.listen);
     snprintf(n->relay_addr, sizeof(n->relay_addr), "%s", relay_thread_addr(n->relay));
-    snprintf(n->public_addr, sizeof(n->public_addr), "%s",
-             n->cfg.public_address != NULL ? n->cfg.public_address : n->relay_addr);
+    if (n->cfg.public_address != NULL)
+        snprintf(n->public_addr, sizeof(n->public_addr), "%s", n->cfg.public_address);
+    else
+        public_addr_guess(n);
     return 0;
+}
+
+int node_attach_relay(struct node *n)
+{
+    int fd = relay_thread_pair(n->relay);
+    if (fd < 0)
+        return fd;
+    struct conn *conn = drive_tcp_adopt(n->tcp, fd, "own relay");
+    return conn == NULL ? ERR_NOMEM : client_attach(n->client, &n->cfg.pk, conn);
 }
 
 static int open_client(struct node *n)
@@ -269,13 +332,7 @@ static int open_client(struct node *n)
     };
     int rc = client_new(&n->client, &cfg);
     seckey_wipe(&cfg.sk);
-    if (rc < 0 || n->relay == NULL)
-        return rc;
-    int fd = relay_thread_pair(n->relay);
-    if (fd < 0)
-        return fd;
-    struct conn *conn = drive_tcp_adopt(n->tcp, fd, "own relay");
-    return conn == NULL ? ERR_NOMEM : client_attach(n->client, &n->cfg.pk, conn);
+    return rc < 0 || n->relay == NULL ? rc : node_attach_relay(n);
 }
 
 static int open_dht(struct node *n)
@@ -306,6 +363,7 @@ static int open_dht(struct node *n)
         .store = n->store,
         .kad = &kad,
         .report = on_report,
+        .stored = on_stored,
         .arg = n,
     };
     int rc = host_new(&n->host, &cfg);
@@ -349,6 +407,7 @@ static int open_control(struct node *n, char why[NODE_WHY])
 }
 
 static void on_stop(struct drive_msg *m);
+static void drain(struct loop_timer *t);
 
 static int build(struct node *n, char why[NODE_WHY])
 {
@@ -383,10 +442,13 @@ int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY])
     n->cfg = *cfg;
     n->lock.fd = -1;
     n->housekeeping.fn = on_housekeeping;
+    n->drain_timer.fn = drain;
     n->stop_msg.fn = on_stop;
     n->relay_changed_msg.fn = on_relay_changed;
     list_init(&n->waits);
+    list_init(&n->pings);
     list_init(&n->queries);
+    list_init(&n->questions);
     list_init(&n->operations);
     list_init(&n->servers);
     int rc = build(n, why);
@@ -412,10 +474,13 @@ void node_free(struct node *n)
         return;
     control_free(n->control);
     ctl_operations_free(n);
+    ctl_pings_free(n);
     publish_free(n->publish);
+    n->publish = NULL; /* what is closed below still reports changes */
     if (n->host != NULL)
         resolve_set_host(n->resolve, NULL);
     host_free(n->host);
+    n->host = NULL;
     if (n->drive != NULL)
         fdbridges_close(&n->bridges);
     client_free(n->client);
@@ -429,6 +494,7 @@ void node_free(struct node *n)
     servers_free(n);
     if (n->drive != NULL) {
         loop_timer_cancel(n->loop, &n->housekeeping);
+        loop_timer_cancel(n->loop, &n->drain_timer);
         loop_turn(n->loop, drive_loop_now(n->drive)); /* deferred closes */
     }
     drive_tcp_free(n->tcp);
@@ -441,6 +507,8 @@ void node_free(struct node *n)
         event_free(n->sigint);
     if (n->sigterm != NULL)
         event_free(n->sigterm);
+    if (n->sighup != NULL)
+        event_free(n->sighup);
     drive_loop_free(n->drive);
     pk_pool_free(n->pk_pool);
     keylock_release(&n->lock);
@@ -450,10 +518,20 @@ void node_free(struct node *n)
 
 /* ---- running and stopping ---- */
 
-static void stopped(void *arg)
+/* Streams that tools hold have DRAIN_NS to get rid of what was written to them. */
+static void drain(struct loop_timer *t)
+{
+    struct node *n = container_of(t, struct node, drain_timer);
+    if (n->bridges.n == 0 || n->loop->now_ns >= n->drain_until_ns)
+        drive_loop_stop(n->drive);
+    else
+        loop_timer_set(n->loop, t, n->loop->now_ns + DRAIN_LOOK_NS);
+}
+
+static void withdrawn(void *arg)
 {
     struct node *n = arg;
-    drive_loop_stop(n->drive);
+    loop_timer_set(n->loop, &n->drain_timer, n->loop->now_ns + DRAIN_LOOK_NS);
 }
 
 static void begin_stop(struct node *n)
@@ -465,10 +543,13 @@ static void begin_stop(struct node *n)
     n->stopping = true;
     log_info(LOG_NODE, "stopping");
     routing_save(n);
+    if (n->cfg.stopping != NULL)
+        n->cfg.stopping(n->cfg.arg);
+    n->drain_until_ns = n->loop->now_ns + DRAIN_NS;
     if (n->publish != NULL)
-        publish_withdraw(n->publish, stopped, n);
+        publish_withdraw(n->publish, withdrawn, n);
     else
-        drive_loop_stop(n->drive);
+        withdrawn(n);
 }
 
 static void on_stop(struct drive_msg *m)
@@ -490,14 +571,26 @@ static void on_signal(evutil_socket_t sig, short what, void *arg)
     begin_stop(n);
 }
 
+static void on_hangup(evutil_socket_t sig, short what, void *arg)
+{
+    struct node *n = arg;
+    (void)sig;
+    (void)what;
+    drive_loop_now(n->drive);
+    if (n->cfg.reload != NULL)
+        n->cfg.reload(n->cfg.arg);
+}
+
 int node_handle_signals(struct node *n)
 {
     struct event_base *base = drive_loop_base(n->drive);
     signal(SIGPIPE, SIG_IGN);
     n->sigint = evsignal_new(base, SIGINT, on_signal, n);
     n->sigterm = evsignal_new(base, SIGTERM, on_signal, n);
-    if (n->sigint == NULL || n->sigterm == NULL || event_add(n->sigint, NULL) < 0 ||
-        event_add(n->sigterm, NULL) < 0)
+    n->sighup = evsignal_new(base, SIGHUP, on_hangup, n);
+    if (n->sigint == NULL || n->sigterm == NULL || n->sighup == NULL ||
+        event_add(n->sigint, NULL) < 0 || event_add(n->sigterm, NULL) < 0 ||
+        event_add(n->sighup, NULL) < 0)
         return ERR_NOMEM;
     return 0;
 }
@@ -508,7 +601,7 @@ int node_run(struct node *n)
     int synced = n->store->ops->sync(n->store, 5000);
     if (synced < 0)
         log_error(LOG_STORE, "not everything could be written reason=\"%s\"", err_str(synced));
-    return rc;
+    return rc < 0 ? rc : synced;
 }
 
 const struct pubkey *node_pk(const struct node *n)

@@ -8,7 +8,7 @@
  *
  * Life: node_new() opens everything in the order key lock, store, relay socket, control socket, so that a failure is one line in `why` and nothing
  * has been changed; node_run() serves until node_stop() (any thread, signal handlers through node_signal_fd) and then stops in order: no new work, entry withdrawn,
- * sessions closed, store synced. node_free() releases what is left.
+ * streams that tools hold drained, sessions closed, store synced. node_free() releases what is left.
  *
  * The same struct serves a tool without a running node: memory store, no sockets, its commands come through node_control_adopt() (tool.h).
  */
@@ -37,17 +37,20 @@ struct node_cfg {
     const char *control;   /* path; NULL = no socket */
     const struct pubkey *whitelisted, *trusted, *mirrors;
     size_t n_whitelisted, n_trusted, n_mirrors;
-    uint32_t max_sessions;   /* of the relay, as published; 0 = 2048 */
-    unsigned sessions;       /* wanted sessions to relays; 0 = 2 */
-    unsigned pk_threads;     /* 0 = by cores, 1 … 4 */
-    bool publish;            /* the entry; tools do not */
-    bool lock;               /* hold the lock of the key */
-    int64_t clock_offset_ns; /* tests */
+    uint32_t max_sessions;       /* of the relay, as published; 0 = 2048 */
+    unsigned sessions;           /* wanted sessions to relays; 0 = 2 */
+    unsigned pk_threads;         /* 0 = by cores, 1 … 4 */
+    bool publish;                /* the entry; tools do not */
+    bool lock;                   /* hold the lock of the key */
+    int64_t clock_offset_ns;     /* tests */
+    void (*stopping)(void *arg); /* optional: the stop has begun */
+    void (*reload)(void *arg);   /* optional: SIGHUP */
+    void *arg;
 };
 
 int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY]);
 void node_free(struct node *n);
-/* Serves until stopped. 0, or an error of the loop. */
+/* Serves until stopped. 0, or an error of the loop or of the store when it could not write everything. */
 int node_run(struct node *n);
 /* Any thread. The second call stops without waiting for anything. */
 void node_stop(struct node *n);
@@ -60,5 +63,5 @@ const char *node_public_addr(const struct node *n);
 const char *node_control_path(const struct node *n);
 /* Serve commands on this descriptor (SOCK_SEQPACKET). Before node_run(). */
 int node_control_adopt(struct node *n, int fd);
-/* SIGINT and SIGTERM stop the node, a second one at once; SIGPIPE is ignored. Before node_run(). */
+/* SIGINT and SIGTERM stop the node, a second one at once; SIGHUP calls cfg.reload; SIGPIPE is ignored. Before node_run(). */
 int node_handle_signals(struct node *n);

@@ -35,10 +35,13 @@ struct node {
     struct control *control;
     struct fdbridges bridges; /* streams that tools hold */
     struct keylock lock;
-    struct loop_timer housekeeping;
+    struct loop_timer housekeeping, drain_timer;
+    uint64_t drain_until_ns;
     struct list waits;      /* ctl "wait" requests: see ctl_status.c */
     struct list operations; /* of the engine that requests wait for: ctl_dht.c */
+    struct list pings;      /* of sessions, for requests: ctl_stream.c */
     struct list queries;    /* the client's questions where a key is */
+    struct list questions;  /* the client's questions for a relay's address: servers.c */
     struct list servers;    /* known relays, see servers.c */
     size_t n_servers;
     uint32_t servers_op;      /* pull of relay records under way */
@@ -48,13 +51,16 @@ struct node {
     struct drive_msg stop_msg, relay_changed_msg;
     bool stopping, have_peers;
     uint64_t started_ns;
-    struct event *sigint, *sigterm;
+    struct event *sigint, *sigterm, *sighup;
 };
 
 static inline struct kad *node_kad(struct node *n)
 {
     return host_kad(n->host);
 }
+
+/* A session to the own relay, through a socketpair. */
+int node_attach_relay(struct node *n);
 
 /* Tables of command handlers, ended by a NULL name. */
 extern const struct ctl_cmd ctl_commands[];
@@ -78,6 +84,7 @@ void ctl_ping(struct ctl_req *req);
 /* A report of the engine for an operation that a request waits for. */
 bool ctl_report(struct node *n, const struct kad_report *r);
 void ctl_operations_free(struct node *n);
+void ctl_pings_free(struct node *n);
 
 /* servers.c: which relays this node holds sessions to. */
 void servers_init(struct node *n);

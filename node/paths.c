@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -103,6 +102,8 @@ static int lock_path(char out[PATHS_MAX], const struct pubkey *pk, bool make)
     return rc < 0 ? rc : paths_join(out, dir, pubkey_hex(name, pk));
 }
 
+static const struct flock whole_file = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
 static void read_owner(int fd, struct keylock_owner *o)
 {
     char text[PATHS_MAX + 32];
@@ -131,8 +132,9 @@ int keylock_take(struct keylock *l, const struct pubkey *pk, const char *control
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return err_sys();
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        rc = errno == EWOULDBLOCK ? ERR_BUSY : err_sys();
+    struct flock lock = whole_file;
+    if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
+        rc = errno == EAGAIN || errno == EACCES ? ERR_BUSY : err_sys();
         if (rc == ERR_BUSY)
             read_owner(fd, other);
         close(fd);
@@ -169,11 +171,13 @@ int keylock_owner(struct keylock_owner *owner, const struct pubkey *pk)
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return ERR_NOT_FOUND;
-    if (flock(fd, LOCK_SH | LOCK_NB) == 0) {
-        rc = ERR_NOT_FOUND; /* nobody holds it */
+    struct flock lock = whole_file;
+    if (fcntl(fd, F_OFD_GETLK, &lock) < 0 || lock.l_type == F_UNLCK) {
+        rc = ERR_NOT_FOUND;
     } else {
         read_owner(fd, owner);
-        rc = owner->pid > 0 ? 0 : ERR_NOT_FOUND;
+        rc =
+            owner->pid > 0 ? 0 : ERR_NOT_FOUND; /* 0: it has just taken it, and has no socket yet */
     }
     close(fd);
     return rc;

@@ -6,7 +6,8 @@
  *
  * Directories are made with mode 0700 and refused when another user owns them or others can write (ERR_UNSAFE).
  *
- * The lock of a key, <state>/locks/<pk>, is held (flock) by the node that runs under it and names its process id and control socket. A tool that is
+ * The lock of a key, <state>/locks/<pk>, is held (open file description lock: asking who has it takes nothing, and it ends with the process) by the
+ * node that runs under it and names its process id and control socket. A tool that is
  * given the same key finds that node there and goes through it: never two clients under one key on one machine (incident 3).
  */
 #pragma once

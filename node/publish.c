@@ -9,10 +9,13 @@
 #include "base/log.h"
 #include "transport/entry.h"
 
+#define DELEGATED_MAX 64
+
 struct record {
     const char *salt;
     uint32_t op; /* 0 = none under way */
     bool dirty;  /* publish again */
+    bool out;    /* a peer may hold it: it has to be withdrawn */
     uint64_t next_ns;
 };
 
@@ -23,6 +26,9 @@ struct publish {
     bool signing;
     struct entry *draft; /* being signed */
     uint64_t sequence;
+    uint64_t change_ns; /* when to see whether the sessions are still those of the entry */
+    struct pubkey delegated[DELEGATED_MAX]; /* of the entry that was put last */
+    size_t n_delegated;
     struct loop_timer timer;
     bool withdrawing;
     void (*withdrawn)(void *arg);
@@ -40,6 +46,8 @@ static void arm(struct publish *p)
     uint64_t at = p->entry.next_ns;
     if (p->cfg.server_address != NULL && p->server.next_ns < at)
         at = p->server.next_ns;
+    if (p->change_ns < at)
+        at = p->change_ns;
     loop_timer_set(p->cfg.loop, &p->timer, at);
 }
 
@@ -51,16 +59,17 @@ static void schedule(struct publish *p, struct record *r, uint64_t in_ns)
     arm(p);
 }
 
-static void put(struct publish *p, struct record *r, const char *value, size_t n)
+static bool put(struct publish *p, struct record *r, const char *value, size_t n)
 {
     r->op =
         kad_put(host_kad(p->cfg.host), r->salt, strlen(r->salt), value, n, false, 0, r, now_of(p));
     if (r->op == 0) {
         p->stat.failed++;
-        schedule(p, r, PUBLISH_RETRY_NS);
-        return;
+        return false;
     }
+    r->out = true;
     host_kick(p->cfg.host);
+    return true;
 }
 
 /* ---- the entry ---- */
@@ -71,9 +80,8 @@ static void entry_signed(struct pk_wait *w)
     struct entry *e = p->draft;
     p->draft = NULL;
     p->signing = false;
-    if (w->res.err == 0 && entry_set_signature(e, &w->res.sig) == 0)
-        put(p, &p->entry, e->text, e->text_len);
-    else
+    if (w->res.err != 0 || entry_set_signature(e, &w->res.sig) < 0 ||
+        !put(p, &p->entry, e->text, e->text_len))
         schedule(p, &p->entry, PUBLISH_RETRY_NS);
     entry_free(e);
     pk_wait_wipe(w);
@@ -81,13 +89,12 @@ static void entry_signed(struct pk_wait *w)
 
 static int entry_build(struct publish *p)
 {
-    struct pubkey delegated[64];
-    size_t n = client_delegated(p->cfg.client, delegated, sizeof(delegated) / sizeof(delegated[0]));
-    p->stat.delegated = n;
+    size_t n = client_delegated(p->cfg.client, p->delegated, DELEGATED_MAX);
+    p->stat.delegated = p->n_delegated = n;
     if (n == 0 && p->cfg.server_address == NULL)
         return ERR_NO_ROUTE;
     int rc = entry_new_client(&p->draft, &p->cfg.self, p->sequence++, env_wall_ns(p->cfg.env),
-                              delegated, n, p->cfg.client_type);
+                              p->delegated, n, p->cfg.client_type);
     if (rc == 0 && p->cfg.server_address != NULL)
         rc = entry_add_server(p->draft, p->cfg.server_address, p->cfg.max_sessions);
     return rc;
@@ -129,8 +136,8 @@ static void server_publish(struct publish *p)
                      "{\"address\":\"%s\",\"dht_bootstrap\":true,\"max_sessions\":%u,\"pk\":\"%s\","
                      "\"server_type\":null}",
                      p->cfg.server_address, p->cfg.max_sessions, pubkey_hex(pk, &p->cfg.self));
-    if (n > 0 && (size_t)n < sizeof(text))
-        put(p, &p->server, text, (size_t)n);
+    if (n > 0 && (size_t)n < sizeof(text) && !put(p, &p->server, text, (size_t)n))
+        schedule(p, &p->server, PUBLISH_RETRY_NS);
 }
 
 /* ---- when ---- */
@@ -161,6 +168,30 @@ static void withdraw_done(struct publish *p)
     done(p->withdrawn_arg);
 }
 
+/* How many of the servers that there are sessions to now (*n) the last entry names. */
+static size_t still_published(const struct publish *p, size_t *n)
+{
+    struct pubkey now[DELEGATED_MAX];
+    size_t same = 0;
+    *n = client_delegated(p->cfg.client, now, DELEGATED_MAX);
+    for (size_t i = 0; i < *n; i++)
+        for (size_t k = 0; k < p->n_delegated; k++)
+            same += pubkey_equal(&now[i], &p->delegated[k]);
+    return same;
+}
+
+/* Sessions came and went: does the entry say something else than what is so? */
+static void check_change(struct publish *p)
+{
+    size_t n, same;
+    if (p->change_ns > now_of(p))
+        return;
+    p->change_ns = LOOP_NEVER;
+    same = still_published(p, &n);
+    if (same != n || same != p->n_delegated || !p->entry.out)
+        p->entry.next_ns = now_of(p);
+}
+
 static void on_timer(struct loop_timer *t)
 {
     struct publish *p = container_of(t, struct publish, timer);
@@ -168,6 +199,7 @@ static void on_timer(struct loop_timer *t)
         withdraw_done(p);
         return;
     }
+    check_change(p);
     run(p, &p->entry, entry_publish);
     if (p->cfg.server_address != NULL)
         run(p, &p->server, server_publish);
@@ -215,6 +247,25 @@ void publish_kick(struct publish *p)
         schedule(p, &p->server, PUBLISH_DEBOUNCE_NS);
 }
 
+void publish_sessions_changed(struct publish *p)
+{
+    size_t n, same = still_published(p, &n);
+    bool gained = same < n || !p->entry.out;
+    uint64_t at = now_of(p) + (gained ? PUBLISH_DEBOUNCE_NS : PUBLISH_LOSS_NS);
+    if (p->withdrawing || at >= p->change_ns)
+        return;
+    p->change_ns = at;
+    arm(p);
+}
+
+/* The tombstone of a record that was put; nothing of it is repeated. */
+static void withdraw(struct publish *p, struct record *r)
+{
+    r->op = 0; /* what is under way is overtaken by the tombstone's higher number */
+    if (r->out)
+        (void)put(p, r, "{}", 2);
+}
+
 void publish_withdraw(struct publish *p, void (*done)(void *arg), void *arg)
 {
     p->withdrawing = true;
@@ -224,13 +275,10 @@ void publish_withdraw(struct publish *p, void (*done)(void *arg), void *arg)
     p->signing = false;
     entry_free(p->draft);
     p->draft = NULL;
-    loop_timer_set(p->cfg.loop, &p->timer, now_of(p) + PUBLISH_WITHDRAW_NS);
-    if (p->stat.published > 0)
-        put(p, &p->entry, "{}", 2);
-    if (p->stat.published > 0 && p->cfg.server_address != NULL)
-        put(p, &p->server, "{}", 2);
-    if (p->entry.op == 0 && p->server.op == 0)
-        loop_timer_set(p->cfg.loop, &p->timer, now_of(p));
+    withdraw(p, &p->entry);
+    withdraw(p, &p->server);
+    bool waits = p->entry.op != 0 || p->server.op != 0;
+    loop_timer_set(p->cfg.loop, &p->timer, now_of(p) + (waits ? PUBLISH_WITHDRAW_NS : 0));
 }
 
 /* ---- life ---- */
@@ -244,7 +292,7 @@ struct publish *publish_new(const struct publish_cfg *cfg)
     p->entry.salt = "dmsg";
     p->server.salt = "dmsg-server";
     p->timer.fn = on_timer;
-    p->entry.next_ns = p->server.next_ns = LOOP_NEVER;
+    p->entry.next_ns = p->server.next_ns = p->change_ns = LOOP_NEVER;
     schedule(p, &p->entry, PUBLISH_DEBOUNCE_NS);
     if (cfg->server_address != NULL)
         schedule(p, &p->server, PUBLISH_DEBOUNCE_NS);

@@ -8,6 +8,7 @@
 #include "base/map.h"
 
 struct cached {
+    unsigned refs; /* the cache's, and one while somebody is shown the entry */
     struct pubkey pk;
     struct entry *entry; /* NULL: known not to be there */
     uint64_t until_ns;
@@ -39,6 +40,7 @@ struct resolve {
     struct list ages; /* oldest first */
     struct map lookups;
     struct list all_lookups;
+    struct list answering; /* lookups that have ended, while their waiters are told */
     size_t n_waiting;
     uint64_t next_handle;
     struct resolve_stat stat;
@@ -48,45 +50,49 @@ static const char salt[] = "dmsg";
 
 /* ---- cache ---- */
 
-static void cached_free(struct resolve *r, struct cached *c)
+static void cached_unref(struct cached *c)
+{
+    if (--c->refs > 0)
+        return;
+    entry_free(c->entry);
+    free(c);
+}
+
+static void cached_drop(struct resolve *r, struct cached *c)
 {
     map_del(&r->cache, &c->pk);
     list_remove(&c->age);
-    entry_free(c->entry);
-    free(c);
+    cached_unref(c);
 }
 
 static struct cached *cache_get(struct resolve *r, const struct pubkey *pk)
 {
     struct cached *c = map_get(&r->cache, pk);
     if (c != NULL && c->until_ns <= r->loop->now_ns) {
-        cached_free(r, c);
+        cached_drop(r, c);
         return NULL;
     }
     return c;
 }
 
-/* Takes the entry over. */
+/* Takes the entry over, in place of what there was. NULL: no memory, the entry is gone. */
 static struct cached *cache_put(struct resolve *r, const struct pubkey *pk, struct entry *e)
 {
     struct cached *c = map_get(&r->cache, pk);
-    if (c == NULL) {
-        while (map_len(&r->cache) >= RESOLVE_CACHE_MAX)
-            cached_free(r, list_first_as(&r->ages, struct cached, age));
-        if ((c = calloc(1, sizeof(*c))) != NULL)
-            c->pk = *pk;
-        if (c == NULL || map_put(&r->cache, c) < 0) {
-            free(c);
-            entry_free(e);
-            return NULL;
-        }
-    } else {
-        entry_free(c->entry);
-        list_remove(&c->age);
+    if (c != NULL)
+        cached_drop(r, c);
+    while (map_len(&r->cache) >= RESOLVE_CACHE_MAX)
+        cached_drop(r, list_first_as(&r->ages, struct cached, age));
+    if ((c = calloc(1, sizeof(*c))) != NULL)
+        c->pk = *pk;
+    if (c == NULL || map_put(&r->cache, c) < 0) {
+        free(c);
+        entry_free(e);
+        return NULL;
     }
     list_push_back(&r->ages, &c->age);
+    c->refs = 1;
     c->entry = e;
-    c->distrusted = false;
     c->until_ns = r->loop->now_ns +
                   (e != NULL ? env_jitter_ns(r->env, RESOLVE_CACHE_NS, 10) : RESOLVE_MISS_NS);
     return c;
@@ -105,11 +111,13 @@ void resolve_distrust(struct resolve *r, const struct pubkey *pk)
 
 /* ---- answers ---- */
 
-/* An entry out of an item, when it is one of the asked key. */
-static struct entry *entry_of(const struct pubkey *pk, const struct item *it)
+/* An entry out of an item, when it is one of the asked key; *withdrawn when it is a tombstone. */
+static struct entry *entry_of(const struct pubkey *pk, const struct item *it, bool *withdrawn)
 {
     struct entry *e = NULL;
-    if (entry_parse(&e, (const char *)it->v, it->v_len) < 0)
+    int rc = entry_parse(&e, (const char *)it->v, it->v_len);
+    *withdrawn = rc == ERR_NOT_FOUND;
+    if (rc < 0)
         return NULL;
     if (!pubkey_equal(&e->static_pk, pk) || !e->has_signature) {
         entry_free(e);
@@ -143,14 +151,26 @@ static void answer(struct resolve *r, unsigned flags, resolve_fn *fn, void *arg,
     fn(arg, a);
 }
 
-static struct entry *local_entry(struct resolve *r, const struct pubkey *pk, bool stale_too)
+static struct entry *local_entry(struct resolve *r, const struct pubkey *pk, bool *fresh,
+                                 bool *withdrawn)
 {
     struct store_rec rec;
-    bool fresh = false;
+    *fresh = *withdrawn = false;
     if (r->host == NULL ||
-        kad_local(host_kad(r->host), pk, salt, sizeof(salt) - 1, &rec, &fresh, r->loop->now_ns) < 0)
+        kad_local(host_kad(r->host), pk, salt, sizeof(salt) - 1, &rec, fresh, r->loop->now_ns) < 0)
         return NULL;
-    return fresh || stale_too ? entry_of(pk, &rec.item) : NULL;
+    return entry_of(pk, &rec.item, withdrawn);
+}
+
+/* Show what is in the cache; whatever fn does, the entry outlives it. */
+static void answer_cached(struct resolve *r, struct cached *c, enum resolve_source source,
+                          unsigned flags, resolve_fn *fn, void *arg)
+{
+    struct resolve_answer a = {
+        .err = c->entry != NULL ? 0 : ERR_NOT_FOUND, .source = source, .entry = c->entry};
+    c->refs++;
+    answer(r, flags, fn, arg, &a);
+    cached_unref(c);
 }
 
 /* What can be said without asking anybody. True when it was answered. */
@@ -158,27 +178,32 @@ static bool answer_now(struct resolve *r, const struct pubkey *pk, unsigned flag
                        void *arg)
 {
     struct cached *c = cache_get(r, pk);
-    struct resolve_answer a = {.source = RESOLVE_CACHE};
+    bool local_only = (flags & RESOLVE_LOCAL_ONLY) != 0, fresh, withdrawn,
+         distrusted = c != NULL && c->distrusted;
 
-    if (c != NULL && !c->distrusted) {
-        a.err = c->entry != NULL ? 0 : ERR_NOT_FOUND;
-        a.entry = c->entry;
-        if (c->entry != NULL || !(flags & RESOLVE_LOCAL_ONLY)) {
-            answer(r, flags, fn, arg, &a);
-            return true;
-        }
+    if (c != NULL && c->entry != NULL && !distrusted) {
+        answer_cached(r, c, RESOLVE_CACHE, flags, fn, arg);
+        return true;
     }
-    if (c != NULL && c->distrusted && !(flags & RESOLVE_LOCAL_ONLY))
+    if (distrusted && !local_only)
         return false;
-    struct entry *e = local_entry(r, pk, (flags & RESOLVE_LOCAL_ONLY) != 0);
-    if (e == NULL)
+    struct entry *e = local_entry(r, pk, &fresh, &withdrawn);
+    if ((e != NULL || withdrawn) && fresh && !distrusted) {
+        c = cache_put(r, pk, e);
+        if (c != NULL)
+            answer_cached(r, c, RESOLVE_LOCAL, flags, fn, arg);
+        return c != NULL;
+    }
+    if (e != NULL && local_only) { /* old, but all there is; the next user still asks the network */
+        struct resolve_answer a = {.source = RESOLVE_LOCAL, .entry = e};
+        answer(r, flags, fn, arg, &a);
+        entry_free(e);
+        return true;
+    }
+    entry_free(e);
+    if (c == NULL || local_only)
         return false;
-    c = cache_put(r, pk, e);
-    if (c == NULL)
-        return false;
-    a.source = RESOLVE_LOCAL;
-    a.entry = c->entry;
-    answer(r, flags, fn, arg, &a);
+    answer_cached(r, c, RESOLVE_CACHE, flags, fn, arg); /* known to be missing */
     return true;
 }
 
@@ -216,42 +241,70 @@ static struct lookup *lookup_start(struct resolve *r, const struct pubkey *pk)
     return l;
 }
 
-bool resolve_report(struct resolve *r, const struct kad_report *rep)
+static struct lookup *lookup_of(struct resolve *r, const struct kad_report *rep)
 {
     struct list_node *pos, *tmp;
-    struct lookup *l = NULL;
     list_for_each(pos, tmp, &r->all_lookups)
     {
-        if (rep->user == container_of(pos, struct lookup, node))
-            l = rep->user;
+        struct lookup *l = container_of(pos, struct lookup, node);
+        if (rep->user == l && rep->op == l->op)
+            return l;
     }
-    if (l == NULL || l->op != rep->op)
+    return NULL;
+}
+
+/* From now on a new question about this key is a new look-up; the waiters can still be cancelled by
+ * those that are told before them. */
+static void tell_waiters(struct resolve *r, struct lookup *l, const struct resolve_answer *a)
+{
+    struct waiter *w;
+    map_del(&r->lookups, &l->pk);
+    list_remove(&l->node);
+    list_push_back(&r->answering, &l->node);
+    while ((w = list_pop_front_as(&l->waiters, struct waiter, node)) != NULL) {
+        r->n_waiting--;
+        answer(r, w->flags, w->fn, w->arg, a);
+        free(w);
+    }
+    list_remove(&l->node);
+    free(l);
+}
+
+bool resolve_report(struct resolve *r, const struct kad_report *rep)
+{
+    struct lookup *l = lookup_of(r, rep);
+    if (l == NULL)
         return false;
+    bool withdrawn;
     struct entry *e =
-        rep->err == 0 && rep->item != NULL ? entry_of(&l->pk, &rep->item->item) : NULL;
-    bool certain = e != NULL || rep->err == ERR_NOT_FOUND || rep->err == 0;
+        rep->err == 0 && rep->item != NULL ? entry_of(&l->pk, &rep->item->item, &withdrawn) : NULL;
+    bool certain = e != NULL || rep->err == ERR_NOT_FOUND || rep->err == 0, found = e != NULL;
     struct cached *c = certain ? cache_put(r, &l->pk, e) : NULL;
     struct resolve_answer a = {
-        .err = e != NULL && c != NULL ? 0
-               : rep->err != 0        ? rep->err
-                                      : ERR_NOT_FOUND,
+        .err = found           ? c != NULL ? 0 : ERR_NOMEM
+               : rep->err != 0 ? rep->err
+                               : ERR_NOT_FOUND,
         .source = rep->source == KAD_SRC_LOCAL ? RESOLVE_LOCAL : RESOLVE_DHT,
         .entry = c != NULL ? c->entry : NULL,
         .hops = rep->hops,
         .asked = rep->asked,
         .ms = (unsigned)((r->loop->now_ns - l->started_ns) / NS_PER_MS),
     };
-    struct list waiters;
-    list_init(&waiters);
-    list_splice(&waiters, &l->waiters);
-    lookup_free(r, l);
-    struct waiter *w;
-    while ((w = list_pop_front_as(&waiters, struct waiter, node)) != NULL) {
-        r->n_waiting--;
-        answer(r, w->flags, w->fn, w->arg, &a);
-        free(w);
-    }
+    if (c != NULL)
+        c->refs++;
+    tell_waiters(r, l, &a);
+    if (c != NULL)
+        cached_unref(c);
     return true;
+}
+
+void resolve_stored(struct resolve *r, const struct store_rec *rec)
+{
+    struct cached *c;
+    if (rec->item.salt_len == sizeof(salt) - 1 &&
+        memcmp(rec->item.salt, salt, sizeof(salt) - 1) == 0 &&
+        (c = map_get(&r->cache, &rec->charged)) != NULL)
+        cached_drop(r, c);
 }
 
 uint64_t resolve_entry(struct resolve *r, const struct pubkey *pk, unsigned flags, resolve_fn *fn,
@@ -277,25 +330,32 @@ uint64_t resolve_entry(struct resolve *r, const struct pubkey *pk, unsigned flag
     return w->handle;
 }
 
-void resolve_cancel(struct resolve *r, uint64_t handle)
+static struct waiter *find_waiter(const struct list *lookups, uint64_t handle)
 {
     struct list_node *pos, *tmp, *wpos, *wtmp;
-    if (handle == 0)
-        return;
-    list_for_each(pos, tmp, &r->all_lookups)
+    list_for_each(pos, tmp, lookups)
     {
         struct lookup *l = container_of(pos, struct lookup, node);
         list_for_each(wpos, wtmp, &l->waiters)
         {
             struct waiter *w = container_of(wpos, struct waiter, node);
-            if (w->handle != handle)
-                continue;
-            list_remove(&w->node);
-            r->n_waiting--;
-            free(w);
-            return; /* the question itself goes on: its answer fills the cache */
+            if (w->handle == handle)
+                return w;
         }
     }
+    return NULL;
+}
+
+void resolve_cancel(struct resolve *r, uint64_t handle)
+{
+    struct waiter *w = handle != 0 ? find_waiter(&r->all_lookups, handle) : NULL;
+    if (handle != 0 && w == NULL)
+        w = find_waiter(&r->answering, handle);
+    if (w == NULL)
+        return;
+    list_remove(&w->node); /* the question itself goes on: its answer fills the cache */
+    r->n_waiting--;
+    free(w);
 }
 
 /* ---- life ---- */
@@ -311,6 +371,7 @@ struct resolve *resolve_new(struct loop *loop, struct env *env)
     map_init(&r->lookups, MAP_KEY(struct lookup, pk), env->hash_key, 0);
     list_init(&r->ages);
     list_init(&r->all_lookups);
+    list_init(&r->answering);
     return r;
 }
 
@@ -327,7 +388,7 @@ void resolve_free(struct resolve *r)
         lookup_free(r, l);
     }
     while ((c = list_first_as(&r->ages, struct cached, age)) != NULL)
-        cached_free(r, c);
+        cached_drop(r, c);
     map_free(&r->cache);
     map_free(&r->lookups);
     free(r);

@@ -3,10 +3,12 @@
  *
  * Serves the client's resolve hooks and everybody else who wants an entry. Each finished look-up is counted by its source: cache (parsed
  * entry in memory, RESOLVE_CACHE_NS), dht (local store or network), http (none in this mode), miss. Concurrent look-ups of one key are one.
- * A negative answer is kept for 5 s only. A failed dial (distrust) drops the cached entry and makes the next look-up ask the network.
+ * A negative answer is kept for 5 s only, and does not hide what the local store has got meanwhile. A failed dial (distrust) drops the cached entry and makes the next look-up ask the network.
  *
  * An answer is used only when it is an entry whose static key is the asked one; its signature was verified when the engine accepted it or is verified by the
  * owner's item signature (kind OWNER: signed by the subject itself). Tombstones are misses.
+ *
+ * A callback may start, cancel and distrust anything; the entry it is shown stays valid until it returns.
  *
  * Limits: RESOLVE_CACHE_MAX entries, RESOLVE_WAITERS waiting. One thread. Callbacks come from the loop or from inside resolve_entry() when known at once.
  */
@@ -53,8 +55,10 @@ void resolve_set_host(struct resolve *r, struct host *h);
 uint64_t resolve_entry(struct resolve *r, const struct pubkey *pk, unsigned flags, resolve_fn *fn,
                        void *arg);
 void resolve_cancel(struct resolve *r, uint64_t handle);
-/* Drop what is cached about pk. */
+/* A dial by the entry failed: the next look-up of pk asks the network. */
 void resolve_distrust(struct resolve *r, const struct pubkey *pk);
+/* A record came into the local store: what is cached about its key may be older. */
+void resolve_stored(struct resolve *r, const struct store_rec *rec);
 /* The engine's report of an operation whose user pointer is a look-up of ours: true when it was. */
 bool resolve_report(struct resolve *r, const struct kad_report *rep);
 void resolve_stat(const struct resolve *r, struct resolve_stat *out);

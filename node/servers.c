@@ -3,6 +3,8 @@
  *
  * Sources, best first: the node's own configuration (bootstrap), records under salt "dmsg-server" in the DHT (signed by the relay itself), the server half of
  * entries that were looked up. While there are fewer sessions than wanted, the records are pulled from a DHT peer that may hold them all.
+ *
+ * Anybody can publish such a record, so a full table gives up the oldest relay that is neither configured nor connected.
  */
 #include <jansson.h>
 #include <stdlib.h>
@@ -22,6 +24,7 @@ struct server {
     struct list_node node;
     struct pubkey pk;
     char addr[CONN_ADDR_MAX];
+    bool configured;
 };
 
 static struct server *find(struct node *n, const struct pubkey *pk)
@@ -36,6 +39,49 @@ static struct server *find(struct node *n, const struct pubkey *pk)
     return NULL;
 }
 
+static bool among(const struct pubkey *pk, const struct pubkey *list, size_t n)
+{
+    while (n > 0)
+        if (pubkey_equal(pk, &list[--n]))
+            return true;
+    return false;
+}
+
+static bool configured(const struct node *n, const struct pubkey *pk)
+{
+    for (size_t i = 0; i < n->cfg.n_bootstrap; i++)
+        if (pubkey_equal(pk, &n->cfg.bootstrap[i].pk))
+            return true;
+    return false;
+}
+
+static void forget(struct node *n, struct server *s)
+{
+    client_remove_server(n->client, &s->pk);
+    list_remove(&s->node);
+    n->n_servers--;
+    free(s);
+}
+
+/* True when there is room for one more. */
+static bool make_room(struct node *n)
+{
+    struct pubkey up[64];
+    struct list_node *pos, *tmp;
+    if (n->n_servers < SERVERS_MAX)
+        return true;
+    size_t n_up = client_delegated(n->client, up, sizeof(up) / sizeof(up[0]));
+    list_for_each(pos, tmp, &n->servers)
+    {
+        struct server *s = container_of(pos, struct server, node);
+        if (!s->configured && !among(&s->pk, up, n_up)) {
+            forget(n, s);
+            return true;
+        }
+    }
+    return false;
+}
+
 void servers_learn(struct node *n, const struct pubkey *pk, const char *addr)
 {
     struct addr_hostport at;
@@ -46,9 +92,10 @@ void servers_learn(struct node *n, const struct pubkey *pk, const char *addr)
     if (s != NULL && strcmp(s->addr, addr) == 0)
         return;
     if (s == NULL) {
-        if (n->n_servers >= SERVERS_MAX || (s = calloc(1, sizeof(*s))) == NULL)
+        if (!make_room(n) || (s = calloc(1, sizeof(*s))) == NULL)
             return;
         s->pk = *pk;
+        s->configured = configured(n, pk);
         list_push_back(&n->servers, &s->node);
         n->n_servers++;
     }
@@ -70,7 +117,7 @@ static bool learn_record(void *arg, const struct store_rec *rec)
     if (addr != NULL)
         servers_learn(n, &rec->item.k, addr);
     json_decref(o);
-    return n->n_servers < SERVERS_MAX;
+    return true;
 }
 
 static void learn_from_store(struct node *n)
@@ -140,6 +187,7 @@ static void found(void *arg, const struct resolve_answer *a)
 
 struct question {
     struct node *node;
+    struct list_node link; /* in node->questions */
     struct pubkey pk;
 };
 
@@ -149,14 +197,20 @@ static void answered(void *arg, const struct resolve_answer *a)
     struct node *n = q->node;
     found(n, a);
     const struct server *s = find(n, &q->pk);
-    client_server_found(n->client, &q->pk, s != NULL ? 0 : ERR_NOT_FOUND,
-                        s != NULL ? s->addr : NULL);
+    struct pubkey pk = q->pk;
+    list_remove(&q->link);
     free(q);
+    client_server_found(n->client, &pk, s != NULL ? 0 : ERR_NOT_FOUND, s != NULL ? s->addr : NULL);
 }
 
 void servers_find(void *arg, const struct pubkey *server)
 {
     struct node *n = arg;
+    if (n->relay != NULL && pubkey_equal(server, &n->cfg.pk)) { /* the session to it was lost */
+        if (node_attach_relay(n) < 0)
+            client_server_found(n->client, server, ERR_NO_ROUTE, NULL);
+        return;
+    }
     const struct server *s = find(n, server);
     struct question *q = s == NULL ? calloc(1, sizeof(*q)) : NULL;
     if (q == NULL) {
@@ -166,18 +220,21 @@ void servers_find(void *arg, const struct pubkey *server)
     }
     q->node = n;
     q->pk = *server;
+    list_push_back(&n->questions, &q->link);
     (void)resolve_entry(n->resolve, server, RESOLVE_UNCOUNTED, answered, q);
 }
 
 void servers_init(struct node *n)
 {
-    list_init(&n->servers);
     n->servers_next_ns = n->loop->now_ns + 2 * NS_PER_S;
 }
 
 void servers_free(struct node *n)
 {
     struct server *s;
+    struct question *q;
+    while ((q = list_pop_front_as(&n->questions, struct question, link)) != NULL)
+        free(q);
     while ((s = list_pop_front_as(&n->servers, struct server, node)) != NULL)
         free(s);
 }

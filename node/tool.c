@@ -26,6 +26,7 @@ struct tool {
     unsigned timeout_ms;
     struct node *node; /* of its own, else NULL */
     pthread_t thread;
+    bool runs; /* thread */
     char *packet;
 };
 
@@ -68,6 +69,17 @@ void tool_print(json_t *o)
     putchar('\n');
     fflush(stdout);
     json_decref(o);
+}
+
+const char *tool_str(const json_t *o, const char *name)
+{
+    const char *s = json_string_value(json_object_get(o, name));
+    return s != NULL ? s : "";
+}
+
+long long tool_num(const json_t *o, const char *name)
+{
+    return (long long)json_number_value(json_object_get(o, name));
 }
 
 /* ---- a running node ---- */
@@ -117,14 +129,8 @@ static int start_own(struct tool *t, const struct tool_opts *opts, struct node_c
     (void)setsockopt(fds[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
     t->fd = fds[1];
     rc = node_control_adopt(t->node, fds[0]);
-    if (rc == 0 && pthread_create(&t->thread, NULL, run_node, t->node) != 0)
-        rc = ERR_NOMEM;
-    if (rc < 0) {
-        node_free(t->node);
-        t->node = NULL;
-        return tool_fail(rc, "cannot start: %s", err_str(rc));
-    }
-    return 0;
+    t->runs = rc == 0 && pthread_create(&t->thread, NULL, run_node, t->node) == 0;
+    return t->runs ? 0 : tool_fail(rc < 0 ? rc : ERR_NOMEM, "cannot start a node of its own");
 }
 
 static int wait_ready(struct tool *t, enum tool_needs needs)
@@ -137,14 +143,23 @@ static int wait_ready(struct tool *t, enum tool_needs needs)
     return tool_call(t, req, NULL, NULL, NULL, NULL);
 }
 
-static int read_key(const char *path, struct node_cfg *cfg)
+/* With both --control and --sk-file, acting as somebody else would be a surprise. */
+static int check_same_key(struct tool *t, const struct tool_opts *opts)
 {
-    int rc = keyfile_read(&cfg->sk, &cfg->pk, path);
-    if (rc == ERR_KEY)
-        return tool_fail(rc, "key file %s: not a secret key", path);
-    if (rc == ERR_UNSAFE)
-        return tool_fail(rc, "key file %s: others can write it, or another user owns it", path);
-    return rc < 0 ? tool_fail(rc, "key file %s: %s", path, err_str(rc)) : 0;
+    struct seckey sk;
+    struct pubkey pk;
+    char hex[PUBKEY_HEX + 1];
+    json_t *answer = NULL;
+    int rc = keyfile_read(&sk, &pk, opts->sk_file);
+    seckey_wipe(&sk);
+    if (rc < 0)
+        return keyfile_tell(rc, opts->sk_file);
+    rc = tool_call(t, json_pack("{s:s}", "cmd", "status"), NULL, NULL, &answer, NULL);
+    if (rc == 0 && strcmp(pubkey_hex(hex, &pk), tool_str(answer, "public_key")) != 0)
+        rc = tool_fail(ERR_STATE, "the node at %s runs under another key than that of %s",
+                       opts->control, opts->sk_file);
+    json_decref(answer);
+    return rc;
 }
 
 static int choose(struct tool *t, const struct tool_opts *opts, enum tool_needs needs)
@@ -156,15 +171,19 @@ static int choose(struct tool *t, const struct tool_opts *opts, enum tool_needs 
 
     if (opts->control != NULL) {
         rc = connect_to(t, opts->control);
-        return rc < 0 ? tool_fail(rc, "control socket %s: %s", opts->control, err_str(rc)) : 0;
+        if (rc < 0)
+            return tool_fail(rc, "control socket %s: %s", opts->control, err_str(rc));
+        return opts->sk_file != NULL ? check_same_key(t, opts) : 0;
     }
     if (opts->sk_file != NULL) {
-        if ((rc = read_key(opts->sk_file, &cfg)) != 0)
-            return rc;
-        if (keylock_owner(&owner, &cfg.pk) == 0 && owner.control[0] != '\0' &&
-            (rc = connect_to(t, owner.control)) == 0) {
+        if ((rc = keyfile_read(&cfg.sk, &cfg.pk, opts->sk_file)) < 0)
+            return keyfile_tell(rc, opts->sk_file);
+        if (keylock_owner(&owner, &cfg.pk) == 0 && owner.control[0] != '\0') {
             seckey_wipe(&cfg.sk);
-            return 0;
+            rc = connect_to(t, owner.control);
+            return rc < 0 ? tool_fail(rc, "the node under the key of %s, process %ld, at %s: %s",
+                                      opts->sk_file, (long)owner.pid, owner.control, err_str(rc))
+                          : 0;
         }
     }
     if (opts->bootstrap.n > 0) {
@@ -213,11 +232,11 @@ void tool_close(struct tool *t)
         return;
     if (t->fd >= 0)
         close(t->fd);
-    if (t->node != NULL) {
+    if (t->runs) {
         node_stop(t->node);
         pthread_join(t->thread, NULL);
-        node_free(t->node);
     }
+    node_free(t->node);
     free(t->packet);
     free(t);
 }
@@ -278,6 +297,10 @@ static json_t *receive(struct tool *t, int timeout_ms, int *fd, int *code)
         *code = tool_fail(ERR_TIMEOUT, "the node does not answer");
         return NULL;
     }
+    if (ready < 0 && errno == EINTR) { /* by a signal that asks the command to end */
+        *code = tool_fail(ERR_CANCELLED, "interrupted");
+        return NULL;
+    }
     ssize_t n = ready < 0 ? -1 : recvmsg(t->fd, &msg, MSG_CMSG_CLOEXEC);
     if (n <= 0) {
         *code = tool_fail(ERR_RESET, "the node closed the control connection");
@@ -299,7 +322,7 @@ int tool_event(struct tool *t, int timeout_ms, json_t **event, int *fd)
     const json_t *ok = json_object_get(*event, "ok");
     if (!json_is_false(ok))
         return 0;
-    fprintf(stderr, "kadmsg: %s\n", json_string_value(json_object_get(*event, "error")));
+    fprintf(stderr, "kadmsg: %s\n", tool_str(*event, "error"));
     code = (int)json_integer_value(json_object_get(*event, "exit"));
     json_decref(*event);
     *event = NULL;

@@ -59,5 +59,8 @@ unsigned tool_timeout_ms(const struct tool *t);
 
 /* "kadmsg: …" on stderr; returns the exit code of err. */
 int tool_fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A member of an answer; "" and 0 when it is not there or of another type. */
+const char *tool_str(const json_t *o, const char *name);
+long long tool_num(const json_t *o, const char *name);
 /* One JSON object and a line end on stdout (taken over). */
 void tool_print(json_t *o);

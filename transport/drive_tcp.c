@@ -191,7 +191,8 @@ static void write_some(struct tcp_conn *c)
             interest_set(c, read_interest(c));
             return;
         }
-        ssize_t n = writev(c->fd, iov, cnt);
+        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)cnt};
+        ssize_t n = sendmsg(c->fd, &msg, MSG_NOSIGNAL); /* a tool may want its SIGPIPE elsewhere */
         if (n < 0 && errno != EAGAIN && errno != EINTR) {
             conn_break(c, err_sys());
             return;

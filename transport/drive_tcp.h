@@ -2,7 +2,7 @@
  * drive_tcp - conns over sockets on libevent: the TCP carrier, listeners, and socketpairs inside the process.
  *
  * One struct drive_tcp per loop. It shares one read buffer among all its conns (an idle conn holds no buffer), reads at most DRIVE_TCP_TURN_BYTES per
- * conn and callback so that one fast peer does not starve the others, and writes with writev() at the end of the turn. Names are resolved by evdns without
+ * conn and callback so that one fast peer does not starve the others, and writes with sendmsg() at the end of the turn. Names are resolved by evdns without
  * blocking; a dial tries every address of the name (IPv6 and IPv4) in order.
  *
  * Errors come as conn->user->down(): -errno, ERR_EOF, ERR_TIMEOUT. A listener that runs out of descriptors rests for 100 ms and counts it.
