@@ -114,10 +114,10 @@ static json_t *read_object(const char *path, int *err, char *why, size_t cap)
     if (*err != 0) {
         snprintf(why, cap, "%s", err_str(*err));
     } else if ((root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je)) == NULL) {
-        *err = ERR_USAGE;
+        *err = ERR_FORMAT;
         snprintf(why, cap, "line %d: %s", je.line, je.text);
     } else if (!json_is_object(root)) {
-        *err = ERR_USAGE;
+        *err = ERR_FORMAT;
         snprintf(why, cap, "not a JSON object");
         json_decref(root);
         root = NULL;
@@ -164,10 +164,10 @@ static int set_one(struct cmdline *cl, const char *path, const struct cmd_opt *o
     char number[32], why[256] = "";
     const char *text = as_text(o, v, number);
     if (text == NULL)
-        return tool_fail(ERR_USAGE, "configuration file %s: \"%s\": not %s", path, o->name,
+        return tool_fail(ERR_FORMAT, "configuration file %s: \"%s\": not %s", path, o->name,
                          o->type == CMD_FLAG ? "true or false" : "a text or a number that fits");
     if (cmdline_set(cl, o->name, text, why, sizeof(why)) < 0)
-        return tool_fail(ERR_USAGE, "configuration file %s: \"%s\": %s: %s", path, o->name, text,
+        return tool_fail(ERR_FORMAT, "configuration file %s: \"%s\": %s: %s", path, o->name, text,
                          why);
     return 0;
 }
@@ -180,7 +180,7 @@ static int set_any(struct cmdline *cl, const char *path, const struct cmd_opt *o
     if (!json_is_array(v))
         return set_one(cl, path, o, v);
     if (!o->list)
-        return tool_fail(ERR_USAGE, "configuration file %s: \"%s\": only one value is possible",
+        return tool_fail(ERR_FORMAT, "configuration file %s: \"%s\": only one value is possible",
                          path, o->name);
     json_array_foreach((json_t *)(uintptr_t)v, i, e)
     {
@@ -205,7 +205,7 @@ int config_load(struct cmdline *cl, const char *path)
         if (rc != 0 || (o != NULL && json_is_null(v)))
             continue;
         rc = o != NULL ? set_any(cl, path, o, v)
-                       : tool_fail(ERR_USAGE, "configuration file %s: no such setting: \"%s\"",
+                       : tool_fail(ERR_FORMAT, "configuration file %s: no such setting: \"%s\"",
                                    path, name);
     }
     json_decref(root);
@@ -223,7 +223,7 @@ int config_reload(struct cmdline *cl, const char *path, char *why, size_t cap)
     const json_t *v = json_object_get(root, o->name);
     const char *level = json_string_value(v);
     snprintf(why, cap, "\"%s\": not a text", o->name);
-    int rc = level == NULL && v != NULL && !json_is_null(v) ? ERR_USAGE : 0;
+    int rc = level == NULL && v != NULL && !json_is_null(v) ? ERR_FORMAT : 0;
     const char *before = opts->log_level;
     if (rc == 0)
         rc = cmdline_set(cl, o->name, level != NULL ? level : o->def, why, cap);

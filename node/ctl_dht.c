@@ -231,8 +231,15 @@ static bool seq_parse(uint64_t *out, const char *text)
 
 static void put_done(struct waiting *w, const struct kad_report *r)
 {
-    /* Alone, the node itself holds the item: that is a success with stored = 0. */
-    if (r->err != 0 && r->err != ERR_NO_ROUTE) {
+    /* The first node of a network is alone and holds the item itself: a success with stored = 0. */
+    bool founder = r->err == ERR_NO_ROUTE && node_of(w->req)->cfg.n_bootstrap == 0;
+    if (r->err == ERR_NO_ROUTE && !founder) {
+        ctl_fail(w->req, r->err,
+                 "put: no DHT peer answers; this node keeps it and publishes it when "
+                 "one does");
+        return;
+    }
+    if (r->err != 0 && !founder) {
         lookup_failed(w->req, r, "put");
         return;
     }
