@@ -66,10 +66,13 @@ struct client_route { /* where a key can be reached */
 };
 
 enum client_flags {
-    CLIENT_DIAL_LOCAL =
-        1, /* the look-up of the destination must not ask the network: dials of the DHT itself.
-                                 Not found then means: try the sessions that are up */
-    CLIENT_RESOLVE_FRESH = 2, /* to hooks->resolve only */
+    /* the look-up of the destination must not ask the network: dials of the DHT itself. Not found
+     * then means: try the sessions that are up */
+    CLIENT_DIAL_LOCAL = 1,
+    /* to hooks->resolve only */
+    CLIENT_RESOLVE_FRESH = 2,
+    /* somebody wants to know: try also what failed lately */
+    CLIENT_DIAL_NOW = 4,
 };
 
 struct client_hooks {

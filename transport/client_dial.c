@@ -50,6 +50,7 @@ struct dial {
 
     uint64_t ticket; /* in client->tickets while RESOLVE */
     unsigned flags;  /* for it */
+    bool now;        /* whatever is remembered of the destination */
     bool answered, asked;
     int resolve_err;
     struct client_route route;
@@ -532,7 +533,7 @@ static void start(struct dial *d)
     const struct static_route *r = map_get(&c->routes, &d->stream->remote);
     const struct cserver *s = cserver_get(c, &d->stream->remote);
 
-    int rc = client_dest_allows(c, &d->stream->remote, d);
+    int rc = d->now ? 0 : client_dest_allows(c, &d->stream->remote, d);
     if (rc != 0) {
         stream_step_add(d->stream, CLIENT_PHASE_BACKOFF, NULL, "", rc, client_now(c));
         give_up(d, rc);
@@ -612,6 +613,7 @@ int dial_new(struct stream *st, unsigned flags)
     d->stream = st;
     d->client = c;
     d->flags = flags & CLIENT_DIAL_LOCAL;
+    d->now = (flags & CLIENT_DIAL_NOW) != 0;
     d->task.fn = dial_run;
     d->stagger.fn = on_stagger;
     list_init(&d->attempts);

@@ -683,6 +683,14 @@ static void test_dead_destination(void **state)
     assert_int_equal(dial(&f, 80), ERR_DMSG_CANNOT_CONNECT);
     assert_string_equal(steps_letters(&f), "b");
     assert_non_null(strstr(steps_text(&f), "not tried again yet: dmsg error 202"));
+    app_close(&f.a);
+    app_free(&f.a);
+    app_init(&f.a, &f.w);
+    assert_int_equal(client_dial(f.w.client[0].c, &f.w.client[1].key.pk, 80, 20000, CLIENT_DIAL_NOW,
+                                 &app_cb, &f.a, &f.a.st),
+                     0);
+    assert_int_equal(app_wait_open(&f.a), ERR_DMSG_CANNOT_CONNECT);
+    assert_string_equal(steps_letters(&f), "ReR"); /* a whole ladder all the same */
 
     world_join(&f.w, 1, 0); /* it is back */
     for (int s = 0; s < 61 && !reached; s++) {
