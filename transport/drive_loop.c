@@ -37,6 +37,8 @@ uint64_t drive_loop_now(struct drive_loop *d)
 
 static void arm(struct drive_loop *d)
 {
+    if (d->armed_now) /* adding the timer would take the activation back; that turn arms again */
+        return;
     uint64_t at = loop_deadline(&d->loop);
     if (at == LOOP_NEVER) {
         event_del(d->turn);
