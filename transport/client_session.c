@@ -235,6 +235,7 @@ static void dial_failed(struct cserver *s, int err)
     log_debug(LOG_CLIENT, "session not made server=%s addr=%s reason=\"%s\"", LOG_PK(&s->pk),
               s->addr, err_str(err));
     s->last_err = err;
+    s->evictions = 0; /* a server that restarts refuses meanwhile; one with a twin does not */
     back_off(s);
     forget_pipe(s);
     cserver_close(s, err);
