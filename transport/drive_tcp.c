@@ -278,17 +278,27 @@ static struct tcp_conn *conn_alloc(struct drive_tcp *t, int fd)
     return c;
 }
 
+static void peer_name4(struct conn *conn, const void *addr, uint16_t port)
+{
+    char host[INET_ADDRSTRLEN] = "";
+    conn->peer_ip_len = 4;
+    memcpy(conn->peer_ip, addr, 4);
+    inet_ntop(AF_INET, addr, host, sizeof(host));
+    snprintf(conn->peer, sizeof(conn->peer), "%s:%u", host, port);
+}
+
 static void peer_name(struct conn *conn, const struct sockaddr *sa)
 {
-    char host[INET6_ADDRSTRLEN] = "";
     if (sa->sa_family == AF_INET) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)sa;
-        conn->peer_ip_len = 4;
-        memcpy(conn->peer_ip, &in->sin_addr, 4);
-        inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
-        snprintf(conn->peer, sizeof(conn->peer), "%s:%u", host, ntohs(in->sin_port));
+        peer_name4(conn, &in->sin_addr, ntohs(in->sin_port));
     } else if (sa->sa_family == AF_INET6) {
         const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)sa;
+        char host[INET6_ADDRSTRLEN] = "";
+        if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) { /* a listener of both kinds */
+            peer_name4(conn, in6->sin6_addr.s6_addr + 12, ntohs(in6->sin6_port));
+            return;
+        }
         conn->peer_ip_len = 16;
         memcpy(conn->peer_ip, &in6->sin6_addr, 16);
         inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));

@@ -321,6 +321,7 @@ void relay_accept(struct relay *r, struct conn *conn, bool local)
         .pool = r->cfg.pool,
         .self = r->cfg.self,
         .sk = &r->cfg.sk,
+        .handshake_ms = r->cfg.handshake_ms,
         .keepalive_ms = 30000,
         .mux = {.max_streams = r->cfg.max_streams},
     };

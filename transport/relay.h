@@ -72,6 +72,7 @@ struct relay_cfg { /* 0 = default */
     uint32_t syn_per_s;         /* per session, 200; five seconds of it may come at once */
     uint64_t session_budget;    /* 4 MiB */
     uint64_t total_budget;      /* 256 MiB */
+    uint32_t handshake_ms;      /* 5 000, from the connection to message 3 */
     uint32_t object_ms;         /* 5 000 */
     uint32_t response_ms;       /* 5 000 */
     uint32_t drain_ms;          /* 30 000 */
