@@ -45,13 +45,14 @@ static struct destination *dest_make(struct client *c, const struct pubkey *pk)
     return x;
 }
 
-void client_dest_failed(struct client *c, const struct pubkey *pk, int err)
+void client_dest_failed(struct client *c, const struct pubkey *pk, int err, bool local)
 {
     struct destination *x = dest_make(c, pk);
     uint64_t wait = DEST_MIN_NS;
 
-    if (x == NULL || client_now(c) < x->until_ns)
+    if (x == NULL || (client_now(c) < x->until_ns && (local || !x->local)))
         return; /* the latter: one of several at the same time */
+    x->local = local;
     for (unsigned i = 0; i < x->failures && wait < DEST_MAX_NS; i++)
         wait *= 3;
     x->failures++;
@@ -64,11 +65,12 @@ void client_dest_reached(struct client *c, const struct pubkey *pk)
     free(map_del(&c->dests, pk));
 }
 
-int client_dest_allows(struct client *c, const struct pubkey *pk, const struct dial *who)
+int client_dest_allows(struct client *c, const struct pubkey *pk, const struct dial *who,
+                       bool local)
 {
     struct destination *x = map_get(&c->dests, pk);
 
-    if (x == NULL)
+    if (x == NULL || (x->local && !local))
         return 0;
     if (client_now(c) < x->until_ns || x->probe != NULL)
         return x->err;

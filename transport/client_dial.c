@@ -138,6 +138,11 @@ static void give_up(struct dial *d, int err)
     stream_fail(d->stream, err);
 }
 
+static bool is_local(const struct dial *d)
+{
+    return (d->flags & CLIENT_DIAL_LOCAL) != 0;
+}
+
 /* The destination itself said no: it can be reached. */
 static void refused(struct dial *d, int err)
 {
@@ -149,7 +154,7 @@ static void refused(struct dial *d, int err)
 static void unreachable(struct dial *d, int err)
 {
     attempts_stop(d, ERR_CANCELLED);
-    client_dest_failed(d->client, &d->stream->remote, err);
+    client_dest_failed(d->client, &d->stream->remote, err, is_local(d));
     give_up(d, err);
 }
 
@@ -533,7 +538,7 @@ static void start(struct dial *d)
     const struct static_route *r = map_get(&c->routes, &d->stream->remote);
     const struct cserver *s = cserver_get(c, &d->stream->remote);
 
-    int rc = d->now ? 0 : client_dest_allows(c, &d->stream->remote, d);
+    int rc = d->now ? 0 : client_dest_allows(c, &d->stream->remote, d, is_local(d));
     if (rc != 0) {
         stream_step_add(d->stream, CLIENT_PHASE_BACKOFF, NULL, "", rc, client_now(c));
         give_up(d, rc);

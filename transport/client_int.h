@@ -229,13 +229,15 @@ struct destination { /* a key that could not be reached lately */
     uint64_t until_ns;
     int err;
     const struct dial *probe; /* the one dial that may try */
+    bool local;               /* found by a dial that may not ask the network: only those wait */
 };
 
 /* 0, and nobody else may until client_dest_release(); or the last error: it is too soon, or
  * somebody is finding out. */
-int client_dest_allows(struct client *c, const struct pubkey *pk, const struct dial *who);
+int client_dest_allows(struct client *c, const struct pubkey *pk, const struct dial *who,
+                       bool local);
 void client_dest_release(struct client *c, const struct pubkey *pk, const struct dial *who);
-void client_dest_failed(struct client *c, const struct pubkey *pk, int err);
+void client_dest_failed(struct client *c, const struct pubkey *pk, int err, bool local);
 void client_dest_reached(struct client *c, const struct pubkey *pk);
 /* Sessions are there again after there were none: what failed meanwhile says nothing. */
 void client_dests_forget(struct client *c);

@@ -84,6 +84,7 @@ static void send_response(struct setup *x)
         refuse(x, rc != 0 ? rc : x->refusal);
     } else {
         st->client->stat.accepted++;
+        client_dest_reached(st->client, &st->remote);
         stream_open(st, &x->noise, STREAM_NEWS_ACCEPTED);
     }
 }

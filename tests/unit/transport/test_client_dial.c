@@ -749,6 +749,57 @@ static void test_room_for_a_session(void **state)
     stop(&f);
 }
 
+/* Whoever dials us can be reached again. */
+static void test_accepted_stream_ends_back_off(void **state)
+{
+    struct fixture f;
+    struct app a;
+
+    (void)state;
+    start(&f, 1, -1);
+    route_to(&f.route, &f, 0);
+    f.fresh_route = f.route;
+    assert_int_equal(client_listen(f.w.client[0].c, 80, client_accepts, &f.w.client[0]), 80);
+    assert_int_not_equal(dial(&f, 80), 0);
+    world_join(&f.w, 1, 0);
+    world_up(&f.w, 1, 1);
+    assert_int_not_equal(dial(&f, 80), 0);
+    assert_string_equal(steps_letters(&f), "b");
+    app_init(&a, &f.w);
+    app_dial(&a, 1, &f.w.client[0].key.pk, 80, 20000);
+    assert_int_equal(app_wait_open(&a), 0);
+    assert_int_equal(dial(&f, 80), 0);
+    app_close(&a);
+    app_free(&a);
+    app_close(&f.w.client[0].in[0]);
+    client_unlisten(f.w.client[0].c, 80);
+    stop(&f);
+}
+
+/* A dial that may not ask the network has found nothing; one that may is not held up by that. */
+static void test_local_failure_does_not_hold_up_others(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    start(&f, 2, 1);
+    f.err = ERR_NOT_FOUND;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(client_dial(f.w.client[0].c, &f.w.client[1].key.pk, 80, 20000,
+                                     CLIENT_DIAL_LOCAL, &app_cb, &f.a, &f.a.st),
+                         0);
+        assert_int_not_equal(app_wait_open(&f.a), 0);
+        assert_string_equal(steps_letters(&f), i == 0 ? "rm" : "b");
+        app_close(&f.a);
+        app_free(&f.a);
+        app_init(&f.a, &f.w);
+    }
+    f.err = 0;
+    route_to(&f.route, &f, 1);
+    assert_int_equal(dial(&f, 80), 0);
+    stop(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -775,6 +826,8 @@ int main(void)
         cmocka_unit_test(test_stream_limit),
         cmocka_unit_test(test_dead_destination),
         cmocka_unit_test(test_failures_without_sessions),
+        cmocka_unit_test(test_accepted_stream_ends_back_off),
+        cmocka_unit_test(test_local_failure_does_not_hold_up_others),
         cmocka_unit_test(test_room_for_a_session),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
