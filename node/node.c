@@ -113,6 +113,16 @@ static void on_sessions_changed(void *arg)
 
 /* ---- the engine's reports ---- */
 
+static void look_for_peers(struct node *n)
+{
+    struct kad_stat st;
+    kad_stat(node_kad(n), &st);
+    bool have = st.routing_peers > 0;
+    if (have && !n->have_peers && n->publish != NULL)
+        publish_kick(n->publish); /* now there is somebody to hold our records */
+    n->have_peers = have;
+}
+
 static void on_report(void *arg, const struct kad_report *r)
 {
     struct node *n = arg;
@@ -120,6 +130,7 @@ static void on_report(void *arg, const struct kad_report *r)
                  (n->publish != NULL && publish_report(n->publish, r)) || servers_report(n, r) ||
                  ctl_report(n, r);
     (void)taken; /* bootstrap and refresh are nobody's */
+    look_for_peers(n);
     ctl_wait_check(n);
 }
 
@@ -128,6 +139,7 @@ static void on_stored(void *arg, const struct store_rec *rec)
 {
     struct node *n = arg;
     resolve_stored(n->resolve, rec);
+    servers_stored(n, rec);
 }
 
 /* ---- housekeeping ---- */
@@ -154,12 +166,7 @@ static void routing_load(struct node *n)
 static void on_housekeeping(struct loop_timer *t)
 {
     struct node *n = container_of(t, struct node, housekeeping);
-    struct kad_stat st;
-    kad_stat(node_kad(n), &st);
-    bool have = st.routing_peers > 0;
-    if (have && !n->have_peers && n->publish != NULL)
-        publish_kick(n->publish); /* now there is somebody to hold our records */
-    n->have_peers = have;
+    look_for_peers(n);
     if (n->loop->now_ns - n->routing_saved_ns >= ROUTING_SAVE_NS) {
         n->routing_saved_ns = n->loop->now_ns;
         routing_save(n);

@@ -91,6 +91,8 @@ void servers_init(struct node *n);
 void servers_free(struct node *n);
 /* A server's address became known (bootstrap, record under "dmsg-server", entry with a server half). */
 void servers_learn(struct node *n, const struct pubkey *pk, const char *addr);
+/* The local store accepted a record: perhaps a relay's. */
+void servers_stored(struct node *n, const struct store_rec *rec);
 void servers_tick(struct node *n);
 /* The client's find_server hook. */
 void servers_find(void *arg, const struct pubkey *server);
