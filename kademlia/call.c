@@ -1,15 +1,130 @@
+/*
+ * Peers serve only a few streams of one caller at a time and close the others. So at most
+ * KAD_CALLS_PER_PEER calls to one peer are under way; more of them wait their turn here, with the
+ * clock of their time-out running.
+ */
 #include <stdlib.h>
 
 #include "kademlia/engine.h"
 
+struct dest { /* a peer with calls under way */
+    kad_peer peer;
+    unsigned under_way;
+    struct list waiting; /* of calls that hold their message */
+};
+
+/* ---- sending ---- */
+
+static struct dest *dest_of(struct kad *k, kad_peer peer)
+{
+    struct dest *d = map_get(&k->dests, &peer);
+
+    if (d != NULL)
+        return d;
+    d = calloc(1, sizeof *d);
+    if (d == NULL)
+        return NULL;
+    d->peer = peer;
+    list_init(&d->waiting);
+    if (map_put(&k->dests, d) == 0)
+        return d;
+    free(d);
+    return NULL;
+}
+
+/* Hand the message to the host; it is cleared when that fails. */
+static bool send(struct kad_call *c, struct kad_msg *msg)
+{
+    struct kad *k = c->k;
+    struct kad_act *a = kad_act_push(k, KAD_ACT_CALL);
+
+    if (a == NULL) {
+        kad_msg_clear(msg);
+        return false;
+    }
+    uint64_t left = c->timeout.at_ns - k->now_ns;
+    a->peer = c->peer;
+    a->call = c->id;
+    a->timeout_ms = (unsigned)(left / NS_PER_MS) + 1;
+    a->msg = *msg;
+    c->sent_ns = k->now_ns;
+    k->stat.calls_sent[c->method & 7]++;
+    return true;
+}
+
+/* Send, or put it into the queue of its peer. */
+static bool send_or_wait(struct kad_call *c, struct kad_msg *msg)
+{
+    struct dest *d = dest_of(c->k, c->peer);
+
+    if (d == NULL) {
+        kad_msg_clear(msg);
+        return false;
+    }
+    if (d->under_way < KAD_CALLS_PER_PEER) {
+        d->under_way++; /* also when it fails: the end of the call takes it back */
+        return send(c, msg);
+    }
+    c->held = malloc(sizeof *c->held);
+    if (c->held == NULL) {
+        d->under_way++;
+        kad_msg_clear(msg);
+        return false;
+    }
+    *c->held = *msg;
+    list_push_back(&d->waiting, &c->in_queue);
+    c->k->stat.calls_waiting++;
+    return true;
+}
+
+static void drop_held(struct kad_call *c)
+{
+    kad_msg_clear(c->held);
+    free(c->held);
+    c->held = NULL;
+    list_remove(&c->in_queue);
+    c->k->stat.calls_waiting--;
+}
+
+/* A call ends: its place goes to the next one that waits. */
+static void leave_dest(struct kad_call *c)
+{
+    struct kad *k = c->k;
+    struct dest *d = map_get(&k->dests, &c->peer);
+
+    if (c->held != NULL)
+        drop_held(c);
+    else if (d != NULL)
+        d->under_way--;
+    if (d == NULL)
+        return;
+    while (d->under_way < KAD_CALLS_PER_PEER && !list_empty(&d->waiting)) {
+        struct kad_call *next = container_of(list_first(&d->waiting), struct kad_call, in_queue);
+        if (next->timeout.at_ns <= k->now_ns)
+            break; /* about to time out, in this very turn */
+        struct kad_msg msg = *next->held;
+        kad_msg_init(next->held, msg.method, false); /* moved out */
+        drop_held(next);
+        d->under_way++;
+        (void)send(next, &msg); /* what could not be sent times out */
+    }
+    if (d->under_way == 0 && list_empty(&d->waiting)) {
+        map_del(&k->dests, &d->peer);
+        free(d);
+    }
+}
+
 /* Free a call that is in no map any more. */
 static void free_call(struct kad_call *c)
 {
+    leave_dest(c);
     loop_timer_cancel(&c->k->loop, &c->timeout);
     list_remove(&c->in_op);
     kad_unref(c->k, c->peer);
     free(c);
 }
+
+/* ---- what a call says about its peer ---- */
 
 /* Does the peer live? Its answer counts for the table only. */
 static void ping_contact(struct kad *k, kad_peer p)
@@ -70,6 +185,8 @@ void kad_peer_heard(struct kad *k, kad_peer p, bool answered)
         kad_maintain_bootstrap_now(k);
 }
 
+/* ---- calls ---- */
+
 /* The call is over: take it out of all books first, since its owner may be freed by the callback. */
 static void end_call(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why)
 {
@@ -87,22 +204,33 @@ static void end_call(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why)
     free_call(c);
 }
 
-static void push_abort(struct kad *k, uint32_t id, kad_peer peer)
+/* Nobody waits for the answer any longer. */
+static void give_up(struct kad_call *c)
 {
-    struct kad_act *a = kad_act_push(k, KAD_ACT_ABORT);
+    bool sent = c->held == NULL;
+    struct kad_act *a = sent ? kad_act_push(c->k, KAD_ACT_ABORT) : NULL;
 
     if (a != NULL) {
-        a->call = id;
-        a->peer = peer;
+        a->call = c->id;
+        a->peer = c->peer;
     }
+    end_call(c, NULL, sent ? KAD_FAIL_TIMEOUT : KAD_FAIL_LOCAL);
 }
 
 static void timed_out(struct loop_timer *t)
 {
-    struct kad_call *c = container_of(t, struct kad_call, timeout);
+    give_up(container_of(t, struct kad_call, timeout));
+}
 
-    push_abort(c->k, c->id, c->peer);
-    end_call(c, NULL, KAD_FAIL_TIMEOUT);
+void kad_call_abandon(struct kad_call *c)
+{
+    c->done = NULL;
+    if (c->held != NULL || c->k->now_ns - c->sent_ns >= kad_ms(c->k->lim.hedge_ms)) {
+        give_up(c);
+        return;
+    }
+    c->op = NULL;
+    list_remove(&c->in_op);
 }
 
 static unsigned timeout_of(const struct kad *k, enum kad_method method)
@@ -111,7 +239,8 @@ static unsigned timeout_of(const struct kad *k, enum kad_method method)
                                                               : k->lim.rpc_timeout_ms;
 }
 
-static struct kad_call *new_call(struct kad *k, struct kad_op *op, kad_peer peer)
+static struct kad_call *new_call(struct kad *k, struct kad_op *op, kad_peer peer,
+                                 enum kad_method method)
 {
     struct kad_call *c = calloc(1, sizeof *c);
 
@@ -120,7 +249,7 @@ static struct kad_call *new_call(struct kad *k, struct kad_op *op, kad_peer peer
     c->k = k;
     c->op = op;
     c->peer = peer;
-    c->sent_ns = k->now_ns;
+    c->method = method;
     c->timeout.fn = timed_out;
     do
         c->id = kad_number(&k->next_call);
@@ -132,45 +261,32 @@ static struct kad_call *new_call(struct kad *k, struct kad_op *op, kad_peer peer
     k->peers.ref(k->peers.arg, peer);
     if (op != NULL)
         list_push_back(&op->calls, &c->in_op);
+    loop_timer_set(&k->loop, &c->timeout, kad_after(k, kad_ms(timeout_of(k, method))));
     return c;
 }
 
 struct kad_call *kad_call_start(struct kad *k, struct kad_op *op, kad_peer peer,
                                 struct kad_msg *msg, kad_call_fn *done)
 {
-    struct kad_call *c = new_call(k, op, peer);
-    struct kad_act *a = c != NULL ? kad_act_push(k, KAD_ACT_CALL) : NULL;
+    struct kad_call *c = new_call(k, op, peer, msg->method);
 
-    if (a == NULL) {
-        if (c != NULL) {
-            map_del(&k->calls, &c->id);
-            free_call(c);
-        }
+    if (c == NULL) {
         kad_msg_clear(msg);
         return NULL;
     }
-    c->method = msg->method;
-    c->done = done;
     msg->sender = k->self;
-    a->peer = peer;
-    a->call = c->id;
-    a->timeout_ms = timeout_of(k, msg->method);
-    a->msg = *msg;
-    loop_timer_set(&k->loop, &c->timeout, kad_after(k, kad_ms(a->timeout_ms)));
-    k->stat.calls_sent[msg->method & 7]++;
-    return c;
+    c->done = done;
+    if (send_or_wait(c, msg))
+        return c;
+    map_del(&k->calls, &c->id);
+    free_call(c);
+    return NULL;
 }
 
-void kad_call_abandon(struct kad_call *c)
+void kad_calls_init(struct kad *k)
 {
-    if (!c->late) {
-        c->op = NULL;
-        list_remove(&c->in_op);
-        return;
-    }
-    c->done = NULL;
-    push_abort(c->k, c->id, c->peer);
-    end_call(c, NULL, KAD_FAIL_TIMEOUT);
+    map_init(&k->calls, MAP_KEY(struct kad_call, id), k->env->hash_key, KAD_MAX_CALLS);
+    map_init(&k->dests, MAP_KEY(struct dest, peer), k->env->hash_key, KAD_MAX_CALLS);
 }
 
 void kad_calls_free(struct kad *k)
@@ -179,9 +295,10 @@ void kad_calls_free(struct kad *k)
 
     for (struct map_iter it = map_iter(&k->calls); (c = map_next(&it)) != NULL;) {
         map_iter_del(&it);
-        free_call(c);
+        free_call(c); /* may send others of the same peer: those acts are dropped with the rest */
     }
     map_free(&k->calls);
+    map_free(&k->dests);
 }
 
 void kad_response(struct kad *k, uint32_t call, struct kad_msg *rsp, uint64_t now_ns)

@@ -35,6 +35,7 @@
 #include "kademlia/table.h"
 
 #define KAD_MAX_CALLS       2048    /* requests of ours under way, all operations */
+#define KAD_CALLS_PER_PEER  6       /* under way to one peer; peers of our kind serve 8 */
 #define KAD_MAX_INTERNAL    64      /* operations of our own beside limits.max_ops */
 #define KAD_MAX_NOTES       4096    /* peers of whom something is remembered */
 #define KAD_MAX_OWN         1024    /* slots of our own key */
@@ -44,7 +45,7 @@
 #define KAD_BATCH_BYTES     3500000 /* the same for PUT_BATCH (dht.md §3.4 "size traps") */
 #define KAD_PULL_LIMIT_MAX  KAD_MSG_MAX_ITEMS
 #define KAD_SYNC_TIMEOUT_MS 300000
-#define KAD_RECENT          16 /* revalidations remembered */
+#define KAD_RECENT          8 /* revalidations remembered */
 
 struct kad_keyset { /* sorted */
     struct pubkey *v;
@@ -54,8 +55,9 @@ struct kad_keyset { /* sorted */
 struct kad_own; /* own.c */
 
 struct kad {
-    struct kad_limits lim; /* defaults filled in */
-    struct kad_limits given;
+    struct kad_limits lim;    /* defaults filled in */
+    unsigned given_max_items; /* 0 = the default of the role */
+    uint64_t given_max_bytes;
     struct pubkey self;
     struct seckey sk;
     bool full;
@@ -74,7 +76,7 @@ struct kad {
     unsigned inside; /* depth of calls by the host */
     bool signalled;  /* hooks.ready was called and the queue not emptied since */
 
-    struct map calls, ops;
+    struct map calls, dests, ops;
     uint32_t next_call, next_op;
     struct list op_list;
     size_t n_ops, n_internal;
@@ -92,7 +94,8 @@ struct kad {
         uint64_t bootstrap_ns;    /* when the last round began */
         uint64_t self_refresh_ns; /* when the own ID was looked up last */
         struct kad_id hand_on_after;
-        bool bootstrapping, refreshing, syncing, synced;
+        bool bootstrapping, joined, refreshing, syncing, synced;
+        int join_bucket;          /* next one to be looked at after joining */
         unsigned handing_on;      /* under way */
         struct pubkey *sync_keys; /* of this round */
         size_t n_sync_keys, sync_room, next_sync_key, sync_good;
@@ -159,18 +162,20 @@ struct kad_call {
     struct kad_op *op; /* NULL: nobody waits, the answer counts for the routing table only */
     struct list_node in_op;
     kad_call_fn *done;
-    size_t index; /* the caller's */
+    struct kad_msg *held; /* not sent yet: the peer has enough of ours */
+    struct list_node in_queue;
     uint64_t sent_ns;
     struct loop_timer timeout;
-    bool late; /* overtaken: abandoned when the operation ends */
 };
+
+void kad_calls_init(struct kad *k);
 
 /* Ask a peer. Takes over *msg (cleared on failure too). op and done may be NULL. NULL when the cap
  * on calls or memory is reached: count it as KAD_FAIL_LOCAL. */
 struct kad_call *kad_call_start(struct kad *k, struct kad_op *op, kad_peer peer,
                                 struct kad_msg *msg, kad_call_fn *done);
-/* The operation does not wait any longer: a late call is aborted and counts against the peer, a
- * young one goes on for the sake of the table. */
+/* The operation does not wait any longer: a call older than hedge_ms is aborted and counts against
+ * the peer, a younger one goes on for the sake of the table. */
 void kad_call_abandon(struct kad_call *c);
 void kad_calls_free(struct kad *k);
 
@@ -305,6 +310,8 @@ struct kad_cand;
 struct kad_lookup;
 typedef void kad_lookup_fn(struct kad_lookup *lk, enum kad_end end);
 
+#define KAD_LOOKUP_ANCHORS 3
+
 #define KAD_LOOKUP_BAD 4 /* items that did not verify, remembered so as not to try them again */
 
 struct kad_lookup {
@@ -313,6 +320,7 @@ struct kad_lookup {
     bool value; /* GET_VALUE, else FIND_NODE */
     bool first; /* ends with the first acceptable item of the owner */
     bool running;
+    bool anchored;          /* anchors were added */
     struct kad_cand *cands; /* closest first */
     size_t n, cap;
     unsigned in_flight;  /* asked and not overtaken */
@@ -334,6 +342,8 @@ void kad_lookup_end(struct kad_lookup *lk, enum kad_end why);
 void kad_lookup_clear(struct kad_lookup *lk);
 /* Peers that answered, closest first, at most n of them. No references. */
 size_t kad_lookup_closest(const struct kad_lookup *lk, kad_peer *out, size_t n);
+/* Those that were asked beside the k closest because these looked crowded. */
+size_t kad_lookup_anchors(const struct kad_lookup *lk, kad_peer out[KAD_LOOKUP_ANCHORS]);
 /* Rank of a before b: kind, then seq or the entry's rank. */
 bool kad_found_better(const struct kad_found *a, const struct kad_found *b);
 
@@ -435,3 +445,5 @@ void kad_maintain_bootstrap_now(struct kad *k);
 void kad_maintain_full_changed(struct kad *k);
 void kad_maintain_own_changed(struct kad *k);
 uint64_t kad_network_size(const struct kad *k);
+/* First 64 bits of the distance. */
+uint64_t kad_distance64(const struct kad_id *a, const struct kad_id *b);

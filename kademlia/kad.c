@@ -19,11 +19,18 @@ static uint64_t or_default64(uint64_t given, uint64_t standard)
     return given != 0 ? given : standard;
 }
 
-/* Limits in force: what was given, else the default, which for room depends on the role. */
-static void set_limits(struct kad *k)
+/* The default of what the store may hold depends on the role. */
+static void set_room(struct kad *k)
 {
-    const struct kad_limits *g = &k->given;
+    k->lim.max_items = or_default(k->given_max_items, k->full ? 0 : 10000);
+    k->lim.max_bytes = or_default64(k->given_max_bytes, k->full ? 1024 * MIB : 64 * MIB);
+}
 
+/* Limits in force: what was given, else the default. */
+static void set_limits(struct kad *k, const struct kad_limits *g)
+{
+    k->given_max_items = g->max_items;
+    k->given_max_bytes = g->max_bytes;
     k->lim = (struct kad_limits){
         .k = or_default(g->k, KAD_K),
         .alpha = or_default(g->alpha, 3),
@@ -33,8 +40,6 @@ static void set_limits(struct kad *k)
         .max_ops = or_default(g->max_ops, 256),
         .max_pending = or_default(g->max_pending, 512),
         .slots_per_key = or_default(g->slots_per_key, 50),
-        .max_items = or_default(g->max_items, k->full ? 0 : 10000),
-        .max_bytes = or_default64(g->max_bytes, k->full ? 1024 * MIB : 64 * MIB),
         .ttl_ms = or_default(g->ttl_ms, 7200000),
         .cert_ttl_ms = or_default(g->cert_ttl_ms, 600000),
         .cache_fresh_ms = or_default(g->cache_fresh_ms, 300000),
@@ -48,6 +53,7 @@ static void set_limits(struct kad *k)
     };
     if (k->lim.k > KAD_K)
         k->lim.k = KAD_K; /* an answer has no more contacts */
+    set_room(k);
 }
 
 static int compare_keys(const void *a, const void *b)
@@ -129,8 +135,7 @@ int kad_new(struct kad **out, const struct kad_cfg *cfg, struct env *env, struct
     k->self = cfg->self;
     k->sk = cfg->sk;
     k->full = cfg->full;
-    k->given = cfg->limits;
-    set_limits(k);
+    set_limits(k, &cfg->limits);
     k->now_ns = k->born_ns = now_ns;
     k->born_wall_ns = env_wall_ns(env);
     loop_init(&k->loop, now_ns);
@@ -138,7 +143,7 @@ int kad_new(struct kad **out, const struct kad_cfg *cfg, struct env *env, struct
     list_init(&k->op_list);
     list_init(&k->jobs);
     list_init(&k->own);
-    map_init(&k->calls, MAP_KEY(struct kad_call, id), env->hash_key, KAD_MAX_CALLS);
+    kad_calls_init(k);
     map_init(&k->ops, MAP_KEY(struct kad_op, rep.op), env->hash_key, 0);
     kad_notes_init(k);
     struct kad_id self = kad_id_of(&k->self);
@@ -240,7 +245,7 @@ void kad_set_full(struct kad *k, bool full)
         return;
     kad_enter(k, k->now_ns);
     k->full = full;
-    set_limits(k);
+    set_room(k);
     kad_store_trim(k);
     kad_maintain_full_changed(k);
     kad_leave(k);

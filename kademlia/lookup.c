@@ -4,11 +4,16 @@
  *     NEW -> ASKED -> ANSWERED
  *              |  \-> FAILED          (time-out, unreachable, closed, no memory)
  *              v
- *            SILENT                   overtaken after hedge_ms: still welcome, no longer waited for
+ *            SILENT                   overtaken: still welcome, the next one is asked in its stead
  *
- * A silent candidate does not count as live once its patience is over: three times what the slowest
- * answer of this look-up took, at least hedge_ms. While nobody has answered at all, the network may
+ * A candidate is overtaken after hedge_ms, or sooner when the answers of this look-up come quickly. A
+ * silent one does not count as live once its patience is over: three times what the slowest answer
+ * of this look-up took, at least hedge_ms. While nobody has answered at all, the network may
  * be slow as a whole and only the time-out of the call ends the waiting.
+ *
+ * Keys are free, so somebody may have made k of them around a target (incident 64). Where the k
+ * closest are much denser than a network of this size can be, up to KAD_LOOKUP_ANCHORS bootstrap nodes are asked
+ * too: they are not chosen by distance, so they cannot be crowded out. Puts go to them as well.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +23,7 @@
 
 #define MAX_LIVE 128 /* candidates that have not failed */
 #define MAX_ALL  256 /* with the failed ones, which are kept so as not to be asked again */
+#define DENSER   8   /* times the expected density is suspicious */
 
 enum state { NEW, ASKED, SILENT, ANSWERED, FAILED };
 
@@ -25,6 +31,7 @@ struct kad_cand {
     kad_peer peer; /* a reference */
     uint8_t state;
     uint8_t hop; /* 1 = from our own table */
+    bool anchor; /* asked whatever its distance */
     uint64_t asked_ns;
 };
 
@@ -112,7 +119,8 @@ static bool make_room(struct kad_lookup *lk, size_t at)
 }
 
 /* A peer that may know more. Takes over the reference. */
-static void add(struct kad_lookup *lk, kad_peer p, const struct kad_id *id, unsigned hop)
+static struct kad_cand *add(struct kad_lookup *lk, kad_peer p, const struct kad_id *id,
+                            unsigned hop)
 {
     struct kad *k = engine(lk);
     bool found;
@@ -120,12 +128,13 @@ static void add(struct kad_lookup *lk, kad_peer p, const struct kad_id *id, unsi
 
     if (found || kad_note_is_no_dht(k, p) || !make_room(lk, at)) {
         kad_unref(k, p);
-        return;
+        return NULL;
     }
     memmove(&lk->cands[at + 1], &lk->cands[at], (lk->n - at) * sizeof lk->cands[0]);
     lk->cands[at] =
         (struct kad_cand){.peer = p, .state = NEW, .hop = (uint8_t)(hop < 255 ? hop : 255)};
     lk->n++;
+    return &lk->cands[at];
 }
 
 /* Contacts of an answer; an honest one has at most k. Keys are interned only when they are new. */
@@ -357,6 +366,16 @@ static void ask(struct kad_lookup *lk, struct kad_cand *c)
 
 /* ---- the walk ---- */
 
+/* How long one is waited for before the next one is asked. */
+static uint64_t hedge_ns(const struct kad_lookup *lk)
+{
+    uint64_t most = kad_ms(engine(lk)->lim.hedge_ms), quick = 3 * lk->slowest_ns;
+
+    if (lk->op->rep.answered == 0 || quick > most)
+        return most;
+    return quick > most / 5 ? quick : most / 5;
+}
+
 static uint64_t patience_ns(const struct kad_lookup *lk)
 {
     uint64_t hedge = kad_ms(engine(lk)->lim.hedge_ms);
@@ -372,26 +391,67 @@ static bool is_given_up(const struct kad_lookup *lk, const struct kad_cand *c)
     return c->state == SILENT && engine(lk)->now_ns - c->asked_ns >= patience_ns(lk);
 }
 
-/* The closest candidate to ask, among the k closest that live. *done: all of those have answered. */
+/* Must this one still be asked or waited for? */
+static bool is_open(const struct kad_lookup *lk, const struct kad_cand *c)
+{
+    return c->state == NEW || c->state == ASKED || (c->state == SILENT && !is_given_up(lk, c));
+}
+
+/* The closest candidate to ask, among the k closest that live and the anchors. *done: all of those
+ * have answered. */
 static struct kad_cand *next_cand(const struct kad_lookup *lk, bool *done)
 {
     unsigned k = engine(lk)->lim.k, live = 0;
 
     *done = true;
-    for (size_t i = 0; i < lk->n && live < k; i++) {
+    for (size_t i = 0; i < lk->n && (live < k || lk->anchored); i++) {
         struct kad_cand *c = &lk->cands[i];
-        if (c->state == FAILED || is_given_up(lk, c))
+        if (live >= k && !c->anchor)
             continue;
-        if (c->state == NEW)
+        if (is_open(lk, c))
             *done = false;
         if (c->state == NEW)
             return c;
-        if (c->state != ANSWERED)
-            *done = false;
-        /* A silent one is overtaken: it keeps its place among the k only for the end of the walk. */
-        live += c->state != SILENT;
+        /* A silent one is overtaken: it counts for the end of the walk only. */
+        live += c->state == ASKED || c->state == ANSWERED;
     }
     return NULL;
+}
+
+/* Are the k closest more crowded than a network of this size can be? */
+static bool is_crowded(const struct kad_lookup *lk)
+{
+    struct kad *k = engine(lk);
+    kad_peer peers[TABLE_MAX_K];
+    uint64_t size = kad_network_size(k);
+
+    if (size <= k->lim.k || kad_lookup_closest(lk, peers, k->lim.k) < k->lim.k)
+        return false; /* everybody was asked */
+    const struct kad_id *farthest = k->peers.id(k->peers.arg, peers[k->lim.k - 1]);
+    return kad_distance64(&lk->target, farthest) < UINT64_MAX / size * k->lim.k / DENSER;
+}
+
+/* Choose anchors and add them to the candidates; false when there is none. */
+static bool add_anchors(struct kad_lookup *lk)
+{
+    struct kad *k = engine(lk);
+    size_t n = k->bootstrap.n, first = n > 0 ? env_random_below(k->env, n) : 0;
+    unsigned added = 0;
+
+    lk->anchored = true;
+    for (size_t i = 0; i < n && added < KAD_LOOKUP_ANCHORS; i++) {
+        kad_peer p = kad_intern(k, &k->bootstrap.v[(first + i) % n]);
+        if (p == KAD_PEER_NONE)
+            continue;
+        struct kad_cand *c = add(lk, p, k->peers.id(k->peers.arg, p), 1);
+        if (c == NULL) /* met on the way, then */
+            c = cand_of(lk, p);
+        if (c == NULL || c->state == FAILED)
+            continue;
+        c->anchor = true;
+        added++;
+    }
+    return added > 0;
 }
 
 void kad_lookup_end(struct kad_lookup *lk, enum kad_end why)
@@ -415,10 +475,10 @@ static void arm_hedge(struct kad_lookup *lk)
         const struct kad_cand *c = &lk->cands[i];
         uint64_t due = LOOP_NEVER;
         if (c->state == ASKED)
-            due = c->asked_ns + kad_ms(k->lim.hedge_ms);
-        else if (c->state == SILENT && patience != LOOP_NEVER)
+            due = c->asked_ns + hedge_ns(lk);
+        else if (c->state == SILENT && patience != LOOP_NEVER && !is_given_up(lk, c))
             due = c->asked_ns + patience;
-        if (due > k->now_ns && due < at)
+        if (due < at)
             at = due;
     }
     if (at == LOOP_NEVER)
@@ -432,6 +492,15 @@ static bool is_found(const struct kad_lookup *lk)
     return lk->first && lk->best.item != NULL && lk->best.kind == ITEM_OWNER;
 }
 
+static void ask_more(struct kad_lookup *lk, bool *done)
+{
+    for (struct kad_cand *c; (c = next_cand(lk, done)) != NULL;) {
+        if (lk->in_flight >= engine(lk)->lim.alpha)
+            break;
+        ask(lk, c);
+    }
+}
+
 /* Ask on, or end. The last thing that any event does: the look-up may be gone afterwards. */
 static void step(struct kad_lookup *lk)
 {
@@ -443,27 +512,13 @@ static void step(struct kad_lookup *lk)
         kad_lookup_end(lk, KAD_END_FOUND);
         return;
     }
-    for (struct kad_cand *c; (c = next_cand(lk, &done)) != NULL;) {
-        if (lk->in_flight >= engine(lk)->lim.alpha)
-            break;
-        ask(lk, c);
-    }
+    ask_more(lk, &done);
+    if (done && !lk->anchored && is_crowded(lk) && add_anchors(lk))
+        ask_more(lk, &done);
     if (done && list_empty(&lk->checks))
         kad_lookup_end(lk, KAD_END_CLOSEST);
     else
         arm_hedge(lk);
-}
-
-static void mark_late(struct kad_lookup *lk, kad_peer p)
-{
-    struct list_node *n, *tmp;
-
-    list_for_each(n, tmp, &lk->op->calls)
-    {
-        struct kad_call *call = container_of(n, struct kad_call, in_op);
-        if (call->peer == p)
-            call->late = true;
-    }
 }
 
 static void hedge_due(struct loop_timer *t)
@@ -473,10 +528,9 @@ static void hedge_due(struct loop_timer *t)
 
     for (size_t i = 0; i < lk->n; i++) {
         struct kad_cand *c = &lk->cands[i];
-        if (c->state == ASKED && k->now_ns - c->asked_ns >= kad_ms(k->lim.hedge_ms)) {
+        if (c->state == ASKED && k->now_ns - c->asked_ns >= hedge_ns(lk)) {
             c->state = SILENT;
             lk->in_flight--;
-            mark_late(lk, c->peer);
         }
     }
     step(lk);
@@ -525,7 +579,18 @@ size_t kad_lookup_closest(const struct kad_lookup *lk, kad_peer *out, size_t n)
     size_t found = 0;
 
     for (size_t i = 0; i < lk->n && found < n; i++) {
-        if (lk->cands[i].state == ANSWERED)
+        if (lk->cands[i].state == ANSWERED && !lk->cands[i].anchor)
+            out[found++] = lk->cands[i].peer;
+    }
+    return found;
+}
+
+size_t kad_lookup_anchors(const struct kad_lookup *lk, kad_peer out[KAD_LOOKUP_ANCHORS])
+{
+    size_t found = 0;
+
+    for (size_t i = 0; i < lk->n && found < KAD_LOOKUP_ANCHORS; i++) {
+        if (lk->cands[i].state == ANSWERED && lk->cands[i].anchor)
             out[found++] = lk->cands[i].peer;
     }
     return found;

@@ -49,6 +49,11 @@ static void round_done(struct kad_op *op, int err)
 
     (void)err;
     arm(k, &k->m.bootstrap, kad_ms(k->lim.bootstrap_retry_ms) * (empty ? 1 : 10));
+    if (!empty && !k->m.joined) {
+        k->m.join_bucket = 0;
+        loop_timer_set(&k->loop, &k->m.refresh, k->now_ns);
+    }
+    k->m.joined = !empty;
     if (!empty && k->full && !k->m.synced && k->m.sync_keys == NULL)
         loop_timer_set(&k->loop, &k->m.sync, k->now_ns);
 }
@@ -168,13 +173,20 @@ int kad_load_routing(struct kad *k, const uint8_t *p, size_t n, uint64_t now_ns)
 
 /* ---- refresh of buckets and of our own neighbourhood ---- */
 
+/* A node that joined has met its own neighbourhood only. It looks at every other range once, or a
+ * network whose nodes start together stays apart until the first refresh. */
+static bool is_joining(const struct kad *k)
+{
+    return k->m.joined && k->m.join_bucket < k->table.n_slots;
+}
+
 static void refreshed(struct kad_op *op, int err)
 {
     struct kad *k = op->k;
 
     (void)err;
     k->m.refreshing = false;
-    arm(k, &k->m.refresh, NS_PER_S);
+    arm(k, &k->m.refresh, is_joining(k) ? NS_PER_S / 10 : NS_PER_S);
 }
 
 static void refresh(struct kad *k, const struct kad_id *target)
@@ -186,11 +198,19 @@ static void refresh(struct kad *k, const struct kad_id *target)
     }
 }
 
+static void refresh_bucket(struct kad *k, unsigned bucket)
+{
+    uint8_t random[KAD_ID_BYTES];
+
+    env_random(k->env, random, sizeof random);
+    struct kad_id id = table_range_id(&k->table, bucket, random);
+    refresh(k, &id);
+}
+
 static void refresh_due(struct loop_timer *t)
 {
     struct kad *k = KAD_OF(t, refresh);
     uint64_t period = kad_ms(k->lim.refresh_ms), due = 0;
-    uint8_t random[KAD_ID_BYTES];
 
     if (k->m.refreshing)
         return;
@@ -204,11 +224,10 @@ static void refresh_due(struct loop_timer *t)
         refresh(k, &self);
         return;
     }
-    int bucket = table_refresh_next(&k->table, period, k->now_ns, &due);
+    int bucket =
+        is_joining(k) ? k->m.join_bucket++ : table_refresh_next(&k->table, period, k->now_ns, &due);
     if (bucket >= 0) {
-        env_random(k->env, random, sizeof random);
-        struct kad_id id = table_range_id(&k->table, (unsigned)bucket, random);
-        refresh(k, &id);
+        refresh_bucket(k, (unsigned)bucket);
         return;
     }
     uint64_t self_due = k->m.self_refresh_ns + period;
@@ -473,8 +492,7 @@ void kad_maintain_full_changed(struct kad *k)
 
 /* ---- size of the network ---- */
 
-/* First 64 bits of the distance. */
-static uint64_t distance64(const struct kad_id *a, const struct kad_id *b)
+uint64_t kad_distance64(const struct kad_id *a, const struct kad_id *b)
 {
     uint64_t d = 0;
 
@@ -483,31 +501,35 @@ static uint64_t distance64(const struct kad_id *a, const struct kad_id *b)
     return d;
 }
 
-static int compare_u64(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+#define SIZE_BUCKETS 3 /* looked at for the size */
 
-    return x < y ? -1 : x > y;
+static bool count_bucket(void *arg, const struct kad_contact *c)
+{
+    uint16_t *counts = arg;
+
+    if (c->unanswered < TABLE_DEAD)
+        counts[c->bucket]++;
+    return true;
 }
 
-/* IDs are uniform, so the i-th closest of N others is at about i/N of the whole range: the median of
- * what the closest contacts say. A table that is not full knows everybody. */
+/* IDs are uniform, so bucket i has about size / 2^(i+1) members. Full buckets show only k of them;
+ * the first ones that are not full tell, and those are far from us: whoever makes up keys close to
+ * our ID, or to a target that happens to be, does not change the answer much. */
 uint64_t kad_network_size(const struct kad *k)
 {
-    kad_peer peers[TABLE_MAX_K];
-    uint64_t est[TABLE_MAX_K];
-    size_t n = table_closest(&k->table, &k->table.self, peers, k->lim.k);
+    uint16_t counts[KAD_ID_BITS] = {0};
+    unsigned first = 0, sum = 0;
 
-    if (n < k->lim.k)
-        return n + 1;
-    for (size_t i = 0; i < n; i++) {
-        uint64_t d = distance64(&k->table.self, k->peers.id(k->peers.arg, peers[i]));
-        uint64_t unit = UINT64_MAX / (d > 0 ? d : 1);
-        est[i] = unit > UINT64_MAX / (i + 1) ? UINT64_MAX : unit * (i + 1);
-    }
-    qsort(est, n, sizeof est[0], compare_u64);
+    table_contacts(&k->table, count_bucket, counts);
+    while (first < KAD_ID_BITS - SIZE_BUCKETS && counts[first] >= k->lim.k)
+        first++;
+    for (unsigned i = 0; i < SIZE_BUCKETS; i++)
+        sum += counts[first + i];
+    /* sum = size * (1/2 + 1/4 + 1/8) / 2^first */
+    uint64_t scale = first < 48 ? UINT64_C(1) << first : UINT64_C(1) << 48;
+    uint64_t size = sum * scale * (1u << SIZE_BUCKETS) / ((1u << SIZE_BUCKETS) - 1);
     uint64_t known = table_count(&k->table) + 1;
-    return est[n / 2] > known ? est[n / 2] : known;
+    return size > known ? size : known;
 }
 
 /* ---- life ---- */
