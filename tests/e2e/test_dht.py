@@ -1,0 +1,132 @@
+"""The dht and entry commands."""
+import pytest
+from net import delegated, find_entry
+from procs import wait_until
+
+
+def put(node, *args, **kwargs):
+    return node.cli('dht', 'put', *args, '--json', **kwargs).json
+
+
+def get(node, pk, *args):
+    return node.cli('dht', 'get', pk, *args, '--json').json
+
+
+def test_put_and_get(pair):
+    _, a, b = pair
+    first = put(a, 'note', 'one')
+    assert first['stored'] >= 1 and len(first['target']) == 64
+    got = get(b, a.pk, 'note', '--network')
+    assert got['source'] == 'dht' and got['value'] == 'one' and got['asked'] >= 1 and got['hops'] >= 1 and got['ms'] >= 0
+    assert get(a, a.pk, 'note')['source'] == 'local'
+    second = put(a, 'note', 'two')
+    assert second['seq'] > first['seq'] and second['target'] == first['target']
+    assert get(b, a.pk, 'note', '--network')['value'] == 'two'
+
+
+@pytest.mark.parametrize('value', [b'', b'\xff\x00\xfe', 'Zürich "\\\n\t'.encode(), b'x' * 60_000], ids=['empty', 'bytes', 'text', 'big'])
+def test_values(pair, value):
+    import base64
+    _, a, b = pair
+    put(a, 'note', '-', input=value)
+    assert b.cli('dht', 'get', a.pk, 'note').out in (value, value + b'\n')
+    got = get(b, a.pk, 'note')
+    read = base64.b64decode(got['value_base64']) if 'value_base64' in got else got['value'].encode()
+    assert read == value
+
+
+def test_a_value_that_is_too_long_is_refused(pair):
+    _, a, b = pair
+    result = a.cli('dht', 'put', 'note', '-', input=b'x' * 70_000, code=1)
+    assert result.out == b'' and result.err.strip()
+    b.cli('dht', 'get', a.pk, 'note', code=3)
+
+
+def test_seq(pair):
+    """An older seq never wins, the same one with other bytes neither."""
+    _, a, b = pair
+    now = put(a, 'note', 'now')['seq']
+    forced = put(a, 'note', 'later', '--seq', now + 10)
+    assert forced['seq'] == now + 10
+    for seq in (now + 10, now, 0):
+        result = a.try_cli('dht', 'put', 'note', 'older', '--seq', seq)
+        assert result.code in (1, 4) and result.err.strip()
+    assert get(b, a.pk, 'note', '--network')['value'] == 'later'
+    assert put(a, 'note', 'next')['seq'] > now + 10
+
+
+def test_owners_slot_is_the_owners(pair):
+    """Another key's item under the same salt is another target."""
+    _, a, b = pair
+    mine, other = put(a, 'note', 'mine'), put(b, 'note', 'other', '--seq', 2**63)
+    assert mine['target'] != other['target']
+    assert get(b, a.pk, 'note', '--network')['value'] == 'mine'
+    assert get(a, b.pk, 'note', '--network')['value'] == 'other'
+
+
+def test_list(pair):
+    relay, a, _ = pair
+    done = put(a, 'note', 'value')
+    rows = relay.cli('dht', 'list', '--json').rows
+    mine = [row for row in rows if row['target'] == done['target']]
+    assert len(mine) == 1 and {k: mine[0][k] for k in ('k', 'seq', 'salt')} == {'k': a.pk, 'seq': done['seq'], 'salt': 'note'}
+    assert mine[0]['size'] > 0 and len(rows) >= 3
+    assert [r['target'] for r in relay.cli('dht', 'list', '--salt', 'note', '--json').rows] == [done['target']]
+    assert relay.cli('dht', 'list', '--salt', 'nothing', '--json').rows == []
+    assert relay.status['stored_items'] == len(rows)
+
+
+def test_list_longer_than_a_page(relay):
+    for i in range(300):
+        relay.cli('dht', 'put', f'note {i}', 'x' * 100)
+    rows = relay.cli('dht', 'list', '--json').rows
+    salts = {row['salt'] for row in rows}
+    assert salts >= {f'note {i}' for i in range(300)} and len(rows) == len({row['target'] for row in rows})
+
+
+def test_peers(pair):
+    relay, a, b = pair
+    rows = wait_until(lambda: [r for r in relay.cli('dht', 'peers', '--json').rows if r['public_key'] in (a.pk, b.pk)], 10, 'peers')
+    for row in rows:
+        assert set(row) >= {'public_key', 'node_id', 'bucket', 'last_seen_ms', 'dialect'}
+        assert row['dialect'] in ('json', 'msgpack') and 0 <= row['bucket'] < 256 and row['last_seen_ms'] >= 0
+    assert relay.pk in {r['public_key'] for r in a.cli('dht', 'peers', '--json').rows}
+
+
+def test_status(pair):
+    relay, _, _ = pair
+    assert relay.cli('dht', 'status', '--json').json
+
+
+def test_why(pair):
+    """Everything that was tried, found or not."""
+    _, a, b = pair
+    steps = a.cli('dht', 'why', b.pk, '--json').json['steps']
+    assert steps and all(isinstance(step, dict) for step in steps)
+    nobody = a.cli('keys', 'gen', '--json').json['public_key']
+    unknown = a.try_cli('dht', 'why', nobody, '--json')
+    assert unknown.code in (0, 3, 6) and unknown.json['steps']
+
+
+def test_entry_is_signed_and_names_its_relays(pair):
+    relay, a, b = pair
+    answer = find_entry(b, a.pk)
+    assert delegated(answer) == [relay.pk] and answer['entry']['timestamp'] > 0
+    server = find_entry(a, relay.pk)['entry']['server']
+    assert server['address'] == relay.relay
+
+
+def test_entry_publish(pair):
+    """Publishing again is a newer item."""
+    _, a, b = pair
+    before = get(a, a.pk, 'dmsg')['seq']
+    a.cli('entry', 'publish')
+    wait_until(lambda: get(b, a.pk, 'dmsg', '--network')['seq'] > before, 10, 'newer entry')
+
+
+def test_text_output_is_for_people(pair):
+    relay, a, b = pair
+    a.cli('dht', 'put', 'note', 'x')
+    for args in (['status'], ['dht', 'peers'], ['dht', 'list'], ['dht', 'status'], ['dht', 'why', b.pk], ['entry', 'get', b.pk],
+                 ['ping', b.pk]):
+        assert a.cli(*args).text.strip(), args
