@@ -198,7 +198,7 @@ static void test_long_dump(void **state)
     }
     char *text = dump(&n);
     for (char *at = text; (at = strchr(at, '\n')) != NULL; at++, lines++) {
-        char want[24];
+        char want[40];
         if (at[1] == '\0')
             continue;
         snprintf(want, sizeof want, "\n{\"target\":\"%02zx00", (lines + 1) / 3);
