@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -15,6 +17,7 @@
 #define MAX_DBS      16
 #define MAX_READERS  126
 #define READ_RETRIES 5
+#define DISK_SLACK   (1u << 20)
 #define FREE_DBI     0 /* the handle of LMDB's free list … */
 #define MAIN_DBI     1 /* … and of its list of databases */
 
@@ -65,6 +68,19 @@ uint64_t db_free_pages(MDB_txn *txn)
     return sum;
 }
 
+bool db_disk_is_full(const struct db *db)
+{
+    struct statvfs fs;
+    struct rlimit limit;
+    struct stat st;
+
+    if (fstatvfs(db->dir.fd, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < DISK_SLACK)
+        return true;
+    return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+           fstatat(db->dir.fd, DATA_NAME, &st, 0) == 0 &&
+           (uint64_t)st.st_size + DISK_SLACK >= limit.rlim_cur;
+}
+
 /* ---- environment ---- */
 
 static void close_env(struct db *db)
@@ -99,7 +115,8 @@ static int open_tables(struct db *db, MDB_txn *txn, unsigned flags)
     int rc;
 
     if ((rc = mdb_dbi_open(txn, "meta", flags, &db->meta)) != 0 ||
-        (rc = mdb_dbi_open(txn, "items", flags, &db->items)) != 0 ||
+        (rc = mdb_dbi_open(txn, "slots", flags, &db->slots)) != 0 ||
+        (rc = mdb_dbi_open(txn, "records", flags, &db->records)) != 0 ||
         (rc = mdb_dbi_open(txn, "by_publisher", flags, &db->publisher)) != 0)
         return rc;
     for (unsigned ix = 0; ix < IX__COUNT && rc == 0; ix++)

@@ -2,7 +2,8 @@
  * db - the LMDB environment of a store: opened with suspicion, one schema, typed errors.
  *
  * Sub-databases
- *     items         target | kind              -> record (record.h)
+ *     slots         target | kind              -> id u64 (big-endian)
+ *     records       id                         -> record (record.h)
  *     by_expiry, by_stored, by_seq, by_salt_seq   index keys of record.h -> nothing
  *     by_publisher  charged key 33             -> slots u64, bytes u64 (big-endian)
  *     meta          owner's key 33 | name      -> sum u64 | value
@@ -34,7 +35,7 @@
 
 struct db {
     MDB_env *env;
-    MDB_dbi items, index[IX__COUNT], publisher, meta;
+    MDB_dbi slots, records, index[IX__COUNT], publisher, meta;
     struct dir dir;
     char *path;
     uint64_t map_size;
@@ -55,6 +56,10 @@ extern const char *const db_index_names[IX__COUNT];
 
 /* Pages on the free list, in a read transaction. */
 uint64_t db_free_pages(MDB_txn *txn);
+
+/* Does the file system or the process's file size limit leave no room? LMDB reports a write that was
+ * cut short by either as EIO. */
+bool db_disk_is_full(const struct db *db);
 
 /* enum err of what LMDB returned. A full map is ERR_LIMIT here, so that it can be told from a full
  * disk; callers outside of the store get ERR_NO_SPACE for both. */

@@ -9,11 +9,11 @@ int merge_open(struct merge *m, const struct db *db, MDB_txn *txn, const struct 
 {
     *m = (struct merge){.db = db, .overlay = overlay, .ix = ix};
     m->tree = ix == MERGE_KEYS ? &overlay->by_key : &overlay->by_index[ix];
-    int rc = mdb_cursor_open(txn, ix == MERGE_KEYS ? db->items : db->index[ix], &m->cursor);
+    int rc = mdb_cursor_open(txn, ix == MERGE_KEYS ? db->slots : db->index[ix], &m->cursor);
     if (rc != 0)
         m->cursor = NULL;
-    else if (ix != MERGE_KEYS && (rc = mdb_cursor_open(txn, db->items, &m->items)) != 0)
-        m->items = NULL;
+    else if (ix != MERGE_KEYS && (rc = mdb_cursor_open(txn, db->slots, &m->slots)) != 0)
+        m->slots = NULL;
     return db_err(rc);
 }
 
@@ -21,9 +21,9 @@ void merge_close(struct merge *m)
 {
     if (m->cursor != NULL)
         mdb_cursor_close(m->cursor);
-    if (m->items != NULL)
-        mdb_cursor_close(m->items);
-    m->cursor = m->items = NULL;
+    if (m->slots != NULL)
+        mdb_cursor_close(m->slots);
+    m->cursor = m->slots = NULL;
 }
 
 static bool in_range(const struct merge *m, const void *key, size_t n)
@@ -126,9 +126,9 @@ int merge_record(struct merge *m, const struct merge_pos *pos, struct store_rec 
     }
     if (m->ix == MERGE_KEYS) {
         key = db_val(pos->key, pos->key_len);
-        value = pos->value;
+        rc = row_fetch(m->db, mdb_cursor_txn(m->cursor), &pos->value, &value);
     } else {
-        rc = row_find_ref(m->items, record_index_ref(pos->key, pos->key_len), &key, &value);
+        rc = row_find_ref(m->db, m->slots, record_index_ref(pos->key, pos->key_len), &key, &value);
     }
     if (rc == 0 && key.mv_size == RECORD_KEY_BYTES)
         return record_decode(out, key.mv_data, value.mv_data, value.mv_size);

@@ -24,7 +24,7 @@ struct merge {
     const struct overlay *overlay;
     const struct tree *tree;
     unsigned ix;
-    MDB_cursor *cursor, *items; /* items: to look up what an index entry refers to */
+    MDB_cursor *cursor, *slots; /* slots: to look up what an index entry refers to */
     uint8_t prefix[RECORD_INDEX_KEY_MAX];
     size_t prefix_len;
     bool in_snapshot; /* key and value are the snapshot's next */
@@ -36,7 +36,7 @@ struct merge_pos {
     const uint8_t *key;
     size_t key_len;
     const struct pend *pend; /* NULL: the entry is the snapshot's */
-    MDB_val value;           /* MERGE_KEYS: undecoded record of the snapshot */
+    MDB_val value;           /* MERGE_KEYS: id of the snapshot's record */
 };
 
 /* *m is defined in any case, for merge_close(). */

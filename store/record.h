@@ -1,13 +1,13 @@
 /*
  * record - how the LMDB store writes one record, and the keys under which its indexes find it.
  *
- * Value in `items`:   8 bytes check sum | MessagePack array
+ * Value in `records`:   8 bytes check sum | MessagePack array
  *     The sum is SipHash over key and array: it finds damaged bytes, not forgeries (each item
  * carries a signature for that). The array has RECORD_FIELDS members; a newer program may append
  * more, which are skipped. Bytes are pre-scanned before msgpack-c sees them.
  *
  * Keys, compared as byte strings; numbers are big-endian, signed times with the sign bit flipped
- *     items          target 32 | kind 1
+ *     slots          target 32 | kind 1
  *     IX_EXPIRY      expires 8 | ref                       not for records that never expire
  *     IX_STORED      0 cache, 1 replica | stored 8 | ref   public tier, not the node's own: victims
  *     IX_SEQ         seq 8 | ref                           listing over all salts

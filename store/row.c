@@ -158,24 +158,34 @@ static int charge(struct row_txn *t, const struct pubkey *charged, uint64_t slot
 
 /* ---- records ---- */
 
-int row_get(const struct db *db, MDB_txn *txn, const uint8_t key[RECORD_KEY_BYTES], MDB_val *out)
+int row_fetch(const struct db *db, MDB_txn *txn, const MDB_val *id, MDB_val *out)
 {
-    MDB_val k = db_val(key, RECORD_KEY_BYTES);
+    MDB_val k = *id;
+    int rc = id->mv_size == ROW_ID_BYTES ? mdb_get(txn, db->records, &k, out) : MDB_NOTFOUND;
 
-    return db_err(mdb_get(txn, db->items, &k, out));
+    return rc == MDB_NOTFOUND ? ERR_CORRUPT : db_err(rc);
 }
 
-int row_find_ref(MDB_cursor *items, const uint8_t ref[RECORD_REF_BYTES], MDB_val *key,
-                 MDB_val *value)
+int row_get(const struct db *db, MDB_txn *txn, const uint8_t key[RECORD_KEY_BYTES], MDB_val *out)
+{
+    MDB_val k = db_val(key, RECORD_KEY_BYTES), id;
+    int rc = mdb_get(txn, db->slots, &k, &id);
+
+    return rc != 0 ? db_err(rc) : row_fetch(db, txn, &id, out);
+}
+
+int row_find_ref(const struct db *db, MDB_cursor *slots, const uint8_t ref[RECORD_REF_BYTES],
+                 MDB_val *key, MDB_val *out)
 {
     const size_t prefix = RECORD_REF_BYTES - 1;
+    MDB_val id;
 
     *key = db_val(ref, prefix);
-    int rc = mdb_cursor_get(items, key, value, MDB_SET_RANGE);
+    int rc = mdb_cursor_get(slots, key, &id, MDB_SET_RANGE);
     while (rc == 0 && key->mv_size == RECORD_KEY_BYTES && memcmp(key->mv_data, ref, prefix) == 0) {
         if (((const uint8_t *)key->mv_data)[KAD_ID_BYTES] == ref[prefix])
-            return 0;
-        rc = mdb_cursor_get(items, key, value, MDB_NEXT);
+            return row_fetch(db, mdb_cursor_txn(slots), &id, out);
+        rc = mdb_cursor_get(slots, key, &id, MDB_NEXT);
     }
     return rc == 0 ? ERR_NOT_FOUND : db_err(rc);
 }
@@ -232,15 +242,22 @@ static int move_charge(struct row_txn *t, const struct state *from, const struct
     return rc;
 }
 
-/* The record under a key: 0 with *rec and *s, ERR_NOT_FOUND, or ERR_CORRUPT when its bytes are
- * damaged (then the indexes cannot be told, and what they still hold leads nowhere). */
-static int read_old(struct row_txn *t, const uint8_t key[RECORD_KEY_BYTES], struct store_rec *rec,
-                    struct state *s)
+/* What stands in a slot: 0 with *rec and *s, ERR_NOT_FOUND, or ERR_CORRUPT when its bytes are damaged
+ * (then the indexes cannot be told, and what they still hold leads nowhere). id is that of the slot,
+ * or all zeros when there is none yet. */
+static int read_old(struct row_txn *t, const uint8_t key[RECORD_KEY_BYTES],
+                    uint8_t id[ROW_ID_BYTES], struct store_rec *rec, struct state *s)
 {
-    MDB_val v;
-    int rc = row_get(t->db, t->txn, key, &v);
+    MDB_val k = db_val(key, RECORD_KEY_BYTES), slot, v;
+    int rc = db_err(mdb_get(t->txn, t->db->slots, &k, &slot));
 
     s->there = false;
+    memset(id, 0, ROW_ID_BYTES);
+    if (rc != 0)
+        return rc;
+    if (slot.mv_size == ROW_ID_BYTES)
+        memcpy(id, slot.mv_data, ROW_ID_BYTES);
+    rc = row_fetch(t->db, t->txn, &slot, &v);
     if (rc == 0)
         rc = record_decode(rec, key, v.mv_data, v.mv_size);
     if (rc == 0)
@@ -248,6 +265,43 @@ static int read_old(struct row_txn *t, const uint8_t key[RECORD_KEY_BYTES], stru
     if (rc == ERR_CORRUPT)
         t->corrupt++;
     return rc;
+}
+
+/* A new slot gets the id behind the largest one. */
+static int assign_id(struct row_txn *t, const uint8_t key[RECORD_KEY_BYTES],
+                     uint8_t id[ROW_ID_BYTES])
+{
+    MDB_cursor *cursor;
+    MDB_val k, v;
+    uint64_t last = 0;
+    int rc = mdb_cursor_open(t->txn, t->db->records, &cursor);
+
+    if (rc != 0)
+        return db_err(rc);
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_LAST);
+    if (rc == 0 && k.mv_size == ROW_ID_BYTES)
+        last = get_be64(k.mv_data);
+    mdb_cursor_close(cursor);
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        return db_err(rc);
+    put_be64(id, last + 1);
+    k = db_val(key, RECORD_KEY_BYTES);
+    v = db_val(id, ROW_ID_BYTES);
+    return db_err(mdb_put(t->txn, t->db->slots, &k, &v, 0));
+}
+
+static int write_record(struct row_txn *t, const uint8_t key[RECORD_KEY_BYTES],
+                        uint8_t id[ROW_ID_BYTES], const struct store_rec *rec)
+{
+    /* Said so, LMDB begins a new page at the end instead of splitting the last one. */
+    const unsigned how = get_be64(id) == 0 ? MDB_APPEND : 0;
+    int rc = how == MDB_APPEND ? assign_id(t, key, id) : 0;
+
+    if (rc != 0)
+        return rc;
+    MDB_val k = db_val(id, ROW_ID_BYTES);
+    MDB_val v = db_val(t->scratch, record_encode(t->scratch, rec));
+    return db_err(mdb_put(t->txn, t->db->records, &k, &v, how));
 }
 
 static bool may_replace(const struct store_rec *rec, const struct store_rec *old,
@@ -268,10 +322,10 @@ int row_put(struct row_txn *t, const struct store_rec *rec, enum row_rule rule)
 {
     struct state from, to;
     struct store_rec old;
-    uint8_t key[RECORD_KEY_BYTES];
+    uint8_t key[RECORD_KEY_BYTES], id[ROW_ID_BYTES];
 
     record_key(key, &rec->target, rec->kind);
-    int rc = read_old(t, key, &old, &from);
+    int rc = read_old(t, key, id, &old, &from);
     if (rc != 0 && rc != ERR_NOT_FOUND && rc != ERR_CORRUPT)
         return rc;
     if (rc == 0 && !may_replace(rec, &old, rule))
@@ -279,9 +333,7 @@ int row_put(struct row_txn *t, const struct store_rec *rec, enum row_rule rule)
     if (rc == 0)
         row_count(&t->totals, &old, -1);
     describe(&to, rec);
-    MDB_val k = db_val(key, sizeof key);
-    MDB_val v = db_val(t->scratch, record_encode(t->scratch, rec));
-    rc = db_err(mdb_put(t->txn, t->db->items, &k, &v, 0));
+    rc = write_record(t, key, id, rec);
     if (rc == 0)
         rc = move_indexes(t, &from, &to);
     if (rc == 0)
@@ -294,14 +346,20 @@ int row_del(struct row_txn *t, const uint8_t key[RECORD_KEY_BYTES])
 {
     struct state from, to = {0};
     struct store_rec old;
-    int rc = read_old(t, key, &old, &from);
+    uint8_t id[ROW_ID_BYTES];
+    int rc = read_old(t, key, id, &old, &from);
 
     if (rc != 0 && rc != ERR_CORRUPT)
         return rc;
     if (rc == 0)
         row_count(&t->totals, &old, -1);
     MDB_val k = db_val(key, RECORD_KEY_BYTES);
-    rc = db_err(mdb_del(t->txn, t->db->items, &k, NULL));
+    rc = db_err(mdb_del(t->txn, t->db->slots, &k, NULL));
+    k = db_val(id, ROW_ID_BYTES);
+    if (rc == 0)
+        rc = db_err(mdb_del(t->txn, t->db->records, &k, NULL));
+    if (rc == ERR_NOT_FOUND) /* a damaged slot */
+        rc = 0;
     if (rc == 0)
         rc = move_indexes(t, &from, &to);
     if (rc == 0)

@@ -1,7 +1,7 @@
 /*
  * row - records and their indexes inside one LMDB transaction.
  *
- * The only place that writes records: items, indexes, counters per publisher and totals change
+ * The only place that writes records: slots, records, indexes, counters per publisher and totals change
  * together or not at all, since the caller's transaction commits or aborts as a whole. The record
  * that is replaced is read from the transaction itself; nothing is taken on trust from the caller.
  *
@@ -12,6 +12,10 @@
 #pragma once
 
 #include "store/db.h"
+
+/* Records stand in the order in which they came first: pages of a tree that is filled in random
+ * order are a third empty, which costs more than the table that leads from a slot to its record. */
+#define ROW_ID_BYTES 8
 
 struct row_totals {
     uint64_t items, bytes, by_tier[3], by_origin[3];
@@ -48,12 +52,16 @@ int row_meta_put(struct row_txn *t, const void *key, size_t key_len, const void 
 
 /* ---- reading, in any transaction ---- */
 
-/* Undecoded value of a record. ERR_NOT_FOUND. */
+/* Undecoded record of an id, ROW_ID_BYTES long. ERR_CORRUPT when there is none. */
+int row_fetch(const struct db *db, MDB_txn *txn, const MDB_val *id, MDB_val *out)
+    __attribute__((warn_unused_result));
+/* Undecoded record of a key. ERR_NOT_FOUND, ERR_CORRUPT. */
 int row_get(const struct db *db, MDB_txn *txn, const uint8_t key[RECORD_KEY_BYTES], MDB_val *out)
     __attribute__((warn_unused_result));
-/* Key of the record that an index entry refers to. ERR_NOT_FOUND. */
-int row_find_ref(MDB_cursor *items, const uint8_t ref[RECORD_REF_BYTES], MDB_val *key,
-                 MDB_val *value) __attribute__((warn_unused_result));
+/* Key and undecoded record that an index entry refers to; slots is a cursor of db->slots.
+ * ERR_NOT_FOUND, ERR_CORRUPT. */
+int row_find_ref(const struct db *db, MDB_cursor *slots, const uint8_t ref[RECORD_REF_BYTES],
+                 MDB_val *key, MDB_val *out) __attribute__((warn_unused_result));
 int row_usage(const struct db *db, MDB_txn *txn, const struct pubkey *charged, uint64_t *slots,
               uint64_t *bytes) __attribute__((warn_unused_result));
 int row_totals(const struct db *db, MDB_txn *txn, struct row_totals *out)

@@ -64,19 +64,22 @@ static int count(struct verify *v, const struct store_rec *rec)
     return 0;
 }
 
-static int check_item(struct verify *v, MDB_val *key, MDB_val *value)
+static int check_slot(struct verify *v, MDB_val *key, MDB_val *id)
 {
     char name[HEX_LEN(RECORD_KEY_BYTES) + 1];
     struct store_rec rec;
+    MDB_val value;
 
     v->report->records++;
     if (key->mv_size != RECORD_KEY_BYTES) {
-        find(v, "item: key of %zu bytes", key->mv_size);
+        find(v, "slot: key of %zu bytes", key->mv_size);
         return 0;
     }
     hex_encode(name, key->mv_data, RECORD_KEY_BYTES);
-    int rc = record_decode(&rec, key->mv_data, value->mv_data, value->mv_size);
-    if (rc == ERR_NOMEM)
+    int rc = row_fetch(v->db, v->txn, id, &value);
+    if (rc == 0)
+        rc = record_decode(&rec, key->mv_data, value.mv_data, value.mv_size);
+    if (rc != 0 && rc != ERR_CORRUPT)
         return rc;
     if (rc != 0) {
         find(v, "item %s: the record is damaged", name);
@@ -109,10 +112,10 @@ static int for_each(struct verify *v, MDB_dbi dbi, unsigned ix, entry_fn *fn)
     return rc == MDB_NOTFOUND ? 0 : db_err(rc);
 }
 
-static int item_entry(struct verify *v, unsigned ix, MDB_val *key, MDB_val *value)
+static int slot_entry(struct verify *v, unsigned ix, MDB_val *key, MDB_val *value)
 {
     (void)ix;
-    return check_item(v, key, value);
+    return check_slot(v, key, value);
 }
 
 /* ---- index entries, and from each to its record ---- */
@@ -121,19 +124,19 @@ static bool leads_to_record(struct verify *v, unsigned ix, const MDB_val *key, i
 {
     uint8_t want[RECORD_INDEX_KEY_MAX];
     struct store_rec rec;
-    MDB_cursor *items;
+    MDB_cursor *slots;
     MDB_val k, val;
     bool found = false;
 
-    *rc = db_err(mdb_cursor_open(v->txn, v->db->items, &items));
+    *rc = db_err(mdb_cursor_open(v->txn, v->db->slots, &slots));
     if (*rc != 0)
         return false;
-    *rc = row_find_ref(items, record_index_ref(key->mv_data, key->mv_size), &k, &val);
+    *rc = row_find_ref(v->db, slots, record_index_ref(key->mv_data, key->mv_size), &k, &val);
     if (*rc == 0 && record_decode(&rec, k.mv_data, val.mv_data, val.mv_size) == 0) {
         size_t n = record_index_key(want, (enum record_index)ix, &rec);
         found = n == key->mv_size && memcmp(want, key->mv_data, n) == 0;
     }
-    mdb_cursor_close(items);
+    mdb_cursor_close(slots);
     if (*rc == ERR_NOT_FOUND)
         *rc = 0;
     return found;
@@ -214,10 +217,25 @@ static int check_totals(struct verify *v)
     return rc == ERR_CORRUPT ? 0 : rc; /* reported as a meta value */
 }
 
+/* Every slot has led to its record, so that equal numbers mean that no record is left over. */
+static int check_records(struct verify *v)
+{
+    MDB_stat slots, records;
+    int rc = mdb_stat(v->txn, v->db->slots, &slots);
+
+    if (rc == 0)
+        rc = mdb_stat(v->txn, v->db->records, &records);
+    if (rc == 0 && slots.ms_entries != records.ms_entries)
+        find(v, "records: %zu slots, but %zu records", slots.ms_entries, records.ms_entries);
+    return db_err(rc);
+}
+
 static int check_contents(struct verify *v)
 {
-    int rc = for_each(v, v->db->items, 0, item_entry);
+    int rc = for_each(v, v->db->slots, 0, slot_entry);
 
+    if (rc == 0)
+        rc = check_records(v);
     for (unsigned ix = 0; rc == 0 && ix < IX__COUNT; ix++)
         rc = for_each(v, v->db->index[ix], ix, index_entry);
     if (rc == 0)

@@ -1,5 +1,6 @@
 #include "store/writer.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -96,7 +97,7 @@ static int apply(struct writer *w, struct row_txn *t, const struct pend *p)
 }
 
 /* One transaction with at most `limit` writes; *n says how many it held or was to hold. */
-static int write_chunk(struct writer *w, size_t limit, bool dels_only, size_t *n)
+static int try_chunk(struct writer *w, size_t limit, bool dels_only, size_t *n)
 {
     struct row_txn t = {.scratch = w->scratch};
     struct pend *p;
@@ -122,6 +123,13 @@ static int write_chunk(struct writer *w, size_t limit, bool dels_only, size_t *n
     for (p = NULL; left > 0 && (p = next_todo(w, p, dels_only)) != NULL; left--)
         p->done = true;
     return 0;
+}
+
+static int write_chunk(struct writer *w, size_t limit, bool dels_only, size_t *n)
+{
+    int rc = try_chunk(w, limit, dels_only, n);
+
+    return rc == -EIO && db_disk_is_full(w->db) ? ERR_NO_SPACE : rc;
 }
 
 static bool is_space(int rc)

@@ -28,8 +28,15 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
+    struct rlimit limit;
+
     (void)state;
     disk_set(DISK_GOOD);
+    /* A test that failed may have left it. */
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_FSIZE, &limit);
+    }
     if (s != NULL)
         S(s)->close(s);
     stores_remove();

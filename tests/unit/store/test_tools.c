@@ -509,8 +509,9 @@ static void test_damaged_record(void **state)
     const struct kad_id target = kad_target(&pk[1], "tp", 2);
     record_key(key, &target, ITEM_OWNER);
     MDB_txn *txn = begin(&db);
-    MDB_val k = db_val(key, sizeof key), v = db_val("no record at all", 16);
-    assert_int_equal(mdb_put(txn, db->items, &k, &v, 0), 0);
+    MDB_val k = db_val(key, sizeof key), id, v = db_val("no record at all", 16);
+    assert_int_equal(mdb_get(txn, db->slots, &k, &id), 0);
+    assert_int_equal(mdb_put(txn, db->records, &id, &v, 0), 0);
     assert_int_equal(mdb_txn_commit(txn), 0);
     FILE *f = open_memstream(&text, &n);
     assert_int_equal(store_tool_dump(s, f, &report), ERR_CORRUPT);
@@ -523,16 +524,60 @@ static void test_damaged_record(void **state)
     free(text);
 }
 
+/* A slot without record, a record without slot: both are found, and the slot can be used again. */
+static void test_slot_and_record(void **state)
+{
+    const struct db *db;
+    uint8_t key[RECORD_KEY_BYTES], id[ROW_ID_BYTES] = {0, 0, 0, 0, 0, 0, 1, 0};
+    struct store_verify_report report;
+    struct store_rec out;
+    const struct kad_id target = kad_target(&pk[1], "tp", 2);
+
+    (void)state;
+    fill();
+    MDB_txn *txn = begin(&db);
+    MDB_val k = db_val(id, sizeof id), v = db_val("left over", 9);
+    assert_int_equal(mdb_put(txn, db->records, &k, &v, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    assert_found("records: 6 slots, but 7 records");
+
+    reopen_empty();
+    fill();
+    record_key(key, &target, ITEM_OWNER);
+    for (unsigned i = 0; i < 2; i++) {
+        txn = begin(&db);
+        k = db_val(key, sizeof key);
+        v = db_val(id, i == 0 ? sizeof id : 3);
+        assert_int_equal(mdb_put(txn, db->slots, &k, &v, 0), 0);
+        assert_int_equal(mdb_txn_commit(txn), 0);
+        assert_int_equal(store_tool_verify(s, stderr, &report), ERR_CORRUPT);
+        assert_int_equal(S(s)->get(s, &target, ITEM_OWNER, &out), ERR_CORRUPT);
+        put_signed(1, "tp", 6, "again");
+        assert_int_equal(S(s)->sync(s, 60000), 0);
+        assert_int_equal(S(s)->get(s, &target, ITEM_OWNER, &out), 0);
+        assert_int_equal(S(s)->del(s, &target, ITEM_OWNER), 0);
+        assert_int_equal(S(s)->sync(s, 60000), 0);
+        assert_int_equal(S(s)->get(s, &target, ITEM_OWNER, &out), ERR_NOT_FOUND);
+    }
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_dump_and_load), TEST(test_dump_text),
-        TEST(test_long_dump),     TEST(test_load_never_lowers),
-        TEST(test_load_refuses),  TEST(test_cert_check),
-        TEST(test_stat),          TEST(test_verify_index),
-        TEST(test_verify_record), TEST(test_verify_counters),
-        TEST(test_verify_meta),   TEST(test_damaged_record),
+        TEST(test_dump_and_load),
+        TEST(test_dump_text),
+        TEST(test_long_dump),
+        TEST(test_load_never_lowers),
+        TEST(test_load_refuses),
+        TEST(test_cert_check),
+        TEST(test_stat),
+        TEST(test_verify_index),
+        TEST(test_verify_record),
+        TEST(test_verify_counters),
+        TEST(test_verify_meta),
+        TEST(test_damaged_record),
+        TEST(test_slot_and_record),
     };
 
     return cmocka_run_group_tests(tests, setup_all, NULL);
