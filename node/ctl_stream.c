@@ -227,7 +227,10 @@ static void dial_start(struct dialling *d)
 {
     struct ctl_req *req = d->req;
     char pk[PUBKEY_HEX + 1];
-    int rc = client_dial(d->node->client, &d->pk, d->port, d->timeout_ms, 0, &dial_cb, d, &d->st);
+    /* Who asks whether a key can be reached wants it tried now, whatever failed a moment ago. */
+    unsigned flags = d->what == DIAL_FD ? 0 : CLIENT_DIAL_NOW;
+    int rc =
+        client_dial(d->node->client, &d->pk, d->port, d->timeout_ms, flags, &dial_cb, d, &d->st);
     if (rc == 0)
         return;
     pubkey_hex(pk, &d->pk);
