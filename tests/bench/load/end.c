@@ -8,7 +8,8 @@
 
 /* Addresses 127.0.0.1 … towards a server on loopback: each has its own ports, and its own share of
  * limits per address. */
-#define SOURCES 250u
+#define SOURCES      250u
+#define LONG_HOLD_MS 500u
 
 static void settled(struct end *e, bool ok)
 {
@@ -29,7 +30,7 @@ static void settled(struct end *e, bool ok)
 static int end_start(struct end *e);
 
 /* Old servers hang up when they find the first bytes of the multiplexer behind the last handshake
- * message; on a busy machine no pause is long enough for sure (docs/protocol/dmsg.md §3.1). */
+ * message (docs/protocol/dmsg.md §3.1); a busy one may need a longer pause. */
 static bool try_again(struct end *e, int err)
 {
     if (e->retried || (err != ERR_EOF && err != ERR_RESET && err != -ECONNRESET))
@@ -127,6 +128,7 @@ static int end_start(struct end *e)
         .initiator = !answers,
         .self = e->pk,
         .sk = &e->sk,
+        .hold_ms = e->retried ? LONG_HOLD_MS : 0,
         .keepalive_ms = 30000,
         .mux = {.accept_backlog = 4096},
     };
