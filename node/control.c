@@ -193,8 +193,8 @@ void ctl_fail(struct ctl_req *req, int err, const char *fmt, ...)
     } else {
         snprintf(text, sizeof(text), "%s", err_str(err));
     }
-    json_t *o = json_pack("{s:I, s:b, s:o, s:i}", "id", req->id, "ok", 0, "error", text_json(text),
-                          "exit", err_exit_code(err));
+    json_t *o = json_pack("{s:I, s:b, s:o, s:i, s:i}", "id", req->id, "ok", 0, "error",
+                          text_json(text), "exit", err_exit_code(err), "code", err);
     enqueue(req->conn, o, -1);
     json_decref(o);
     req_end(req);
@@ -265,6 +265,26 @@ int ctl_arg_timeout(struct ctl_req *req, unsigned *ms)
 bool ctl_arg_bool(const struct ctl_req *req, const char *name)
 {
     return json_is_true(json_object_get(req->args, name));
+}
+
+/* ---- cancel ---- */
+
+void ctl_cancel(struct ctl_req *req)
+{
+    json_int_t target;
+    struct list_node *pos, *tmp;
+    if (ctl_arg_range(req, "target", 1, INT64_MAX, 0, &target) < 0)
+        return;
+    list_for_each(pos, tmp, &req->conn->requests)
+    {
+        struct ctl_req *r = container_of(pos, struct ctl_req, node);
+        if (r->id != target || r == req || r->gone == NULL)
+            continue;
+        r->gone(r);
+        req_end(r);
+        break;
+    }
+    ctl_ok(req, NULL, -1); /* it may have been answered while this one was under way */
 }
 
 /* ---- receiving ---- */

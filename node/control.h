@@ -9,7 +9,7 @@
  *     event      {"id": 1, "event": "accepted", …} for commands that go on (listen), until the connection closes
  *
  * An answer may carry one descriptor (SCM_RIGHTS): the end of a stream, for dial and listen. `error` is the whole line a person should see; `exit` is the
- * exit code of the command-line contract.
+ * exit code of the command-line contract, `code` the number of base/err.h (of the node's version).
  *
  * Commands are a table (struct ctl_cmd); a handler gets a struct ctl_req that it answers now or later. When the connection closes first, req->gone(req) is
  * called and the request must not be used any more. A connection ends when a packet is no JSON object or too long, and when an answer could not be
@@ -27,7 +27,7 @@
 #include "transport/drive_loop.h"
 
 #define CONTROL_CONNS  64
-#define CONTROL_REQS   64
+#define CONTROL_REQS   1024 /* each dial under way, listener and forward of a tool is one */
 #define CONTROL_PACKET (192u * 1024u)
 #define CONTROL_QUEUE  256
 #define CONTROL_TURN   512 /* rows of one connection before others get their turn */
@@ -87,3 +87,6 @@ int ctl_arg_range(struct ctl_req *req, const char *name, json_int_t min, json_in
 int ctl_arg_timeout(struct ctl_req *req, unsigned *ms);
 const char *ctl_arg_str(const struct ctl_req *req, const char *name, const char *def);
 bool ctl_arg_bool(const struct ctl_req *req, const char *name);
+
+/* Command "cancel": ends the request of this connection whose id is "target", without an answer to it; fine when there is none. */
+void ctl_cancel(struct ctl_req *req);

@@ -18,5 +18,8 @@ const struct ctl_cmd ctl_commands[] = {
     {"dial", ctl_dial},
     {"listen", ctl_listen},
     {"ping", ctl_ping},
+    {"ip", ctl_ip},
+    {"forward", ctl_forward},
+    {"cancel", ctl_cancel},
     {NULL, NULL},
 };

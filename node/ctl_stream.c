@@ -1,8 +1,9 @@
 /*
- * ctl_stream - commands that open streams: dial, listen, ping, why.
+ * ctl_stream - commands that open streams or ask relays: dial, listen, ping, ip, why.
  *
  * A stream leaves the node as a descriptor: one end of a socketpair goes to the tool (control.h), the other one is bridged to the stream.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -308,6 +309,56 @@ void ctl_ping(struct ctl_req *req)
     struct dialling *d = dial_new(req, DIAL_PING);
     if (d != NULL)
         dial_start(d);
+}
+
+/* ---- ip ---- */
+
+static void ip_answered(void *arg, int err, const uint8_t *ip, size_t n,
+                        const struct pubkey *server)
+{
+    struct pinging *p = arg;
+    struct ctl_req *req = p->req;
+    char text[INET6_ADDRSTRLEN];
+    list_remove(&p->node);
+    free(p);
+    if (req == NULL)
+        return;
+    req->gone = NULL;
+    if (err == 0)
+        ctl_ok(req,
+               json_pack("{s:s, s:o}", "ip",
+                         inet_ntop(n == 4 ? AF_INET : AF_INET6, ip, text, sizeof(text)), "server",
+                         key_of(server)),
+               -1);
+    else
+        ctl_fail(req, err, "ip: %s", err_str(err));
+}
+
+/* Our address as a relay sees it (docs/protocol/apps.md §2.6); without "server": any that we have a session to. */
+void ctl_ip(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    struct pubkey server = {0};
+    unsigned timeout_ms;
+    bool one = json_object_get(req->args, "server") != NULL;
+    if (ctl_arg_timeout(req, &timeout_ms) < 0 ||
+        (one && ctl_arg_pubkey(req, "server", &server) < 0))
+        return;
+    struct pinging *p = calloc(1, sizeof(*p));
+    if (p == NULL) {
+        ctl_fail(req, ERR_NOMEM, NULL);
+        return;
+    }
+    p->req = req;
+    int rc = client_lookup_ip_at(n->client, one ? &server : NULL, timeout_ms, ip_answered, p);
+    if (rc < 0) {
+        free(p);
+        ctl_fail(req, rc, "ip: %s", rc == ERR_NOT_FOUND ? "no session to that relay" : err_str(rc));
+        return;
+    }
+    req->user = p;
+    req->gone = ping_gone;
+    list_push_back(&n->pings, &p->node);
 }
 
 /* ---- why ---- */

@@ -454,6 +454,8 @@ int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY])
     n->relay_changed_msg.fn = on_relay_changed;
     list_init(&n->waits);
     list_init(&n->pings);
+    list_init(&n->forwards);
+    n->forward_dir.fd = -1;
     list_init(&n->queries);
     list_init(&n->questions);
     list_init(&n->operations);
@@ -480,6 +482,7 @@ void node_free(struct node *n)
     if (n == NULL)
         return;
     control_free(n->control);
+    fresh_dir_remove(&n->forward_dir);
     ctl_operations_free(n);
     ctl_pings_free(n);
     publish_free(n->publish);

@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "kademlia/host.h"
 #include "node/control.h"
+#include "node/fresh_dir.h"
 #include "node/node.h"
 #include "node/paths.h"
 #include "node/publish.h"
@@ -15,6 +16,11 @@
 #include "transport/drive_env.h"
 #include "transport/drive_tcp.h"
 #include "transport/fdbridge.h"
+
+struct forward_stat {
+    size_t forwards; /* gauge */
+    uint64_t made, accepted, opened, dial_failed, accept_failed;
+};
 
 struct node {
     struct node_cfg cfg; /* strings and lists belong to the caller of node_new() */
@@ -39,10 +45,13 @@ struct node {
     uint64_t drain_until_ns;
     struct list waits;      /* ctl "wait" requests: see ctl_status.c */
     struct list operations; /* of the engine that requests wait for: ctl_dht.c */
-    struct list pings;      /* of sessions, for requests: ctl_stream.c */
-    struct list queries;    /* the client's questions where a key is */
-    struct list questions;  /* the client's questions for a relay's address: servers.c */
-    struct list servers;    /* known relays, see servers.c */
+    struct list pings;      /* and questions for our address, for requests: ctl_stream.c */
+    struct list forwards;   /* sockets that lead to streams: ctl_forward.c */
+    struct forward_stat forward_stat;
+    struct fresh_dir forward_dir;
+    struct list queries;   /* the client's questions where a key is */
+    struct list questions; /* the client's questions for a relay's address: servers.c */
+    struct list servers;   /* known relays, see servers.c */
     size_t n_servers;
     uint32_t servers_op;      /* pull of relay records under way */
     uint64_t servers_next_ns; /* when to look for more */
@@ -65,7 +74,7 @@ int node_attach_relay(struct node *n);
 /* Tables of command handlers, ended by a NULL name. */
 extern const struct ctl_cmd ctl_commands[];
 
-/* ctl_status.c, ctl_dht.c, ctl_stream.c */
+/* ctl_status.c, ctl_dht.c, ctl_stream.c, ctl_forward.c */
 void ctl_status(struct ctl_req *req);
 void ctl_sessions(struct ctl_req *req);
 void ctl_wait(struct ctl_req *req);
@@ -81,6 +90,8 @@ void ctl_entry_publish(struct ctl_req *req);
 void ctl_dial(struct ctl_req *req);
 void ctl_listen(struct ctl_req *req);
 void ctl_ping(struct ctl_req *req);
+void ctl_ip(struct ctl_req *req);
+void ctl_forward(struct ctl_req *req);
 /* A report of the engine for an operation that a request waits for. */
 bool ctl_report(struct node *n, const struct kad_report *r);
 void ctl_operations_free(struct node *n);

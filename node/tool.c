@@ -258,16 +258,24 @@ unsigned tool_timeout_ms(const struct tool *t)
 
 /* ---- packets ---- */
 
-int tool_send(struct tool *t, json_t *req)
+int tool_post(struct tool *t, json_t *req, json_int_t *id)
 {
-    json_object_set_new(req, "id", json_integer(++t->next_id));
+    *id = ++t->next_id;
+    json_object_set_new(req, "id", json_integer(*id));
     size_t n = json_dumpb(req, t->packet, CONTROL_PACKET, JSON_COMPACT);
     json_decref(req);
     if (n == 0 || n > CONTROL_PACKET)
-        return tool_fail(ERR_TOO_LONG, "request is too long");
-    if (send(t->fd, t->packet, n, MSG_NOSIGNAL) != (ssize_t)n)
-        return tool_fail(err_sys(), "the node does not take the request: %s", err_str(err_sys()));
-    return 0;
+        return ERR_TOO_LONG;
+    return send(t->fd, t->packet, n, MSG_NOSIGNAL) == (ssize_t)n ? 0 : err_sys();
+}
+
+int tool_send(struct tool *t, json_t *req)
+{
+    json_int_t id;
+    int rc = tool_post(t, req, &id);
+    if (rc == ERR_TOO_LONG)
+        return tool_fail(rc, "request is too long");
+    return rc < 0 ? tool_fail(rc, "the node does not take the request: %s", err_str(rc)) : 0;
 }
 
 static int take_fd(struct msghdr *msg)
@@ -279,8 +287,7 @@ static int take_fd(struct msghdr *msg)
     return fd;
 }
 
-/* One packet: an object, or NULL and the exit code. */
-static json_t *receive(struct tool *t, int timeout_ms, int *fd, int *code)
+int tool_take(struct tool *t, int timeout_ms, json_t **packet, int *fd)
 {
     struct pollfd p = {t->fd, POLLIN, 0};
     union {
@@ -292,24 +299,33 @@ static json_t *receive(struct tool *t, int timeout_ms, int *fd, int *code)
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.buf, .msg_controllen = sizeof(u.buf)};
 
     *fd = -1;
+    *packet = NULL;
     int ready = poll(&p, 1, timeout_ms);
-    if (ready == 0) {
-        *code = tool_fail(ERR_TIMEOUT, "the node does not answer");
-        return NULL;
-    }
-    if (ready < 0 && errno == EINTR) { /* by a signal that asks the command to end */
-        *code = tool_fail(ERR_CANCELLED, "interrupted");
-        return NULL;
-    }
+    if (ready == 0)
+        return ERR_TIMEOUT;
+    if (ready < 0 && errno == EINTR) /* by a signal that asks the command to end */
+        return ERR_CANCELLED;
     ssize_t n = ready < 0 ? -1 : recvmsg(t->fd, &msg, MSG_CMSG_CLOEXEC);
-    if (n <= 0) {
-        *code = tool_fail(ERR_RESET, "the node closed the control connection");
-        return NULL;
-    }
+    if (n <= 0)
+        return ERR_RESET;
     *fd = take_fd(&msg);
-    json_t *o = json_loadb(t->packet, (size_t)n, 0, NULL);
-    if (o == NULL)
-        *code = tool_fail(ERR_FORMAT, "the node's answer cannot be read");
+    *packet = json_loadb(t->packet, (size_t)n, 0, NULL);
+    return *packet != NULL ? 0 : ERR_FORMAT;
+}
+
+/* One packet: an object, or NULL and the exit code. */
+static json_t *receive(struct tool *t, int timeout_ms, int *fd, int *code)
+{
+    json_t *o;
+    int rc = tool_take(t, timeout_ms, &o, fd);
+    if (rc == ERR_TIMEOUT)
+        *code = tool_fail(rc, "the node does not answer");
+    else if (rc == ERR_CANCELLED)
+        *code = tool_fail(rc, "interrupted");
+    else if (rc == ERR_FORMAT)
+        *code = tool_fail(rc, "the node's answer cannot be read");
+    else if (rc < 0)
+        *code = tool_fail(rc, "the node closed the control connection");
     return o;
 }
 

@@ -53,6 +53,10 @@ int tool_call(struct tool *t, json_t *req, tool_row_fn *fn, void *arg, json_t **
 /* The same without waiting, for commands that answer with events; then the next event: timeout_ms < 0 = for ever. */
 int tool_send(struct tool *t, json_t *req);
 int tool_event(struct tool *t, int timeout_ms, json_t **event, int *fd);
+/* One packet either way, silent: for those who keep several requests apart by their ids. 0; ERR_TOO_LONG, -errno; ERR_TIMEOUT, ERR_CANCELLED (a signal), ERR_RESET
+ * (the node is gone), ERR_FORMAT. */
+int tool_post(struct tool *t, json_t *req, json_int_t *id);
+int tool_take(struct tool *t, int timeout_ms, json_t **packet, int *fd);
 /* For poll(). */
 int tool_fd(const struct tool *t);
 unsigned tool_timeout_ms(const struct tool *t);

@@ -140,6 +140,9 @@ int client_dial(struct client *c, const struct pubkey *pk, uint16_t port, unsign
 typedef void client_ip_fn(void *arg, int err, const uint8_t *ip, size_t n,
                           const struct pubkey *server);
 int client_lookup_ip(struct client *c, unsigned timeout_ms, client_ip_fn *done, void *arg);
+/* The same through one server; NULL = any. ERR_NOT_FOUND: no session to it. */
+int client_lookup_ip_at(struct client *c, const struct pubkey *server, unsigned timeout_ms,
+                        client_ip_fn *done, void *arg);
 
 /* Session ping through yamux to a server with a live session. done(arg, err, rtt_ns). */
 typedef void client_ping_fn(void *arg, int err, uint64_t rtt_ns);

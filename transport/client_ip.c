@@ -265,7 +265,16 @@ static void iplookup_timeout(struct loop_timer *t)
 
 int client_lookup_ip(struct client *c, unsigned timeout_ms, client_ip_fn *done, void *arg)
 {
-    struct cserver *up[SERVERS_MAX];
+    return client_lookup_ip_at(c, NULL, timeout_ms, done, arg);
+}
+
+int client_lookup_ip_at(struct client *c, const struct pubkey *server, unsigned timeout_ms,
+                        client_ip_fn *done, void *arg)
+{
+    struct cserver *up[SERVERS_MAX], *s = server != NULL ? cserver_get(c, server) : NULL;
+
+    if (server != NULL && (s == NULL || !cserver_usable(s)))
+        return ERR_NOT_FOUND;
     struct iplookup *l = c->n_lookups < LOOKUPS_MAX ? calloc(1, sizeof *l) : NULL;
 
     if (l == NULL)
@@ -282,7 +291,8 @@ int client_lookup_ip(struct client *c, unsigned timeout_ms, client_ip_fn *done, 
     l->task.fn = iplookup_run;
     l->timer.fn = iplookup_timeout;
     l->wait.done = iplookup_signed;
-    l->n_servers = client_usable(c, up, SERVERS_MAX);
+    up[0] = s;
+    l->n_servers = s != NULL ? 1 : client_usable(c, up, SERVERS_MAX);
     for (size_t i = 0; i < l->n_servers; i++)
         l->servers[i] = up[i]->pk;
     list_push_back(&c->lookups, &l->node);
