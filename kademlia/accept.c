@@ -205,7 +205,7 @@ static int same_again(struct kad_accept *a, const struct store_rec *old)
 
 /* Compare with the slot before anything expensive is done: 0 = newer, and *had tells whether the slot
  * was taken. Expired records still block (dht.md §2.3). */
-static int look_at_slot(struct kad_accept *a, bool *had, bool *settled)
+static int look_at_slot(struct kad_accept *a, bool *had)
 {
     struct kad *k = a->check.k;
     struct store_rec old;
@@ -220,7 +220,7 @@ static int look_at_slot(struct kad_accept *a, bool *had, bool *settled)
     bool same = a->check.cls.kind == ITEM_CERT
                     ? order == 0 && same_text(&a->check.item->item, &old.item)
                     : item_equal(&a->check.item->item, &old.item);
-    *settled = same;
+    a->settled = same;
     return same ? same_again(a, &old) : ERR_SEQ;
 }
 
@@ -285,13 +285,37 @@ static bool is_ahead(const struct kad *k, uint64_t seq)
     return seq < INT64_MAX && (int64_t)seq > limit;
 }
 
+/* What the slot and its owner's quota say: cheaper than a signature check. */
+static int compare_slot(struct kad_accept *a)
+{
+    struct kad *k = a->check.k;
+    bool had = false;
+    int rc = look_at_slot(a, &had);
+
+    if (rc == 0 && !a->settled && !had && a->via != KAD_VIA_OWN &&
+        a->check.cls.kind != ITEM_MIRROR &&
+        kad_tier_of(k, &a->check.cls.charged) == ITEM_TIER_PUBLIC)
+        rc = check_quota(k, &a->check.cls);
+    return rc;
+}
+
+/* Items that our own user wants published are verified whatever the slot holds: they go on to others
+ * even when there is nothing new in them for us. */
+static bool is_checked_first(const struct kad_accept *a)
+{
+    return a->via == KAD_VIA_LOCAL && !a->verified;
+}
+
 /* The item is what it says: remember our own numbers, then let the store decide about seq once
  * more. */
 static int verified(struct kad_accept *a)
 {
     struct kad *k = a->check.k;
     const struct item *it = &a->check.item->item;
+    int rc = is_checked_first(a) ? compare_slot(a) : 0;
 
+    if (rc != 0 || a->settled)
+        return rc;
     if (a->check.cls.kind == ITEM_OWNER && pubkey_equal(&it->k, &k->self) &&
         a->via != KAD_VIA_OWN) {
         (void)kad_own_set(k, it->salt, it->salt_len, it->seq);
@@ -341,26 +365,7 @@ static void checked(struct kad_check *c, int err)
     a->done(a, err);
 }
 
-/* Everything that is cheaper than a signature check, in the order of dht.md §2.3 with the signature
- * moved to the end (design rule 4). settled: the slot holds these bytes, nothing is left to do. */
-static int cheap_checks(struct kad_accept *a, const struct kad_id *target, bool *settled)
-{
-    struct kad *k = a->check.k;
-    const struct item *it = &a->check.item->item;
-    bool had = false;
-    int rc = item_check_size(it);
-
-    *settled = false;
-    if (rc == 0)
-        rc = kad_classify(k, it, target, &a->check.cls);
-    if (rc == 0)
-        rc = look_at_slot(a, &had, settled);
-    if (rc == 0 && !had && a->via != KAD_VIA_OWN && a->check.cls.kind != ITEM_MIRROR &&
-        kad_tier_of(k, &a->check.cls.charged) == ITEM_TIER_PUBLIC)
-        rc = check_quota(k, &a->check.cls);
-    return rc;
-}
-
+/* The checks of dht.md §2.3 with the signature moved to the end (design rule 4). */
 int kad_accept_begin(struct kad_accept *a, struct kad *k, struct item_ref *item,
                      const struct kad_id *target, const struct pubkey *from)
 {
@@ -368,11 +373,14 @@ int kad_accept_begin(struct kad_accept *a, struct kad *k, struct item_ref *item,
     a->check.item = item_ref_get(item);
     a->check.done = checked;
     a->from_owner = from != NULL && pubkey_equal(from, &item->item.k);
-    bool settled;
-    int rc = cheap_checks(a, target, &settled);
-    if (rc == 0 && !settled && !a->verified)
+    int rc = item_check_size(&item->item);
+    if (rc == 0)
+        rc = kad_classify(k, &item->item, target, &a->check.cls);
+    if (rc == 0 && !is_checked_first(a))
+        rc = compare_slot(a);
+    if (rc == 0 && !a->settled && !a->verified)
         rc = kad_check_begin(&a->check);
-    if (rc == 0 && !settled)
+    if (rc == 0)
         rc = verified(a);
     if (rc != ERR_PENDING)
         count_refusal(k, rc);

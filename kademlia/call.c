@@ -207,7 +207,7 @@ static void end_call(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why)
 /* Nobody waits for the answer any longer. */
 static void give_up(struct kad_call *c)
 {
-    bool sent = c->held == NULL;
+    bool sent = c->held == NULL && !kad_act_take_back(c->k, c->id);
     struct kad_act *a = sent ? kad_act_push(c->k, KAD_ACT_ABORT) : NULL;
 
     if (a != NULL) {

@@ -116,6 +116,9 @@ struct kad {
  * happens outside of a call by the host. */
 struct kad_act *kad_act_push(struct kad *k, enum kad_act_type type);
 
+/* The call ends before the host took it: its action must not outlive the call's reference to the
+ * peer. False when the host has it already. */
+bool kad_act_take_back(struct kad *k, uint32_t call);
 /* Around every function that the host calls. */
 void kad_enter(struct kad *k, uint64_t now_ns);
 void kad_leave(struct kad *k);
@@ -266,6 +269,7 @@ struct kad_accept {
     enum kad_via via;
     bool from_owner; /* it came over a stream of its signer */
     bool verified;   /* signatures are known to be good */
+    bool settled;    /* the slot holds this item, or entry, already */
     kad_accept_fn *done;
     void *arg;
 };

@@ -276,6 +276,23 @@ struct kad_act *kad_act_push(struct kad *k, enum kad_act_type type)
     return &n->act;
 }
 
+bool kad_act_take_back(struct kad *k, uint32_t call)
+{
+    struct list_node *pos, *tmp;
+
+    list_for_each(pos, tmp, &k->acts)
+    {
+        struct act_node *n = container_of(pos, struct act_node, node);
+        if (n->act.type != KAD_ACT_CALL || n->act.call != call)
+            continue;
+        list_remove(&n->node);
+        kad_act_clear(&n->act);
+        free(n);
+        return true;
+    }
+    return false;
+}
+
 bool kad_next(struct kad *k, struct kad_act *out)
 {
     struct act_node *n = list_pop_front_as(&k->acts, struct act_node, node);

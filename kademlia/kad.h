@@ -268,7 +268,7 @@ enum kad_act_type {
 
 struct kad_act {
     enum kad_act_type type;
-    kad_peer peer;
+    kad_peer peer; /* CALL: valid until the call ends; the others: as long as the host holds it */
     uint32_t call;
     unsigned timeout_ms;
     uint64_t token;

@@ -124,6 +124,10 @@ static void bootstrap_due(struct loop_timer *t)
         return; /* the end of the round arms the timer */
     if (k->bootstrap.n == 0 && table_count(&k->table) == 0)
         return; /* nobody to ask: the first node of a network waits to be called */
+    if (k->m.joined && table_count(&k->table) >= k->lim.k) {
+        arm(k, t, 10 * kad_ms(k->lim.bootstrap_retry_ms)); /* refreshing is enough */
+        return;
+    }
     op = kad_op_new(k, KAD_OP_BOOTSTRAP, true, NULL);
     if (op != NULL)
         op->extra = calloc(1, sizeof(struct bootstrap));

@@ -39,8 +39,27 @@ static struct kad_own *find(const struct kad *k, const void *salt, size_t salt_l
     return NULL;
 }
 
+/* Make room: a slot that is not republished has a number of the past, below the clock by now. */
+static void forget_one(struct kad *k)
+{
+    struct list_node *n, *tmp;
+
+    list_for_each(n, tmp, &k->own)
+    {
+        struct kad_own *o = container_of(n, struct kad_own, node);
+        if (o->due_ns != LOOP_NEVER)
+            continue;
+        list_remove(&o->node);
+        free(o);
+        k->n_own--;
+        return;
+    }
+}
+
 static struct kad_own *add(struct kad *k, const void *salt, size_t salt_len)
 {
+    if (k->n_own >= KAD_MAX_OWN)
+        forget_one(k);
     struct kad_own *o = k->n_own < KAD_MAX_OWN ? calloc(1, sizeof *o + salt_len) : NULL;
 
     if (o == NULL)

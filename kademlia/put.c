@@ -341,7 +341,7 @@ static void accepted(struct kad_put *put, int err)
     struct kad_id target = put->accept.check.cls.target;
 
     /* That our own store has it, or no room for it, is no reason not to publish it. */
-    if (err != 0 && err != ERR_SEQ && err != ERR_NO_SPACE && err != ERR_QUOTA) {
+    if (err != 0 && !put->accept.settled && err != ERR_NO_SPACE && err != ERR_QUOTA) {
         kad_op_finish(put->op, err, KAD_END_LOCAL);
         return;
     }

@@ -593,6 +593,27 @@ static void test_incident_66_many_lookups(void **state)
     assert_int_equal(stat_of(a).calls, 0);
 }
 
+/* What is cancelled before the host has looked never reaches it. */
+static void test_cancelled_before_it_was_sent(void **state)
+{
+    struct kad_act a;
+
+    (void)state;
+    n.no_bootstrap = true;
+    struct net_node *x = net_add(&n, NULL), *y = net_add(&n, NULL);
+    net_run(&n, 1000);
+    uint32_t op = kad_ping(x->kad, y->peer, NULL, n.now_ns);
+    n.now_ns += 2 * NS_PER_S;
+    kad_tick(x->kad, n.now_ns);
+    kad_cancel(x->kad, op);
+    assert_true(kad_next(x->kad, &a));
+    assert_int_equal(a.type, KAD_ACT_DONE);
+    assert_int_equal(a.report.err, ERR_CANCELLED);
+    kad_act_clear(&a);
+    assert_false(kad_next(x->kad, &a));
+    assert_int_equal(n.peers.list[y->peer].refs, 0);
+}
+
 /* Incident 62: peers serve a few streams of one caller at a time, so we do not ask for more. */
 static void test_incident_62_calls_to_one_peer(void **state)
 {
@@ -646,6 +667,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_incident_64_elders_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_64_crowded_target, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_cancelled_before_it_was_sent, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_62_calls_to_one_peer, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_66_many_lookups, setup, teardown),
     };

@@ -213,7 +213,38 @@ static void test_pushing_an_equal_item_is_no_failure(void **state)
     struct kad_report r = net_wait(a, kad_put_signed(a->kad, &item->item, NULL, NULL, n.now_ns));
     assert_int_equal(r.err, ERR_SIG);
     net_report_clear(&r);
+    item->item.seq -= 2; /* older, and forged: nothing goes out */
+    uint64_t asked = net_node(&n, 0)->asked[KAD_PUT_VALUE];
+    r = net_wait(a, kad_put_signed(a->kad, &item->item, NULL, NULL, n.now_ns));
+    assert_int_equal(r.err, ERR_SIG);
+    net_report_clear(&r);
     item_ref_put(item);
+    item = dht_item(&sk, 76, "tp", "old");
+    r = net_wait(a, kad_put_signed(a->kad, &item->item, NULL, NULL, n.now_ns));
+    assert_int_equal(r.err, ERR_SEQ);
+    net_report_clear(&r);
+    item_ref_put(item);
+    assert_int_equal(net_node(&n, 0)->asked[KAD_PUT_VALUE], asked);
+}
+
+/* Numbers of more slots than are remembered: the oldest that is not in use is forgotten. */
+static void test_many_own_slots(void **state)
+{
+    (void)state;
+    n.no_bootstrap = true;
+    n.json = false;
+    struct net_node *a = net_add(&n, NULL);
+    for (unsigned i = 0; i < 1100; i++) {
+        char salt[16];
+        snprintf(salt, sizeof salt, "svc:%u", i);
+        struct kad_report r = net_put(a, salt, "{}");
+        assert_int_equal(r.err, 0);
+        net_report_clear(&r);
+    }
+    net_restart(a, false);
+    struct kad_report r = net_put(a, "svc:1099", "{}");
+    assert_int_equal(r.err, 0);
+    net_report_clear(&r);
 }
 
 static void test_sizes(void **state)
@@ -351,6 +382,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_two_puts_of_one_slot, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_54_same_seq_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pushing_an_equal_item_is_no_failure, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_own_slots, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_put_that_nobody_takes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
