@@ -870,6 +870,57 @@ static void test_pool_cancel(void **state)
         assert_true(w[i].done <= 1);
 }
 
+/* A flood of handshakes does not delay stream set-up, let alone our own signatures (incident 31). */
+#define FLOOD 4000
+
+struct flood {
+    struct work session[FLOOD], stream, own;
+    unsigned done, stream_at, own_at;
+};
+
+static struct flood *the_flood;
+
+static void on_flood(struct pk_wait *w)
+{
+    struct flood *fl = the_flood;
+    fl->done++;
+    if (w == &fl->stream.wait)
+        fl->stream_at = fl->done;
+    if (w == &fl->own.wait)
+        fl->own_at = fl->done;
+}
+
+static bool flood_done(void *arg)
+{
+    return ((struct flood *)arg)->done == FLOOD + 2;
+}
+
+static void test_pool_is_fair(void **state)
+{
+    struct fixture *f = *state;
+    struct pk_pool *pool = pk_pool_new(1, FLOOD);
+    struct env *env = drive_env_new(pool, f->drive);
+    struct flood *fl = calloc(1, sizeof *fl);
+    struct seckey sk;
+    struct pubkey pk;
+    env_keypair(env, &sk, &pk);
+    the_flood = fl;
+    for (int i = 0; i < FLOOD + 2; i++) {
+        struct work *w = i < FLOOD ? &fl->session[i] : i == FLOOD ? &fl->stream : &fl->own;
+        struct pk_req req = sign_request(&sk, i < FLOOD    ? PK_CLASS_SESSION
+                                              : i == FLOOD ? PK_CLASS_STREAM
+                                                           : PK_CLASS_OWN);
+        w->wait.done = on_flood;
+        assert_int_equal(env_pk(env, &w->wait, &req), ERR_PENDING);
+    }
+    wait_until(f, flood_done, fl);
+    assert_in_range(fl->stream_at, 1, FLOOD); /* first come would be first served at FLOOD + 1 */
+    assert_in_range(fl->own_at, 1, FLOOD);
+    free(fl);
+    drive_env_free(env);
+    pk_pool_free(pool);
+}
+
 static void test_clock_offset(void **state)
 {
     struct fixture *f = *state;
@@ -908,6 +959,7 @@ int main(void)
         T(test_pool_results),
         T(test_pool_full),
         T(test_pool_cancel),
+        T(test_pool_is_fair),
         T(test_clock_offset),
 #undef T
     };
