@@ -1,5 +1,6 @@
 #include "node/relay_thread.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,8 @@
 #include "transport/drive_tcp.h"
 
 #define STAT_EVERY_NS NS_PER_S
+#define BUSY_BYTES    (UINT64_C(64) << 20) /* so much relayed leaves memory worth giving back … */
+#define QUIET_BYTES   (UINT64_C(1) << 20)  /* … in a second with less than this */
 
 struct relay_thread {
     pthread_t thread;
@@ -26,7 +29,8 @@ struct relay_thread {
     void (*changed)(void *arg);
     void *arg;
     pthread_mutex_t lock;
-    struct relay_stat stat; /* under lock */
+    struct relay_stat stat;             /* under lock */
+    uint64_t trimmed_bytes, last_bytes; /* stat.bytes at the last trim, and a second ago */
 };
 
 struct pair_msg {
@@ -43,11 +47,24 @@ static void publish_stat(struct relay_thread *t)
     pthread_mutex_unlock(&t->lock);
 }
 
+/* A burst leaves the heap full of free buffers between small things that live on: measured 35 MiB
+ * where 2.4 are in use. Give them back to the system when it is over. */
+static void give_back(struct relay_thread *t)
+{
+    uint64_t bytes = t->stat.bytes, moved = bytes - t->last_bytes;
+    t->last_bytes = bytes;
+    if (moved > QUIET_BYTES || bytes - t->trimmed_bytes < BUSY_BYTES)
+        return;
+    t->trimmed_bytes = bytes;
+    malloc_trim(0);
+}
+
 static void on_stat_timer(struct loop_timer *timer)
 {
     struct relay_thread *t = container_of(timer, struct relay_thread, stat_timer);
     struct loop *loop = drive_loop_loop(t->drive);
     publish_stat(t);
+    give_back(t);
     loop_timer_set(loop, timer, loop->now_ns + STAT_EVERY_NS);
 }
 

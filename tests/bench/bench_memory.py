@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Memory (RssAnon) of an idle node, and what an idle session and an idle relayed stream add.
+"""Memory (RssAnon) of an idle node, what an idle session and an idle relayed stream add, and
+what a burst of traffic leaves behind.
 
 Ceiling of the idle node: the load generator's copying relay, a program that does next to nothing
 with the same libraries for keys and events. Sessions and streams have no ceiling but zero.
@@ -10,7 +11,7 @@ from measure import LISTEN, RUNS, copier, emit, load, median, node, status_kib
 
 SESSIONS = 4000
 STREAMS = 8000
-SETTLE_S = 2
+SETTLE_S = 3
 
 
 def idle(server):
@@ -36,6 +37,11 @@ def main():
     emit('idle_session', {'sessions': SESSIONS}, median(runs, 'value'), 'KiB', runs)
     emit('idle_stream', {'sessions': SESSIONS, 'streams': STREAMS}, median(runs, 'kib_per_stream'),
          'KiB', runs)
+    with node(*LISTEN) as server:
+        before = status_kib(server.pid, 'RssAnon')
+        run = load(server, 'bulk', pairs=3, streams=50, seconds=2)
+        run['left_kib'] = idle(server)['anon_kib'] - before
+    emit('left_by_burst', {'pairs': 3, 'streams': 50}, run['left_kib'] / 1024, 'MiB', [run])
 
 
 if __name__ == '__main__':
