@@ -9,9 +9,13 @@
 
 /* ---- what a record is good for ---- */
 
+/* Nothing but our own lives longer than ttl_ms from now: what seems to was stored under a clock that
+ * has been set back since. */
 bool kad_rec_is_live(const struct kad *k, const struct store_rec *r)
 {
-    return r->expires_ns > kad_steady_ns(k);
+    int64_t left = r->expires_ns - kad_steady_ns(k), ttl = (int64_t)kad_ms(k->lim.ttl_ms);
+
+    return left > 0 && (r->origin == STORE_OWN || left <= ttl + ttl / 8);
 }
 
 bool kad_rec_is_fresh(const struct kad *k, const struct store_rec *r)
@@ -91,20 +95,20 @@ static int64_t expiry(const struct kad_accept *a, enum store_origin origin)
 
 /* ---- room ---- */
 
-static bool is_over_items(const struct kad *k, uint64_t more)
+enum over { OVER_ITEMS = 1, OVER_BYTES = 2 };
+
+/* Which limits so many more would break. */
+static unsigned is_over(const struct kad *k, uint64_t more_items, uint64_t more_bytes)
 {
     struct store_stat st;
+    unsigned over = 0;
 
     k->store->ops->stat(k->store, &st);
-    return k->lim.max_items > 0 && st.items + more > k->lim.max_items;
-}
-
-static bool is_over_bytes(const struct kad *k, uint64_t more)
-{
-    struct store_stat st;
-
-    k->store->ops->stat(k->store, &st);
-    return k->lim.max_bytes > 0 && st.bytes + more > k->lim.max_bytes;
+    if (k->lim.max_items > 0 && st.items + more_items > k->lim.max_items)
+        over |= OVER_ITEMS;
+    if (k->lim.max_bytes > 0 && st.bytes + more_bytes > k->lim.max_bytes)
+        over |= OVER_BYTES;
+    return over;
 }
 
 static bool is_protected(const struct store_rec *rec)
@@ -140,19 +144,17 @@ static bool make_room(struct kad *k, const struct store_rec *rec)
 {
     uint64_t bytes = rec->item.v_len + rec->item.salt_len + STORE_RECORD_OVERHEAD;
 
-    for (int i = 0; i < EVICT_MAX && (is_over_items(k, 1) || is_over_bytes(k, bytes)); i++) {
-        if (!evict_one(k, rec))
-            break;
-    }
-    return !is_over_bytes(k, bytes) && (is_protected(rec) || !is_over_items(k, 1));
+    unsigned over = is_over(k, 1, bytes);
+
+    for (int i = 0; i < EVICT_MAX && over != 0 && evict_one(k, rec); i++)
+        over = is_over(k, 1, bytes);
+    return over == 0 || (over == OVER_ITEMS && is_protected(rec));
 }
 
 void kad_store_trim(struct kad *k)
 {
-    for (int i = 0; i < EVICT_MAX && (is_over_items(k, 0) || is_over_bytes(k, 0)); i++) {
-        if (!evict_one(k, NULL))
-            return;
-    }
+    for (int i = 0; i < EVICT_MAX && is_over(k, 0, 0) != 0 && evict_one(k, NULL); i++)
+        continue;
 }
 
 /* ---- into the slot ---- */

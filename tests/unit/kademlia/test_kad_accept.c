@@ -344,6 +344,23 @@ static void test_clock_jumps_do_not_touch_lifetimes(void **state)
     net_report_clear(&r);
 }
 
+/* Started with a clock far behind: what was stored under the right one is not served for years. */
+static void test_started_with_a_clock_far_behind(void **state)
+{
+    struct net_node *store = net_add(&n, NULL), *from = net_add(&n, NULL);
+
+    (void)state;
+    assert_int_equal(put_text(store, from, &sks[0], 1, "tp", "v", NULL), 0);
+    struct kad_report r = net_put(store, "dmsg", "own");
+    net_report_clear(&r);
+    store->skew_ns = -INT64_C(86400) * 365 * (int64_t)NS_PER_S;
+    net_restart(store, false);
+    r = net_get(store, &pks[0], "tp", 0);
+    assert_true(r.err < 0);
+    net_report_clear(&r);
+    net_assert_value(net_get(store, &store->pk, "dmsg", 0), "own");
+}
+
 /* Copies that come from others are as old as their number says. */
 static void test_lifetime_of_copies(void **state)
 {
@@ -556,6 +573,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_tombstones, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_63_restart_renews_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_clock_jumps_do_not_touch_lifetimes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_started_with_a_clock_far_behind, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lifetime_of_copies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_65_byte_budget, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_65_full_node, setup, teardown),
