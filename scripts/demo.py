@@ -248,18 +248,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--kadmsg', required=True, help='the program')
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, terminated)
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sig, terminated)
     code = 1
     with World(args.kadmsg, prefix='kadmsg-demo-') as world:
         demo = Demo(world)
         try:
             demo.run()
             code = 0
-        except Failed as error:
-            say(f'\nFAILED: {error}')
+        except Exception as error:  # whatever it is, the demo has failed, and says so in its last line
+            say(f'\nFAILED: {error!r}' if not isinstance(error, Failed) else f'\nFAILED: {error}')
             print(world.describe(), file=sys.stderr)
         except KeyboardInterrupt:
             code = 130
+        for sig in (signal.SIGINT, signal.SIGTERM):  # cleaning up is short, and is not to be interrupted
+            signal.signal(sig, signal.SIG_IGN)
     step('Done' if code == 0 else 'Ended', f'{demo.summary["nodes"]} nodes; every process is gone, so is the temporary directory.')
     lookups = demo.summary['lookups']
     say(f'  Look-ups: {lookups["cache"]} from caches, {lookups["dht"]} by DHT, {lookups["http"]} by HTTP, {lookups["miss"]} without answer.')
