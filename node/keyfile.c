@@ -35,7 +35,7 @@ static size_t next_line(const char **p)
 {
     size_t n = strcspn(*p, "\n");
     size_t text = n;
-    while (text > 0 && ((*p)[text - 1] == '\r' || (*p)[text - 1] == ' '))
+    while (text > 0 && strchr("\r\t ", (*p)[text - 1]) != NULL)
         text--;
     *p += n + ((*p)[n] == '\n');
     return text;
