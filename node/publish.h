@@ -16,7 +16,7 @@
 #include "kademlia/host.h"
 
 #define PUBLISH_DEBOUNCE_NS (300 * NS_PER_MS)
-#define PUBLISH_LOSS_NS     (5 * NS_PER_S)
+#define PUBLISH_LOSS_NS     (15 * NS_PER_S)
 #define PUBLISH_EVERY_NS    (300 * NS_PER_S)
 #define PUBLISH_RETRY_NS    (5 * NS_PER_S)
 #define PUBLISH_WITHDRAW_NS (2 * NS_PER_S)

@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "node/node_int.h"
 
-#define SERVERS_MAX   256
+#define SERVERS_MAX   128 /* half of what the client remembers, so that forgetting has time */
 #define LOOK_SOON_NS  (10 * NS_PER_S)
 #define LOOK_LATER_NS (300 * NS_PER_S)
 
@@ -101,7 +101,8 @@ void servers_learn(struct node *n, const struct pubkey *pk, const char *addr)
     }
     addr_hostport_text(s->addr, &at);
     log_debug(LOG_CLIENT, "relay known pk=%s addr=%s", LOG_PK(pk), s->addr);
-    (void)client_add_server(n->client, pk, s->addr);
+    if (client_add_server(n->client, pk, s->addr) < 0) /* it forgets slowly: another time */
+        forget(n, s);
 }
 
 /* ---- records in the store ---- */

@@ -261,7 +261,7 @@ static void test_garbage(void **state)
         bool answered;
     } bad[] = {
         {"\0\0\0\x03\x01{}x", 8, true},     /* something behind it is not read */
-        {"\0\0\0\x05\x01nope", 9, true},    /* the body of a ping does not matter (dht.md §3.3) */
+        {"\0\0\0\x05\x01nope", 9, true},    /* the body of a ping does not matter (dht.md §3.4) */
         {"\0\0\0\x05\x02nope", 9, false},   /* not JSON */
         {"\0\0\0\x01\x63", 5, false},       /* no such method */
         {"\xff\xff\xff\xff\x01", 5, false}, /* longer than allowed */
