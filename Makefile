@@ -90,7 +90,7 @@ say = $(if $(V),@:,@printf '%-5s %s\n' '$(1)' '$(patsubst $(O)/%,%,$@)')
 SUBMAKE = @+$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
 .PHONY: man all test unit unit-build e2e demo bench bench-build lint format format-check fuzz fuzz-build \
-        fuzz-check fuzz-check-build lint-tree lint-tidy lint-cppcheck install uninstall clean FORCE
+        fuzz-check fuzz-check-build lint-tree lint-unit lint-tidy lint-cppcheck install uninstall clean FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .SECONDARY:
@@ -218,7 +218,7 @@ format-check:
 	[ -z "$$bad" ] || { echo "not formatted (make format):$$bad"; exit 1; }
 
 lint: lint-tree
-	$(SUBMAKE) format-check lint-cppcheck lint-tidy
+	$(SUBMAKE) format-check lint-unit lint-cppcheck lint-tidy
 
 # The pages of docs/man are written by the program from its command table; a unit test compares.
 man: all
@@ -229,6 +229,11 @@ lint-tree:
 	@$(PYTHON) scripts/check_outside.py --self-test && $(PYTHON) scripts/check_outside.py
 	@for h in $(filter %.h,$(C_FILES)); do $(CC) $(TEST_CFLAGS) -Werror -fsyntax-only -include $$h -x c /dev/null || exit 1; done
 	@mandoc -Tlint -W warning docs/man/*.[1578]
+
+# With the program that was just built, so that ExecStart names something that is there.
+lint-unit: all
+	@sed 's|@BINDIR@|$(abspath $(O))|' node/kadmsg.service.in > $(O)/lint.service
+	@! command -v systemd-analyze >/dev/null || systemd-analyze verify --man=no $(O)/lint.service
 
 $(O)/tidy/%.tidy: %.c $(O)/obj/%.o .clang-tidy
 	$(call say,TIDY)

@@ -74,18 +74,44 @@ static void test_help_of_every_command(void **state)
     assert_true(walk(words, 0, cmds_root()) > 20);
 }
 
-/* ---- manual pages ---- */
-
 static char *slurp(const char *path)
 {
     char *text = calloc(1, 1 << 20);
     FILE *f = fopen(path, "r");
     if (f == NULL)
-        fail_msg("%s is not there: make man", path);
+        fail_msg("%s is not there (manual pages: make man)", path);
     assert_true(fread(text, 1, (1 << 20) - 1, f) > 0);
     fclose(f);
     return text;
 }
+
+/* The unit's ExecStart is a command line that this program takes. */
+static void test_service(void **state)
+{
+    char *text, *words[32], *save = NULL;
+    struct cmdline cl;
+    int n = 0;
+    (void)state;
+    text = slurp("node/kadmsg.service.in");
+    char *line = strstr(text, "\nExecStart=@BINDIR@/kadmsg ");
+    assert_non_null(line);
+    for (char *w = strtok_r(line + 11, " \n", &save); w != NULL && n < 32;
+         w = strtok_r(NULL, " ", &save)) {
+        char *end = strchr(w, '\n');
+        if (end != NULL)
+            *end = '\0';
+        words[n++] = w;
+        if (end != NULL)
+            break;
+    }
+    assert_true(cmdline_parse(&cl, cmds_root(), n, words, stdout, stderr));
+    assert_string_equal(cl.cmd->name, "node");
+    assert_true(cmdline_given(&cl, "config") && cmdline_given(&cl, "control"));
+    cmdline_free(&cl);
+    free(text);
+}
+
+/* ---- manual pages ---- */
 
 /* docs/man is what the program writes; otherwise: make man. */
 static void test_manual_pages_are_current(void **state)
@@ -140,6 +166,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table),
         cmocka_unit_test(test_help_of_every_command),
+        cmocka_unit_test(test_service),
         cmocka_unit_test(test_manual_pages_are_current),
         cmocka_unit_test(test_pages_that_are_none),
     };

@@ -30,7 +30,7 @@ static char path[PATHS_MAX];
 
 /* ---- commands for the test ---- */
 
-static struct ctl_req *kept[128]; /* answered later */
+static struct ctl_req *kept[CONTROL_REQS + 8]; /* answered later */
 static size_t n_kept, n_gone;
 static unsigned rows_left;
 static size_t rows_sent;
