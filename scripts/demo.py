@@ -257,7 +257,7 @@ def main():
             demo.run()
             code = 0
         except Exception as error:  # whatever it is, the demo has failed, and says so in its last line
-            say(f'\nFAILED: {error!r}' if not isinstance(error, Failed) else f'\nFAILED: {error}')
+            say(f'\nFAILED: {error}' if isinstance(error, Failed) else f'\nFAILED: {type(error).__name__}: {error}')
             print(world.describe(), file=sys.stderr)
         except KeyboardInterrupt:
             code = 130
