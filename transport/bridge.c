@@ -162,10 +162,8 @@ static struct leg *other_leg(struct bridge *b, const struct yamux_stream *st)
  * bridge is gone. */
 static bool pump(struct bridge *b, struct leg *from, struct leg *to)
 {
-    if (b->src.st->reset_err != 0 || b->dst.st->reset_err != 0)
-        return true; /* YAMUX_RESET is under way and ends it */
     if (yamux_write_closed(to->st))
-        return true; /* this direction is over */
+        return true; /* this direction is over, or YAMUX_RESET is under way */
     long n = yamux_splice(to->st, from->st);
     bool fin = n >= 0 && yamux_eof(from->st);
     if (n < 0 || (fin && yamux_close_write(to->st) < 0)) {
@@ -493,8 +491,6 @@ bool bridge_start(struct rsession *s, struct yamux_stream *st)
 {
     struct relay *r = s->relay;
     struct bridge *b = NULL;
-    if (r->draining)
-        goto refused;
     if (!relay_syn_allowed(s)) {
         r->stat.syn_limited++;
         goto refused;

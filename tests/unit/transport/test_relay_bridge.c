@@ -175,6 +175,35 @@ static void test_fin_behind_bytes(void **state)
     rw_free(&w);
 }
 
+/* News of a FIN that has been passed on already: it waits behind more than a round of events, while
+ * the receiver's credit moves the last bytes. The other direction stays open. */
+static void test_stale_news(void **state)
+{
+    (void)state;
+    struct rw_world w;
+    static struct pair p[300];
+    rw_init(&w, &(struct relay_cfg){.syn_per_s = 10000});
+    struct rw_peer *a = rw_peer_new(&w, 1), *b = rw_peer_new(&w, 2);
+    for (int i = 0; i < 300; i++)
+        p[i] = join(a, b);
+    struct pair *last = &p[299];
+    last->src->keep = true;
+    rw_pattern(last->dst, YAMUX_WINDOW + 1000, false); /* the last of it waits in the relay */
+    rw_run(&w, NS_PER_S);
+    assert_in_range(rw_stat(&w).buffered, 1000, 2000); /* the response took some of the window */
+    for (int i = 0; i < 299; i++)
+        rw_pattern(p[i].dst, 1, false);
+    rw_fin(last->dst);
+    rw_resume(last->src);
+    rw_run(&w, NS_PER_MS);
+    assert_true(last->src->eof && last->src->got == YAMUX_WINDOW + 1000);
+    assert_int_equal(rw_stat(&w).bridges, 300);
+    rw_pattern(last->src, 5000, true);
+    rw_run(&w, NS_PER_MS);
+    assert_true(last->dst->eof && last->dst->got == 5000 && !last->dst->reset);
+    rw_free(&w);
+}
+
 static void test_drain_timeout(void **state)
 {
     (void)state;
@@ -701,6 +730,7 @@ int main(void)
         cmocka_unit_test(test_early_fin),
         cmocka_unit_test(test_half_close),
         cmocka_unit_test(test_fin_behind_bytes),
+        cmocka_unit_test(test_stale_news),
         cmocka_unit_test(test_drain_timeout),
         cmocka_unit_test(test_idle_timeout),
         cmocka_unit_test(test_reset_midway),
