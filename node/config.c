@@ -100,32 +100,36 @@ const struct cmd_opt config_flags[] = {
 
 /* ---- reading ---- */
 
-/* The object in a file; NULL and *err with the reason in why. */
-static json_t *read_object(const char *path, int *err, char *why, size_t cap)
+/* The whole file; NULL and *err. The caller frees it. */
+static char *read_file(const char *path, size_t *n, int *err)
 {
-    json_error_t je;
-    json_t *root = NULL;
     FILE *f = fopen(path, "re");
     char *text = f != NULL ? malloc(CONFIG_FILE_MAX + 1) : NULL;
-    size_t n = text != NULL ? fread(text, 1, CONFIG_FILE_MAX + 1, f) : 0;
-    *err = f == NULL || (text != NULL && ferror(f)) ? err_sys() : text == NULL ? ERR_NOMEM : 0;
-    if (*err == 0 && n > CONFIG_FILE_MAX)
-        *err = ERR_TOO_LONG;
-    if (*err != 0) {
-        snprintf(why, cap, "%s", err_str(*err));
-    } else if ((root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je)) == NULL) {
-        *err = ERR_FORMAT;
-        snprintf(why, cap, "line %d: %s", je.line, je.text);
-    } else if (!json_is_object(root)) {
-        *err = ERR_FORMAT;
-        snprintf(why, cap, "not a JSON object");
-        json_decref(root);
-        root = NULL;
-    }
-    free(text);
+    *n = text != NULL ? fread(text, 1, CONFIG_FILE_MAX + 1, f) : 0;
+    *err = f == NULL || (text != NULL && ferror(f)) ? err_sys()
+           : text == NULL                           ? ERR_NOMEM
+           : *n > CONFIG_FILE_MAX                   ? ERR_TOO_LONG
+                                                    : 0;
     if (f != NULL)
         fclose(f);
-    return root;
+    if (*err == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
+static json_t *read_object(const char *text, size_t n, char *why, size_t cap)
+{
+    json_error_t je;
+    json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
+    if (json_is_object(root))
+        return root;
+    if (root == NULL)
+        snprintf(why, cap, "line %d: %s", je.line, je.text);
+    else
+        snprintf(why, cap, "not a JSON object");
+    json_decref(root);
+    return NULL;
 }
 
 bool config_is_setting(const struct cmd_opt *o)
@@ -159,78 +163,95 @@ static const char *as_text(const struct cmd_opt *o, const json_t *v, char number
     return number;
 }
 
-static int set_one(struct cmdline *cl, const char *path, const struct cmd_opt *o, const json_t *v)
+static int set_one(struct cmdline *cl, const struct cmd_opt *o, const json_t *v, char *why,
+                   size_t cap)
 {
-    char number[32], why[256] = "";
+    char number[32], reason[200] = "";
     const char *text = as_text(o, v, number);
     if (text == NULL)
-        return tool_fail(ERR_FORMAT, "configuration file %s: \"%s\": not %s", path, o->name,
-                         o->type == CMD_FLAG ? "true or false" : "a text or a number that fits");
-    if (cmdline_set(cl, o->name, text, why, sizeof(why)) < 0)
-        return tool_fail(ERR_FORMAT, "configuration file %s: \"%s\": %s: %s", path, o->name, text,
-                         why);
-    return 0;
+        snprintf(why, cap, "\"%s\": not %s", o->name,
+                 o->type == CMD_FLAG ? "true or false" : "a text or a number that fits");
+    else if (cmdline_set(cl, o->name, text, reason, sizeof(reason)) < 0)
+        snprintf(why, cap, "\"%s\": %.200s: %s", o->name, text, reason);
+    else
+        return 0;
+    return ERR_FORMAT;
 }
 
-static int set_any(struct cmdline *cl, const char *path, const struct cmd_opt *o, const json_t *v)
+static int set_any(struct cmdline *cl, const struct cmd_opt *o, const json_t *v, char *why,
+                   size_t cap)
 {
-    size_t i;
-    json_t *e;
     int rc = 0;
     if (!json_is_array(v))
-        return set_one(cl, path, o, v);
-    if (!o->list)
-        return tool_fail(ERR_FORMAT, "configuration file %s: \"%s\": only one value is possible",
-                         path, o->name);
-    json_array_foreach((json_t *)(uintptr_t)v, i, e)
-    {
-        if (rc == 0)
-            rc = set_one(cl, path, o, e);
+        return json_is_null(v) ? 0 : set_one(cl, o, v, why, cap);
+    if (!o->list) {
+        snprintf(why, cap, "\"%s\": only one value is possible", o->name);
+        return ERR_FORMAT;
     }
+    for (size_t i = 0; i < json_array_size(v) && rc == 0; i++)
+        rc = set_one(cl, o, json_array_get(v, i), why, cap);
     return rc;
 }
 
-int config_load(struct cmdline *cl, const char *path)
+int config_parse(struct cmdline *cl, const char *text, size_t n, char *why, size_t cap)
 {
-    char why[256];
     const char *name;
-    json_t *v;
-    int rc = 0, err;
-    json_t *root = read_object(path, &err, why, sizeof(why));
-    if (root == NULL)
-        return tool_fail(err, "configuration file %s: %s", path, why);
+    json_t *v, *root = read_object(text, n, why, cap);
+    int rc = root != NULL ? 0 : ERR_FORMAT;
     json_object_foreach(root, name, v)
     {
         const struct cmd_opt *o = setting(name);
-        if (rc != 0 || (o != NULL && json_is_null(v)))
-            continue;
-        rc = o != NULL ? set_any(cl, path, o, v)
-                       : tool_fail(ERR_FORMAT, "configuration file %s: no such setting: \"%s\"",
-                                   path, name);
+        if (rc == 0 && o == NULL) {
+            snprintf(why, cap, "no such setting: \"%.200s\"", name);
+            rc = ERR_FORMAT;
+        }
+        if (rc == 0)
+            rc = set_any(cl, o, v, why, cap);
     }
     json_decref(root);
     return rc;
 }
 
+int config_load(struct cmdline *cl, const char *path)
+{
+    char why[CONFIG_WHY];
+    size_t n;
+    int err;
+    char *text = read_file(path, &n, &err);
+    if (text == NULL)
+        return tool_fail(err, "configuration file %s: %s", path, err_str(err));
+    err = config_parse(cl, text, n, why, sizeof(why));
+    free(text);
+    return err < 0 ? tool_fail(err, "configuration file %s: %s", path, why) : 0;
+}
+
+/* The level that the file asks for, its default when it asks for none. */
+static int set_level(struct cmdline *cl, const json_t *root, char *why, size_t cap)
+{
+    const struct cmd_opt *o = setting("log-level");
+    const json_t *v = json_object_get(root, o->name);
+    if (v != NULL && !json_is_null(v))
+        return set_one(cl, o, v, why, cap);
+    return cmdline_set(cl, o->name, o->def, why, cap);
+}
+
 int config_reload(struct cmdline *cl, const char *path, char *why, size_t cap)
 {
     const struct node_opts *opts = cl->opts;
-    int err;
-    json_t *root = read_object(path, &err, why, cap);
-    if (root == NULL)
-        return err;
-    const struct cmd_opt *o = setting("log-level");
-    const json_t *v = json_object_get(root, o->name);
-    const char *level = json_string_value(v);
-    snprintf(why, cap, "\"%s\": not a text", o->name);
-    int rc = level == NULL && v != NULL && !json_is_null(v) ? ERR_FORMAT : 0;
+    char ignored[CONFIG_WHY];
     const char *before = opts->log_level;
-    if (rc == 0)
-        rc = cmdline_set(cl, o->name, level != NULL ? level : o->def, why, cap);
-    if (rc == 0 && (rc = log_set_levels(opts->log_level, why, cap)) < 0) {
-        char ignored[64];
-        (void)!cmdline_set(cl, o->name, before, ignored, sizeof(ignored));
-    }
+    size_t n;
+    int rc;
+    char *text = read_file(path, &n, &rc);
+    json_t *root = text != NULL ? read_object(text, n, why, cap) : NULL;
+    if (text == NULL)
+        snprintf(why, cap, "%s", err_str(rc));
+    free(text);
+    if (root == NULL)
+        return rc < 0 ? rc : ERR_FORMAT;
+    rc = set_level(cl, root, why, cap);
+    if (rc == 0 && (rc = log_set_levels(opts->log_level, why, cap)) < 0)
+        (void)!cmdline_set(cl, "log-level", before, ignored, sizeof(ignored));
     json_decref(root);
     return rc;
 }

@@ -26,6 +26,12 @@ extern const struct cmd_opt config_flags[];
 bool config_is_setting(const struct cmd_opt *o);
 
 #define CONFIG_FILE_MAX (1024 * 1024)
+#define CONFIG_WHY      768
+
+/* n bytes of a configuration file into a parsed command line of `kadmsg node`. 0, or ERR_FORMAT with
+ * the reason in why; some settings may have been taken over then. */
+int config_parse(struct cmdline *cl, const char *text, size_t n, char *why, size_t cap)
+    __attribute__((warn_unused_result));
 
 /* Read a file into a parsed command line of `kadmsg node`. 0, or the exit code after the reason was printed. */
 int config_load(struct cmdline *cl, const char *path);

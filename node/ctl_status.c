@@ -21,15 +21,15 @@ static json_t *relay_json(struct node *n)
     if (n->relay == NULL)
         return json_null();
     relay_thread_stat(n->relay, &st);
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-                     "listen", n->relay_addr, "public_address", n->public_addr, "sessions",
-                     (json_int_t)st.sessions, "handshakes", (json_int_t)st.handshakes, "bridges",
-                     (json_int_t)st.bridges, "buffered", (json_int_t)st.buffered, "accepted",
-                     (json_int_t)st.accepted, "handshake_failed", (json_int_t)st.handshake_failed,
-                     "refused_limit", (json_int_t)st.refused_limit, "replaced",
-                     (json_int_t)st.replaced, "stream_ok", (json_int_t)st.stream_ok,
-                     "stream_failed", (json_int_t)st.stream_failed, "resets_budget",
-                     (json_int_t)st.resets_budget, "bytes", (json_int_t)st.bytes);
+    return json_pack(
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "listen",
+        n->relay_addr, "public_address", n->public_addr, "sessions", (json_int_t)st.sessions,
+        "handshakes", (json_int_t)st.handshakes, "bridges", (json_int_t)st.bridges, "buffered",
+        (json_int_t)st.buffered, "accepted", (json_int_t)st.accepted, "handshake_failed",
+        (json_int_t)st.handshake_failed, "refused_limit", (json_int_t)st.refused_limit, "replaced",
+        (json_int_t)st.replaced, "stream_ok", (json_int_t)st.stream_ok, "stream_failed",
+        (json_int_t)st.stream_failed, "resets_budget", (json_int_t)st.resets_budget, "bytes",
+        (json_int_t)st.bytes, "loop_max_us", (json_int_t)(st.loop_max_ns / NS_PER_US));
 }
 
 static json_t *lookups_json(struct node *n)
@@ -118,6 +118,8 @@ void ctl_status(struct ctl_req *req)
     json_object_set_new(o, "control", control_json(n));
     json_object_set_new(o, "sessions_up", json_integer((json_int_t)client.sessions_up));
     json_object_set_new(o, "synced", json_boolean(kad.synced));
+    json_object_set_new(o, "loop_max_us",
+                        json_integer((json_int_t)(drive_loop_max_turn_ns(n->drive) / NS_PER_US)));
     json_object_set_new(o, "pid", json_integer(getpid()));
     ctl_ok(req, o, -1);
 }
