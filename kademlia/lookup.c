@@ -424,10 +424,11 @@ static bool is_crowded(const struct kad_lookup *lk)
     struct kad *k = engine(lk);
     kad_peer peers[TABLE_MAX_K];
     uint64_t size = kad_network_size(k);
+    size_t n = kad_lookup_closest(lk, peers, k->lim.k);
 
-    if (size <= k->lim.k || kad_lookup_closest(lk, peers, k->lim.k) < k->lim.k)
+    if (size <= k->lim.k || n == 0 || n < k->lim.k)
         return false; /* everybody was asked */
-    const struct kad_id *farthest = k->peers.id(k->peers.arg, peers[k->lim.k - 1]);
+    const struct kad_id *farthest = k->peers.id(k->peers.arg, peers[n - 1]);
     return kad_distance64(&lk->target, farthest) < UINT64_MAX / size * k->lim.k / DENSER;
 }
 
