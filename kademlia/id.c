@@ -81,7 +81,7 @@ char *kad_id_hex(char out[KAD_ID_HEX + 1], const struct kad_id *id)
 
 int kad_id_from_hex(struct kad_id *out, const char *text, size_t n)
 {
-    struct kad_id id;
+    struct kad_id id = {{0}};
 
     if (hex_decode(id.b, sizeof id.b, text, n) != 0)
         return ERR_FORMAT;
