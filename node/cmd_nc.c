@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "base/err.h"
-#include "kademlia/id.h"
 #include "node/cmds.h"
+#include "node/ready.h"
 #include "node/tool.h"
 
 #define PIECE   65536
@@ -193,13 +193,8 @@ static void print_listening(const struct nc_opts *o, const json_t *ev)
     const char *pk = json_string_value(json_object_get(ev, "public_key"));
     int port = (int)json_integer_value(json_object_get(ev, "port"));
     struct pubkey key;
-    char hex[KAD_ID_HEX + 1] = "";
-    if (o->ready && pubkey_from_hex(&key, pk, strlen(pk)) == 0) {
-        struct kad_id id = kad_id_of(&key);
-        tool_print(json_pack("{s:s, s:s, s:s, s:n, s:n, s:n, s:i}", "event", "ready", "public_key",
-                             pk, "node_id", kad_id_hex(hex, &id), "relay", "http", "control",
-                             "port", port));
-    }
+    if (o->ready && pubkey_from_hex(&key, pk, strlen(pk)) == 0)
+        ready_print(&key, (uint16_t)port);
     fprintf(stderr, "listening on %s:%d\n", pk, port);
 }
 

@@ -26,7 +26,7 @@
 #include "base/list.h"
 #include "transport/drive_loop.h"
 
-#define CONTROL_CONNS  64
+#define CONTROL_CONNS  256
 #define CONTROL_REQS   1024 /* each dial under way, listener and forward of a tool is one */
 #define CONTROL_PACKET (192u * 1024u)
 #define CONTROL_QUEUE  256

@@ -118,7 +118,8 @@ static int start_own(struct tool *t, const struct tool_opts *opts, struct node_c
     cfg->bootstrap = opts->bootstrap.v;
     cfg->n_bootstrap = opts->bootstrap.n;
     cfg->pk_threads = 1;
-    if (log_set_levels("warn", why, sizeof(why)) < 0) /* a command tells of its own failures */
+    /* a command tells of its own failures */
+    if (log_set_levels(opts->log_level != NULL ? opts->log_level : "warn", why, sizeof(why)) < 0)
         return tool_fail(ERR_STATE, "log: %s", why);
     int rc = node_new(&t->node, cfg, why);
     if (rc < 0)
@@ -143,68 +144,87 @@ static int wait_ready(struct tool *t, enum tool_needs needs)
     return tool_call(t, req, NULL, NULL, NULL, NULL);
 }
 
-/* With both --control and --sk-file, acting as somebody else would be a surprise. */
-static int check_same_key(struct tool *t, const struct tool_opts *opts)
+/* The key to act as: of --sk-file, --sk, or none yet. 0 also then; the exit code. */
+static int key_read(struct node_cfg *cfg, const struct tool_opts *opts)
 {
-    struct seckey sk;
-    struct pubkey pk;
+    if (opts->sk_file != NULL) {
+        int rc = keyfile_read(&cfg->sk, &cfg->pk, opts->sk_file);
+        return rc < 0 ? keyfile_tell(rc, opts->sk_file) : 0;
+    }
+    if (opts->sk == NULL)
+        return 0;
+    cfg->sk = *opts->sk;
+    return seckey_pubkey(&cfg->pk, &cfg->sk) < 0 ? tool_fail(ERR_USAGE, "--sk: not a secret key")
+                                                 : 0;
+}
+
+static const char *key_name(const struct tool_opts *opts)
+{
+    return opts->sk_file != NULL ? opts->sk_file : "--sk";
+}
+
+/* With both --control and a key, acting as somebody else would be a surprise. */
+static int check_same_key(struct tool *t, const struct tool_opts *opts, const struct pubkey *pk)
+{
     char hex[PUBKEY_HEX + 1];
     json_t *answer = NULL;
-    int rc = keyfile_read(&sk, &pk, opts->sk_file);
-    seckey_wipe(&sk);
-    if (rc < 0)
-        return keyfile_tell(rc, opts->sk_file);
-    rc = tool_call(t, json_pack("{s:s}", "cmd", "status"), NULL, NULL, &answer, NULL);
-    if (rc == 0 && strcmp(pubkey_hex(hex, &pk), tool_str(answer, "public_key")) != 0)
+    int rc = tool_call(t, json_pack("{s:s}", "cmd", "status"), NULL, NULL, &answer, NULL);
+    if (rc == 0 && strcmp(pubkey_hex(hex, pk), tool_str(answer, "public_key")) != 0)
         rc = tool_fail(ERR_STATE, "the node at %s runs under another key than that of %s",
-                       opts->control, opts->sk_file);
+                       opts->control, key_name(opts));
     json_decref(answer);
     return rc;
 }
 
-static int choose(struct tool *t, const struct tool_opts *opts, enum tool_needs needs)
+/* The node that runs under our key. */
+static int connect_owner(struct tool *t, const struct tool_opts *opts,
+                         const struct keylock_owner *owner)
 {
-    struct node_cfg cfg = {.publish = needs == TOOL_REACHABLE, .lock = opts->sk_file != NULL};
-    struct keylock_owner owner;
-    char path[PATHS_MAX];
-    int rc;
+    int rc = connect_to(t, owner->control);
+    return rc < 0 ? tool_fail(rc, "the node under the key of %s, process %ld, at %s: %s",
+                              key_name(opts), (long)owner->pid, owner->control, err_str(rc))
+                  : 0;
+}
 
-    if (opts->control != NULL) {
-        rc = connect_to(t, opts->control);
-        if (rc < 0)
-            return tool_fail(rc, "control socket %s: %s", opts->control, err_str(rc));
-        return opts->sk_file != NULL ? check_same_key(t, opts) : 0;
-    }
-    if (opts->sk_file != NULL) {
-        if ((rc = keyfile_read(&cfg.sk, &cfg.pk, opts->sk_file)) < 0)
-            return keyfile_tell(rc, opts->sk_file);
-        if (keylock_owner(&owner, &cfg.pk) == 0 && owner.control[0] != '\0') {
-            seckey_wipe(&cfg.sk);
-            rc = connect_to(t, owner.control);
-            return rc < 0 ? tool_fail(rc, "the node under the key of %s, process %ld, at %s: %s",
-                                      opts->sk_file, (long)owner.pid, owner.control, err_str(rc))
-                          : 0;
-        }
-    }
-    if (opts->bootstrap.n > 0) {
-        if (opts->sk_file == NULL)
-            keyfile_fresh(&cfg.sk, &cfg.pk);
-        rc = start_own(t, opts, &cfg);
-        seckey_wipe(&cfg.sk);
-        return rc != 0 ? rc : wait_ready(t, needs);
-    }
-    seckey_wipe(&cfg.sk);
-    if (opts->sk_file != NULL)
-        return tool_fail(ERR_NO_ROUTE,
-                         "no node runs under the key of %s, and no --bootstrap is given",
-                         opts->sk_file);
-    rc = paths_control(path);
+static int connect_default(struct tool *t)
+{
+    char path[PATHS_MAX];
+    int rc = paths_control(path);
     if (rc == 0)
         rc = connect_to(t, path);
     return rc < 0
                ? tool_fail(ERR_NO_ROUTE, "no node answers at %s (%s), and no --bootstrap is given",
                            path, err_str(rc))
                : 0;
+}
+
+static int choose(struct tool *t, const struct tool_opts *opts, enum tool_needs needs,
+                  struct node_cfg *cfg)
+{
+    struct keylock_owner owner;
+    bool has_key = cfg->lock;
+    int rc = key_read(cfg, opts);
+    if (rc != 0)
+        return rc;
+    if (opts->control != NULL) {
+        rc = connect_to(t, opts->control);
+        if (rc < 0)
+            return tool_fail(rc, "control socket %s: %s", opts->control, err_str(rc));
+        return has_key ? check_same_key(t, opts, &cfg->pk) : 0;
+    }
+    if (has_key && keylock_owner(&owner, &cfg->pk) == 0 && owner.control[0] != '\0')
+        return connect_owner(t, opts, &owner);
+    if (opts->bootstrap.n > 0) {
+        if (!has_key)
+            keyfile_fresh(&cfg->sk, &cfg->pk);
+        rc = start_own(t, opts, cfg);
+        return rc != 0 ? rc : wait_ready(t, needs);
+    }
+    if (has_key)
+        return tool_fail(ERR_NO_ROUTE,
+                         "no node runs under the key of %s, and no --bootstrap is given",
+                         key_name(opts));
+    return connect_default(t);
 }
 
 int tool_open(struct tool **out, const struct tool_opts *opts, enum tool_needs needs)
@@ -217,7 +237,11 @@ int tool_open(struct tool **out, const struct tool_opts *opts, enum tool_needs n
     }
     t->fd = -1;
     t->timeout_ms = opts->timeout != 0 ? (unsigned)(opts->timeout / 1000000) : TIMEOUT_DEFAULT_MS;
-    int rc = choose(t, opts, needs);
+    struct node_cfg cfg = {.publish = needs == TOOL_REACHABLE,
+                           .lock = opts->sk_file != NULL || opts->sk != NULL,
+                           .sessions = opts->sessions};
+    int rc = choose(t, opts, needs, &cfg);
+    seckey_wipe(&cfg.sk);
     if (rc != 0) {
         tool_close(t);
         return rc;

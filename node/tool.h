@@ -25,6 +25,10 @@ struct tool_opts { /* the connection flags, tool_flags */
     const char *sk_file;
     uint64_t timeout; /* ns */
     bool json;
+    /* no flags of their own: tool_compat.h */
+    const struct seckey *sk; /* in place of sk_file */
+    unsigned sessions;       /* of a node of its own; 0 = 2 */
+    const char *log_level;   /* of a node of its own; NULL = warn */
 };
 
 extern const struct cmd_opt tool_flags[];

@@ -1,0 +1,192 @@
+#include "node/tool_compat.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+
+const struct cmd_opt tool_compat_flags[] = {
+    {.name = "srv",
+     .letter = 'S',
+     CMD_PEERS_AT(struct tool_compat, srv),
+     .help = "the same as --bootstrap"},
+    {.name = "dmsgconf",
+     .letter = 'D',
+     CMD_STR_AT(struct tool_compat, dmsgconf),
+     .metavar = "FILE",
+     .help = "join through the servers of a dmsghttp-config.json"},
+    {.name = "direct",
+     .letter = 'B',
+     CMD_FLAG_AT(struct tool_compat, direct),
+     .help = "use only the servers named by -S, -D or --bootstrap"},
+    {.name = "disc-addr",
+     .letter = 'A',
+     CMD_STR_AT(struct tool_compat, disc_addr),
+     .metavar = "dmsg://PK:PORT",
+     .help = "of the servers named, use the one of this key"},
+    {.name = "sess",
+     .letter = 'e',
+     CMD_U64_AT(struct tool_compat, sessions),
+     .metavar = "N",
+     .max = 16,
+     .help = "sessions of a node of its own"},
+    {.name = "dmsg-disc",
+     CMD_STR_AT(struct tool_compat, dmsg_disc),
+     .metavar = "URL",
+     .help = "refused: peers are found in the DHT"},
+    {.name = "disc-url",
+     CMD_STR_AT(struct tool_compat, disc_url),
+     .metavar = "URL",
+     .help = "the same as --dmsg-disc"},
+    {.name = "loglvl",
+     .letter = 'l',
+     CMD_CHOICE_AT(struct tool_compat, log_level),
+     .choices = "panic|fatal|error|warn|info|debug|trace",
+     .def = "warn",
+     .help = "log level of a node of its own"},
+    {.name = "sk",
+     .letter = 's',
+     CMD_SECKEY_AT(struct tool_compat, sk),
+     .def_text = "a fresh key",
+     .help = "secret key to act as; others on this machine can see it, --sk-file is better"},
+    {0}};
+
+/* ---- a list of servers ---- */
+
+static int add_server(struct tool_compat *c, size_t *n, const struct addr_peer *p)
+{
+    for (size_t i = 0; i < *n; i++)
+        if (pubkey_equal(&c->servers[i].pk, &p->pk))
+            return 0;
+    if (*n == TOOL_SERVERS)
+        return ERR_LIMIT;
+    c->servers[(*n)++] = *p;
+    return 0;
+}
+
+static int add_entry(struct tool_compat *c, size_t *n, const json_t *entry)
+{
+    char text[ADDR_PEER_MAX + 1];
+    struct addr_peer p;
+    const char *why = NULL;
+    int len = snprintf(text, sizeof(text), "%s@%s", tool_str(entry, "static"),
+                       tool_str(json_object_get(entry, "server"), "address"));
+    int rc = len > 0 && (size_t)len < sizeof(text) ? addr_peer_parse(&p, text, (size_t)len, &why)
+                                                   : ERR_FORMAT;
+    return rc < 0 ? rc : add_server(c, n, &p);
+}
+
+/* {"prod": {"dmsg_servers": [{"static", "server": {"address"}}]}}, or without "prod". */
+static int read_conf(struct tool_compat *c, size_t *n)
+{
+    json_error_t je;
+    json_t *conf = json_load_file(c->dmsgconf, 0, &je);
+    if (conf == NULL)
+        return tool_fail(ERR_FORMAT, "%s: %s", c->dmsgconf, je.text);
+    json_t *prod = json_object_get(conf, "prod"), *entry;
+    json_t *list = json_object_get(prod != NULL ? prod : conf, "dmsg_servers");
+    size_t i, before = *n;
+    int rc = 0;
+    json_array_foreach(list, i, entry)
+    {
+        rc = rc < 0 ? rc : add_entry(c, n, entry);
+    }
+    json_decref(conf);
+    if (rc < 0)
+        return tool_fail(rc, "%s: server %zu: %s", c->dmsgconf, i, err_str(rc));
+    return *n > before ? 0 : tool_fail(ERR_NOT_FOUND, "%s: no dmsg_servers", c->dmsgconf);
+}
+
+static bool is_url(const char *s)
+{
+    return s != NULL && (strncmp(s, "http://", 7) == 0 || strncmp(s, "https://", 8) == 0 ||
+                         strncmp(s, "dmsg://", 7) == 0);
+}
+
+/* -A: keep the server of this key. */
+static int keep_one(struct cmdline *cl, struct tool_compat *c, size_t *n)
+{
+    struct addr_dmsg at;
+    const char *text = c->disc_addr;
+    text += strncmp(text, "dmsg://", 7) == 0 ? 7 : 0;
+    if (addr_dmsg_from_text(&at, text, strlen(text)) < 0)
+        return cmdline_usage_error(cl, "--disc-addr: %s: not dmsg://PK:PORT", c->disc_addr);
+    for (size_t i = 0; i < *n; i++) {
+        if (!pubkey_equal(&c->servers[i].pk, &at.pk))
+            continue;
+        c->servers[0] = c->servers[i];
+        *n = 1;
+        return 0;
+    }
+    return tool_fail(ERR_UNSUPPORTED,
+                     "--disc-addr: no server of this key is named by -S, -D or --bootstrap, and an "
+                     "HTTP discovery is not asked: peers are found in the DHT");
+}
+
+/* ---- the key ---- */
+
+static int key_from_env(struct tool_compat *c, const char *names, bool *has_key)
+{
+    char list[128], *rest = list;
+    snprintf(list, sizeof(list), "%s", names);
+    for (char *name; (name = strsep(&rest, " ")) != NULL;) {
+        const char *hex = getenv(name);
+        if (hex == NULL || *hex == '\0' || strspn(hex, "0") == strlen(hex))
+            continue;
+        *has_key = seckey_from_hex(&c->sk, hex, strlen(hex)) == 0;
+        return *has_key ? 0
+                        : tool_fail(ERR_USAGE, "environment variable %s: not a secret key", name);
+    }
+    return 0;
+}
+
+/* The union of what names servers. */
+static int gather(struct cmdline *cl, struct tool_compat *c, const struct tool_opts *opts,
+                  size_t *n)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < opts->bootstrap.n; i++)
+        rc = add_server(c, n, &opts->bootstrap.v[i]);
+    for (size_t i = 0; rc == 0 && i < c->srv.n; i++)
+        rc = add_server(c, n, &c->srv.v[i]);
+    if (rc < 0)
+        return cmdline_usage_error(cl, "more than %d servers", TOOL_SERVERS);
+    return c->dmsgconf != NULL ? read_conf(c, n) : 0;
+}
+
+int tool_compat_apply(struct cmdline *cl, struct tool_compat *c, const struct tool_opts *given,
+                      const char *sk_env, struct tool_opts *out)
+{
+    static const char *const levels[] = {"off", "error", "error", "warn", "info", "debug", "trace"};
+    size_t n = 0;
+    int rc = 0;
+    bool has_key = cmdline_given(cl, "sk");
+    const char *url = c->dmsg_disc != NULL  ? c->dmsg_disc
+                      : is_url(c->dmsgconf) ? c->dmsgconf
+                                            : c->disc_url;
+    if (url != NULL)
+        return cmdline_usage_error(cl,
+                                   "%s: HTTP discoveries are not asked: peers are found in "
+                                   "the DHT, give --bootstrap PK@HOST:PORT",
+                                   url);
+    if (has_key && given->sk_file != NULL)
+        return cmdline_usage_error(cl, "--sk and --sk-file exclude each other");
+    if ((rc = gather(cl, c, given, &n)) != 0)
+        return rc;
+    if (c->direct && n == 0)
+        return cmdline_usage_error(cl, "--direct needs -S, -D or --bootstrap");
+    if (c->disc_addr != NULL && (rc = keep_one(cl, c, &n)) != 0)
+        return rc;
+    if (!has_key && sk_env != NULL && given->sk_file == NULL) {
+        rc = key_from_env(c, sk_env, &has_key);
+        if (rc != 0)
+            return rc;
+    }
+    *out = *given;
+    out->sk = has_key ? &c->sk : NULL;
+    out->bootstrap = (struct cmd_peers){c->servers, n};
+    out->sessions = (unsigned)c->sessions;
+    out->log_level = levels[c->log_level];
+    return 0;
+}

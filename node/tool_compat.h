@@ -1,0 +1,41 @@
+/*
+ * tool_compat - the connection flags of upstream's tools, of all generations (docs/protocol/apps.md §1.2), on top of our own (tool.h).
+ *
+ *     -S PK@HOST:PORT          the same as --bootstrap
+ *     -D FILE                  a dmsghttp-config.json: its servers are joined
+ *     -B                       use only the servers that are named (-S, -D, --bootstrap); needs one
+ *     -A dmsg://PK:PORT        together with a list of servers: the one of this key
+ *     -e N                     sessions of a node of its own
+ *     -s KEY, environment      the secret key itself
+ *     -l LEVEL                 log level of a node of its own
+ *
+ * An HTTP discovery (--dmsg-disc, --disc-url, -A without a list) is refused: peers are found in the DHT.
+ *
+ *     struct curl_opts { struct tool_opts conn; struct tool_compat compat; … };
+ *     struct tool_opts conn;
+ *     rc = tool_compat_apply(cl, &o->compat, &o->conn, "DMSGCURL_SK", &conn);
+ *     if (rc == 0)
+ *         rc = app_net_open(&net, &conn, TOOL_SESSION);
+ */
+#pragma once
+
+#include "node/tool.h"
+
+#define TOOL_SERVERS 64
+
+struct tool_compat {
+    bool direct;
+    const char *disc_addr, *dmsgconf, *dmsg_disc, *disc_url;
+    uint64_t sessions;
+    int log_level;
+    struct cmd_peers srv;
+    struct seckey sk;
+    struct addr_peer servers[TOOL_SERVERS]; /* the union, filled in by tool_compat_apply() */
+};
+
+extern const struct cmd_opt tool_compat_flags[];
+
+/* The connection flags with those of upstream applied; *out borrows from c and given. sk_env: environment variables that may hold a secret key, separated by blanks; NULL =
+ * none. 0, or the exit code (a line was printed). */
+int tool_compat_apply(struct cmdline *cl, struct tool_compat *c, const struct tool_opts *given,
+                      const char *sk_env, struct tool_opts *out);
