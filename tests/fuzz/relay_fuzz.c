@@ -14,6 +14,7 @@
 
 #define INCOMING_MAX 64
 #define PROGRAM_MAX  4096
+#define FILLER_MAX   (4u << 20) /* of one program: beyond it only takes time */
 
 struct incoming { /* a request that the relay forwarded to a side, not yet answered */
     uint32_t id;
@@ -31,6 +32,7 @@ struct play {
     struct rw_world w;
     struct side side[2];
     struct rd in;
+    size_t filler;
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -196,7 +198,7 @@ static void run_op(struct play *p)
     uint8_t op = rd_u8(&p->in);
     struct side *s = &p->side[op >> 7];
     uint64_t wait_ns = 0;
-    if (s->raw->closed)
+    if (s->raw->closed || s->raw->down)
         return;
     switch (op & 15) {
     case 0:
@@ -228,7 +230,10 @@ static void run_op(struct play *p)
         break;
     case 9: {
         uint32_t id = rd_u8(&p->in);
-        send_filler(s, id, (size_t)rd_u8(&p->in) * 1024);
+        size_t n = (size_t)rd_u8(&p->in) * 1024;
+        p->filler += n;
+        if (p->filler <= FILLER_MAX)
+            send_filler(s, id, n);
         break;
     }
     case 10:

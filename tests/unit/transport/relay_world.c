@@ -560,9 +560,9 @@ static int raw_output(void *arg, struct iovec *iov, int max, uint64_t now_ns)
 {
     struct rw_raw *r = arg;
     (void)now_ns;
-    if (r->out_n == 0 || max < 1)
+    if (r->out_at == r->out_n || max < 1)
         return 0;
-    iov[0] = (struct iovec){r->out, r->out_n};
+    iov[0] = (struct iovec){r->out + r->out_at, r->out_n - r->out_at};
     return 1;
 }
 
@@ -570,8 +570,9 @@ static void raw_sent(void *arg, size_t n, uint64_t now_ns)
 {
     struct rw_raw *r = arg;
     (void)now_ns;
-    r->out_n -= n;
-    memmove(r->out, r->out + n, r->out_n);
+    r->out_at += n;
+    if (r->out_at == r->out_n)
+        r->out_at = r->out_n = 0;
 }
 
 static void raw_down(void *arg, int err)
