@@ -9,6 +9,7 @@
 #include "kademlia/id.h"
 #include "node/cmds.h"
 #include "node/config.h"
+#include "node/control.h"
 #include "node/keyfile.h"
 #include "node/node.h"
 #include "node/paths.h"
@@ -53,6 +54,18 @@ static int find_key(const struct node_opts *o, struct places *at, struct node_cf
     return 0;
 }
 
+/* The default socket, or one beside it when another node of this user has that. */
+static int default_control(char out[PATHS_MAX], const struct pubkey *pk)
+{
+    char run[PATHS_MAX], name[32] = "control-";
+    int rc = paths_control(out);
+    if (rc < 0 || !control_is_taken(out))
+        return rc;
+    pubkey_short(name + strlen(name), pk);
+    rc = paths_run(run);
+    return rc < 0 ? rc : paths_join(out, run, name);
+}
+
 static int find_places(const struct node_opts *o, struct places *at, struct node_cfg *cfg)
 {
     int rc = find_key(o, at, cfg);
@@ -64,7 +77,7 @@ static int find_places(const struct node_opts *o, struct places *at, struct node
         return bad(rc, "state directory of", "this user");
     if (o->control != NULL)
         snprintf(at->control, sizeof(at->control), "%s", o->control);
-    else if ((rc = paths_control(at->control)) < 0)
+    else if ((rc = default_control(at->control, &cfg->pk)) < 0)
         return bad(rc, "run directory of", "this user");
     cfg->store_dir = at->store;
     cfg->control = at->control;

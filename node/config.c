@@ -52,7 +52,7 @@ const struct cmd_opt config_flags[] = {
     {.name = "control",
      CMD_STR_AT(struct node_opts, control),
      .metavar = "PATH",
-     .def_text = "control in the run directory",
+     .def_text = "control in the run directory, or control-KEY when that is taken",
      .help = "control socket"},
     {.name = "sessions",
      CMD_U64_AT(struct node_opts, sessions),

@@ -457,8 +457,8 @@ static int socket_addr(struct sockaddr_un *sa, const char *path)
     return 0;
 }
 
-/* A socket file whose process is gone refuses connections: then it may be removed. */
-static int remove_stale(const char *path, const struct sockaddr_un *sa)
+/* A socket file whose process is gone refuses connections. 0, ERR_BUSY (a living process has it), ERR_EXISTS (not a socket), system errors. */
+static int look_at(const char *path, const struct sockaddr_un *sa)
 {
     struct stat st;
     if (lstat(path, &st) < 0)
@@ -472,6 +472,18 @@ static int remove_stale(const char *path, const struct sockaddr_un *sa)
                  ? ERR_BUSY
                  : 0;
     close(fd);
+    return rc;
+}
+
+bool control_is_taken(const char *path)
+{
+    struct sockaddr_un sa;
+    return socket_addr(&sa, path) == 0 && look_at(path, &sa) == ERR_BUSY;
+}
+
+static int remove_stale(const char *path, const struct sockaddr_un *sa)
+{
+    int rc = look_at(path, sa);
     if (rc == 0 && unlink(path) < 0 && errno != ENOENT)
         rc = err_sys();
     return rc;

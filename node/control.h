@@ -55,6 +55,8 @@ struct ctl_cmd {
 /* path NULL: no socket, only control_adopt(). cmds ends with a NULL name. 0, ERR_BUSY (a living process has the socket), ERR_UNSAFE, -errno. */
 int control_new(struct control **out, struct drive_loop *loop, const char *path,
                 const struct ctl_cmd *cmds, void *node_arg);
+/* Does a living process have this socket? */
+bool control_is_taken(const char *path);
 /* Closes all connections, removes the socket. */
 void control_free(struct control *c);
 /* Serve an already connected descriptor (a tool in this process). */

@@ -406,8 +406,12 @@ static int open_publish(struct node *n)
 static int open_control(struct node *n, char why[NODE_WHY])
 {
     int rc = control_new(&n->control, n->drive, n->cfg.control, ctl_commands, n);
+    if (rc == ERR_BUSY)
+        snprintf(why, NODE_WHY, "control socket %s: a living process has it", n->cfg.control);
+    else if (rc < 0)
+        fail(why, rc, "control socket", n->cfg.control != NULL ? n->cfg.control : "(none)");
     if (rc < 0)
-        return fail(why, rc, "control socket", n->cfg.control != NULL ? n->cfg.control : "(none)");
+        return rc;
     if (n->cfg.control != NULL)
         snprintf(n->control_path, sizeof(n->control_path), "%s", n->cfg.control);
     return 0;

@@ -65,8 +65,22 @@ def test_control_socket_of_a_living_node_is_refused(world):
     one = world.node('one', '--full', '--listen', '127.0.0.1:0')
     other = world.make('other', '--full', '--listen', '127.0.0.1:0', '--control', one.proc.ready['control'])
     proc = other.begin().proc
-    assert proc.wait() == 1 and one.proc.ready['control'] in proc.log
+    assert proc.wait() == 1 and f'{one.proc.ready["control"]}: a living process has it' in proc.log
     assert one.status['public_key'] == one.pk
+
+
+def test_second_node_of_one_user(world):
+    """Without --control the first node has the default socket, the next one a socket of its own beside it."""
+    one = world.node('one', '--full', '--listen', '127.0.0.1:0')
+    key = one.dir / 'other-key'
+    pk = one.cli('keys', 'gen', '-o', key, '--json').json['public_key']
+    other = one.start('node', '--sk-file', key, '--store', one.dir / 'other', '--bootstrap', one.join, '--ready')
+    control = other.wait_ready()['control']
+    assert control.startswith(str(one.dir / 'run/kadmsg/control')) and control != one.proc.ready['control']
+    assert one.status['public_key'] == one.pk
+    assert one.cli('status', '--control', control, '--json').json['public_key'] == pk
+    assert one.cli('dht', 'put', 'note', 'x', '--sk-file', key, '--json').json['stored'] == 1
+    other.stop()
 
 
 def test_control_path_that_is_no_socket(world):
