@@ -74,14 +74,17 @@ static json_t *control_json(struct node *n)
                      "accept_failed", (json_int_t)st.accept_failed);
 }
 
-static const char *health(const struct node *n, const struct kad_stat *kad,
-                          const struct client_stat *client)
+const char *node_health(struct node *n)
 {
+    struct kad_stat kad;
+    struct client_stat client;
     if (n->stopping)
         return "stopping";
-    if (client->sessions_up == 0)
+    client_stat(n->client, &client);
+    if (client.sessions_up == 0)
         return "no session to any relay";
-    if (kad->alone && n->cfg.n_bootstrap > 0)
+    kad_stat(node_kad(n), &kad);
+    if (kad.alone && n->cfg.n_bootstrap > 0)
         return "no DHT peer answers";
     return "ok";
 }
@@ -111,7 +114,7 @@ void ctl_status(struct ctl_req *req)
                   (json_int_t)(n->relay != NULL ? relay.sessions : client.sessions_up), "streams",
                   (json_int_t)(n->relay != NULL ? relay.bridges : client.streams), "routing_peers",
                   (json_int_t)kad.routing_peers, "stored_items", (json_int_t)store.items, "lookups",
-                  lookups_json(n), "version", version_str(), "health", health(n, &kad, &client));
+                  lookups_json(n), "version", version_str(), "health", node_health(n));
     json_object_set_new(o, "relay", relay_json(n));
     json_object_set_new(o, "store", store_json(n));
     json_object_set_new(o, "entry", published_json(n));

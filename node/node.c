@@ -20,6 +20,7 @@
 #define HOUSEKEEPING_NS (NS_PER_S)
 #define DRAIN_NS        (2 * NS_PER_S)
 #define DRAIN_LOOK_NS   (20 * NS_PER_MS)
+#define HEALTH_NS       (5 * NS_PER_S)
 #define ROUTING_SAVE_NS (60 * NS_PER_S)
 #define META_ROUTING    "routing"
 #define ROUTING_MAX     (64u * 1024u)
@@ -163,6 +164,25 @@ static void routing_load(struct node *n)
     free(p);
 }
 
+/* A change that lasts is worth a line: at the start, and between two sessions, everything is missing for a moment. */
+static void log_health(struct node *n)
+{
+    const char *now = node_health(n);
+    if (n->health == NULL)
+        n->health = "ok";
+    if (strcmp(now, n->health) == 0 || n->stopping) {
+        n->health_ns = n->loop->now_ns;
+        return;
+    }
+    if (n->loop->now_ns - n->health_ns < HEALTH_NS)
+        return;
+    n->health = now;
+    if (strcmp(now, "ok") == 0)
+        log_info(LOG_NODE, "health is ok again");
+    else
+        log_warn(LOG_NODE, "health is not ok reason=\"%s\"", now);
+}
+
 static void on_housekeeping(struct loop_timer *t)
 {
     struct node *n = container_of(t, struct node, housekeeping);
@@ -172,6 +192,7 @@ static void on_housekeeping(struct loop_timer *t)
         routing_save(n);
     }
     servers_tick(n);
+    log_health(n);
     ctl_wait_check(n);
     loop_timer_set(n->loop, t, n->loop->now_ns + HOUSEKEEPING_NS);
 }
@@ -241,7 +262,7 @@ static int open_loop(struct node *n)
     if ((n->drive = drive_loop_new(NULL)) == NULL)
         return ERR_NOMEM;
     n->loop = drive_loop_loop(n->drive);
-    n->started_ns = drive_loop_now(n->drive);
+    n->started_ns = n->health_ns = drive_loop_now(n->drive);
     fdbridges_init(&n->bridges, n->drive);
     if ((n->pk_pool = pk_pool_new(threads, PK_QUEUE)) == NULL ||
         (n->env = drive_env_new(n->pk_pool, n->drive)) == NULL ||
@@ -406,10 +427,16 @@ static int open_publish(struct node *n)
 static int open_control(struct node *n, char why[NODE_WHY])
 {
     int rc = control_new(&n->control, n->drive, n->cfg.control, ctl_commands, n);
+    const char *path = n->cfg.control != NULL ? n->cfg.control : "(none)";
     if (rc == ERR_BUSY)
-        snprintf(why, NODE_WHY, "control socket %s: a living process has it", n->cfg.control);
+        snprintf(why, NODE_WHY, "control socket %s: a living process has it", path);
+    else if (rc == ERR_EXISTS)
+        snprintf(why, NODE_WHY, "control socket %s: there is something that is no socket", path);
+    else if (rc == ERR_UNSAFE)
+        snprintf(why, NODE_WHY, "control socket %s: others can write its directory, or own it",
+                 path);
     else if (rc < 0)
-        fail(why, rc, "control socket", n->cfg.control != NULL ? n->cfg.control : "(none)");
+        fail(why, rc, "control socket", path);
     if (rc < 0)
         return rc;
     if (n->cfg.control != NULL)

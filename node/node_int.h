@@ -59,6 +59,8 @@ struct node {
     atomic_bool relay_changed_posted;
     struct drive_msg stop_msg, relay_changed_msg;
     bool stopping, have_peers;
+    const char *health; /* as it was logged last */
+    uint64_t health_ns; /* since when it is something else */
     uint64_t started_ns;
     struct event *sigint, *sigterm, *sighup;
 };
@@ -68,6 +70,8 @@ static inline struct kad *node_kad(struct node *n)
     return host_kad(n->host);
 }
 
+/* "ok", or what is wrong; static. */
+const char *node_health(struct node *n);
 /* A session to the own relay, through a socketpair. */
 int node_attach_relay(struct node *n);
 

@@ -195,3 +195,15 @@ def test_listener_ends_by_signal(pair, args, sig):
     assert listener.wait(5) == 0
     os.close(write_end)
     dialler.wait(10)
+
+
+def test_health_is_logged(world, relay):
+    """Without a relay the operator need not ask: one line when it lasts, one when it is over."""
+    visor = world.node('visor', '--bootstrap', relay.join)
+    settled([relay, visor])
+    relay.stop()
+    wait_until(lambda: 'health is not ok reason="no session to any relay"' in visor.proc.log, 20, 'the line')
+    assert visor.status['health'] == 'no session to any relay'
+    relay.up()
+    wait_until(lambda: 'health is ok again' in visor.proc.log, 60, 'the other line')
+    assert visor.proc.log.count('health is') == 2
