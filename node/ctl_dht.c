@@ -88,6 +88,8 @@ void ctl_operations_free(struct node *n)
 
 static bool is_text(const uint8_t *p, size_t n)
 {
+    if (n == 0)
+        return true;
     json_t *s = memchr(p, 0, n) == NULL ? json_stringn((const char *)p, n) : NULL;
     bool text = s != NULL;
     json_decref(s);
