@@ -1,123 +1,12 @@
-/*
- * Peers serve only a few streams of one caller at a time and close the others. So at most
- * KAD_CALLS_PER_PEER calls to one peer are under way; more of them wait their turn here, with the
- * clock of their time-out running.
- */
 #include <stdlib.h>
 
 #include "kademlia/engine.h"
 
-struct dest { /* a peer with calls under way */
-    kad_peer peer;
-    unsigned under_way;
-    struct list waiting; /* of calls that hold their message */
-};
-
-/* ---- sending ---- */
-
-static struct dest *dest_of(struct kad *k, kad_peer peer)
-{
-    struct dest *d = map_get(&k->dests, &peer);
-
-    if (d != NULL)
-        return d;
-    d = calloc(1, sizeof *d);
-    if (d == NULL)
-        return NULL;
-    d->peer = peer;
-    list_init(&d->waiting);
-    if (map_put(&k->dests, d) == 0)
-        return d;
-    free(d);
-    return NULL;
-}
-
-/* Hand the message to the host; it is cleared when that fails. */
-static bool send(struct kad_call *c, struct kad_msg *msg)
-{
-    struct kad *k = c->k;
-    struct kad_act *a = kad_act_push(k, KAD_ACT_CALL);
-
-    if (a == NULL) {
-        kad_msg_clear(msg);
-        return false;
-    }
-    uint64_t left = c->timeout.at_ns - k->now_ns;
-    a->peer = c->peer;
-    a->call = c->id;
-    a->timeout_ms = (unsigned)(left / NS_PER_MS) + 1;
-    a->msg = *msg;
-    c->sent_ns = k->now_ns;
-    k->stat.calls_sent[c->method & 7]++;
-    return true;
-}
-
-/* Send, or put it into the queue of its peer. */
-static bool send_or_wait(struct kad_call *c, struct kad_msg *msg)
-{
-    struct dest *d = dest_of(c->k, c->peer);
-
-    if (d == NULL) {
-        kad_msg_clear(msg);
-        return false;
-    }
-    if (d->under_way < KAD_CALLS_PER_PEER) {
-        d->under_way++; /* also when it fails: the end of the call takes it back */
-        return send(c, msg);
-    }
-    c->held = malloc(sizeof *c->held);
-    if (c->held == NULL) {
-        d->under_way++;
-        kad_msg_clear(msg);
-        return false;
-    }
-    *c->held = *msg;
-    list_push_back(&d->waiting, &c->in_queue);
-    c->k->stat.calls_waiting++;
-    return true;
-}
-
-static void drop_held(struct kad_call *c)
-{
-    kad_msg_clear(c->held);
-    free(c->held);
-    c->held = NULL;
-    list_remove(&c->in_queue);
-    c->k->stat.calls_waiting--;
-}
-
-/* A call ends: its place goes to the next one that waits. */
-static void leave_dest(struct kad_call *c)
-{
-    struct kad *k = c->k;
-    struct dest *d = map_get(&k->dests, &c->peer);
-
-    if (c->held != NULL)
-        drop_held(c);
-    else if (d != NULL)
-        d->under_way--;
-    if (d == NULL)
-        return;
-    while (d->under_way < KAD_CALLS_PER_PEER && !list_empty(&d->waiting)) {
-        struct kad_call *next = container_of(list_first(&d->waiting), struct kad_call, in_queue);
-        if (next->timeout.at_ns <= k->now_ns)
-            break; /* about to time out, in this very turn */
-        struct kad_msg msg = *next->held;
-        kad_msg_init(next->held, msg.method, false); /* moved out */
-        drop_held(next);
-        d->under_way++;
-        (void)send(next, &msg); /* what could not be sent times out */
-    }
-    if (d->under_way == 0 && list_empty(&d->waiting)) {
-        map_del(&k->dests, &d->peer);
-        free(d);
-    }
-}
-
 /* Free a call that is in no map any more. */
 static void free_call(struct kad_call *c)
 {
-    leave_dest(c);
+    kad_dest_leave(c);
+    item_ref_put(c->item);
     loop_timer_cancel(&c->k->loop, &c->timeout);
     list_remove(&c->in_op);
     kad_unref(c->k, c->peer);
@@ -265,6 +154,17 @@ static struct kad_call *new_call(struct kad *k, struct kad_op *op, kad_peer peer
     return c;
 }
 
+/* What is needed to ask again; pages and batches are repeated by those who sent them. */
+static void keep_for_retry(struct kad_call *c, const struct kad_msg *msg)
+{
+    c->target = msg->target;
+    if (msg->method == KAD_PUT_VALUE) {
+        c->item = item_ref_get(msg->items[0].item);
+        c->has_target = msg->items[0].has_target;
+        c->target = msg->items[0].target;
+    }
+}
+
 struct kad_call *kad_call_start(struct kad *k, struct kad_op *op, kad_peer peer,
                                 struct kad_msg *msg, kad_call_fn *done)
 {
@@ -274,9 +174,9 @@ struct kad_call *kad_call_start(struct kad *k, struct kad_op *op, kad_peer peer,
         kad_msg_clear(msg);
         return NULL;
     }
-    msg->sender = k->self;
     c->done = done;
-    if (send_or_wait(c, msg))
+    keep_for_retry(c, msg);
+    if (kad_dest_send(c, msg))
         return c;
     map_del(&k->calls, &c->id);
     free_call(c);
@@ -286,7 +186,7 @@ struct kad_call *kad_call_start(struct kad *k, struct kad_op *op, kad_peer peer,
 void kad_calls_init(struct kad *k)
 {
     map_init(&k->calls, MAP_KEY(struct kad_call, id), k->env->hash_key, KAD_MAX_CALLS);
-    map_init(&k->dests, MAP_KEY(struct dest, peer), k->env->hash_key, KAD_MAX_CALLS);
+    kad_dests_init(k);
 }
 
 void kad_calls_free(struct kad *k)
@@ -305,10 +205,12 @@ void kad_response(struct kad *k, uint32_t call, struct kad_msg *rsp, uint64_t no
 {
     kad_enter(k, now_ns);
     struct kad_call *c = map_get(&k->calls, &call);
-    if (c != NULL && rsp->method == c->method && rsp->response)
+    if (c != NULL && rsp->method == c->method && rsp->response) {
+        kad_dest_answered(c);
         end_call(c, rsp, KAD_FAIL_LOCAL);
-    else if (c != NULL)
+    } else if (c != NULL) {
         end_call(c, NULL, KAD_FAIL_FORMAT);
+    }
     kad_msg_clear(rsp);
     kad_leave(k);
 }
@@ -317,7 +219,7 @@ void kad_call_failed(struct kad *k, uint32_t call, enum kad_fail why, uint64_t n
 {
     kad_enter(k, now_ns);
     struct kad_call *c = map_get(&k->calls, &call);
-    if (c != NULL)
+    if (c != NULL && !(why == KAD_FAIL_CLOSED && kad_dest_retry(c)))
         end_call(c, NULL, why);
     kad_leave(k);
 }

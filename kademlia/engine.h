@@ -3,6 +3,7 @@
  *
  *     kad.c       creation, configuration, the queue of actions, gauges
  *     call.c      requests of ours under way: numbers, time-outs, what an answer says about a peer
+ *     dest.c      queues of calls by peer
  *     note.c      what is remembered of single peers: rate and byte buckets, "not a DHT peer"
  *     check.c     what kind of item this is for that slot, and whether its signatures verify
  *     accept.c    whether an item enters a slot: order of checks, lifetimes, quota, room
@@ -165,8 +166,12 @@ struct kad_call {
     struct kad_op *op; /* NULL: nobody waits, the answer counts for the routing table only */
     struct list_node in_op;
     kad_call_fn *done;
-    struct kad_msg *held; /* not sent yet: the peer has enough of ours */
+    struct kad_msg *held; /* in the queue of its peer (dest.c) */
     struct list_node in_queue;
+    struct kad_id target; /* what is needed to send it again */
+    struct item_ref *item;
+    bool has_target;
+    uint8_t tries;
     uint64_t sent_ns;
     struct loop_timer timeout;
 };
@@ -194,6 +199,18 @@ static inline uint32_t kad_number(uint32_t *next)
 
 /* Our error for the failure of a call. */
 int kad_fail_err(enum kad_fail why);
+
+/* ---- dest.c ---- */
+
+void kad_dests_init(struct kad *k);
+/* Send the call's message, or put it into the queue of its peer. It is taken over; false: no memory,
+ * end the call. */
+bool kad_dest_send(struct kad_call *c, struct kad_msg *msg);
+/* The call ends: its place goes to the next one that waits. */
+void kad_dest_leave(struct kad_call *c);
+void kad_dest_answered(struct kad_call *c);
+/* The peer closed the stream: true when the call will be sent again instead of ending. */
+bool kad_dest_retry(struct kad_call *c);
 
 /* ---- note.c ---- */
 

@@ -40,7 +40,7 @@
  *    the first acceptable item when the caller asked for that (KAD_GET_FIRST), or at their
  *    deadline.
  *  - At most 6 calls to one peer are under way, others wait for them: peers serve few streams of one
- *    caller. Where the k closest are far more crowded than the network's size explains, bootstrap
+ *    caller. A contact that closes the stream of a look-up or put is asked again after a pause. Where the k closest are far more crowded than the network's size explains, bootstrap
  *    nodes are asked, and given what is put, as well (incident 64).
  *  - "Not a DHT peer" is remembered for neg_ttl_ms only on KAD_FAIL_NO_DHT, never on time-out or
  *    unreachability, never for bootstrap keys, and is cleared when the peer calls in.
@@ -285,7 +285,8 @@ void kad_act_clear(struct kad_act *a);
 
 struct kad_stat {
     size_t routing_peers, buckets, ops, calls, pending; /* gauges */
-    size_t calls_waiting; /* gauge: calls that wait for others to the same peer */
+    size_t calls_waiting;    /* gauge: calls that wait for others to the same peer */
+    uint64_t calls_repeated; /* after a stream that a contact closed */
     uint64_t requests[8], replies[8], calls_sent[8], calls_failed[8]; /* by method */
     uint64_t refused_rate, refused_size, refused_seq, refused_sig, refused_quota, refused_foreign,
         refused_busy, refused_space;

@@ -558,6 +558,37 @@ static void test_incident_64_crowded_target(void **state)
     assert_true(found >= 48);
 }
 
+/* A node that reads more than its peers allow gets its answers later, not never. */
+static void test_reader_above_the_rate(void **state)
+{
+    struct kad_cfg cfg = {.limits = {.rate_per_s = 20}}; /* bursts of 80 */
+    uint32_t ops[200];
+    size_t found = 0;
+
+    (void)state;
+    n.json = false;
+    for (size_t i = 0; i < 3; i++)
+        net_add(&n, &cfg);
+    net_run(&n, 10000);
+    struct net_node *a = net_node(&n, 1), *reader = net_node(&n, 2);
+    put_ok(a, "dmsg", "v");
+    for (size_t i = 0; i < 200; i++) {
+        ops[i] = kad_get(reader->kad, &a->pk, "dmsg", 4, KAD_GET_NETWORK, NULL, n.now_ns);
+        assert_int_not_equal(ops[i], 0);
+    }
+    for (size_t i = 0; i < 200; i++) {
+        struct kad_report r = net_wait(reader, ops[i]);
+        found += r.err == 0;
+        net_report_clear(&r);
+    }
+    assert_true(found >= 195);
+    assert_true(stat_of(reader).calls_repeated > 0);
+    assert_int_equal(stat_of(reader).routing_peers, 2);
+    net_run(&n, MINUTE_MS);
+    assert_int_equal(stat_of(reader).calls, 0);
+    assert_int_equal(stat_of(reader).calls_waiting, 0);
+}
+
 /* A thousand look-ups at once: each ends, the caps hold, nothing is left over. */
 static void test_incident_66_many_lookups(void **state)
 {
@@ -669,6 +700,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_incident_64_crowded_target, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancelled_before_it_was_sent, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_62_calls_to_one_peer, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_reader_above_the_rate, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_66_many_lookups, setup, teardown),
     };
 

@@ -134,7 +134,7 @@ static void test_negative_cache(void **state)
     uint64_t cached = stat_of(a).neg_cached;
     for (size_t i = 0; i < 3; i++) {
         x->mode = modes[i];
-        assert_int_equal(look_up(a, x), 1);
+        assert_true(look_up(a, x) >= 1); /* a closed stream is tried again */
         net_run(&n, 15000);
     }
     assert_int_equal(stat_of(a).neg_cached, cached);
