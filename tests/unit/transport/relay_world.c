@@ -542,6 +542,17 @@ int rw_verdict(const struct rw_stream *s)
 
 /* ---- raw peers ---- */
 
+/* Append; rooms double, because a sanitizer copies at every realloc(). */
+static void append(uint8_t **p, size_t *n, size_t *room, const void *more, size_t more_n)
+{
+    if (*room - *n < more_n) {
+        *room = 2 * (*n + more_n);
+        *p = must(realloc(*p, *room));
+    }
+    memcpy(*p + *n, more, more_n);
+    *n += more_n;
+}
+
 static void raw_up(void *arg)
 {
     (void)arg;
@@ -551,9 +562,7 @@ static void raw_input(void *arg, struct slice in, uint64_t now_ns)
 {
     struct rw_raw *r = arg;
     (void)now_ns;
-    r->in = must(realloc(r->in, r->in_n + in.n + 1));
-    memcpy(r->in + r->in_n, in.p, in.n);
-    r->in_n += in.n;
+    append(&r->in, &r->in_n, &r->in_room, in.p, in.n);
 }
 
 static int raw_output(void *arg, struct iovec *iov, int max, uint64_t now_ns)
@@ -658,9 +667,7 @@ void rw_raw_send(struct rw_raw *r, const void *p, size_t n)
 {
     if (n == 0)
         return;
-    r->out = must(realloc(r->out, r->out_n + n));
-    memcpy(r->out + r->out_n, p, n);
-    r->out_n += n;
+    append(&r->out, &r->out_n, &r->out_room, p, n);
     conn_flush(&r->conn->conn);
 }
 

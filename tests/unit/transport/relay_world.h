@@ -114,7 +114,8 @@ struct rw_raw {
     struct cipher tx, rx;
     uint8_t *out, *in;
     size_t out_n, out_at; /* out_at: sent */
-    size_t in_n, in_at;   /* in_at: read by rw_raw_frame() */
+    size_t out_room, in_room;
+    size_t in_n, in_at; /* in_at: read by rw_raw_frame() */
 };
 
 struct rw_frame {
