@@ -319,7 +319,7 @@ static int open_relay(struct node *n, char why[NODE_WHY])
         .listen = n->cfg.listen,
         .pk_pool = n->pk_pool,
         .budget = &n->budget,
-        .max_sessions = 0,
+        .max_sessions = n->cfg.max_sessions,
         .changed = relay_changed,
         .arg = n,
     };
@@ -595,12 +595,15 @@ static void begin_stop(struct node *n)
 
 static void on_stop(struct drive_msg *m)
 {
-    begin_stop(container_of(m, struct node, stop_msg));
+    struct node *n = container_of(m, struct node, stop_msg);
+    atomic_store(&n->stop_posted, false);
+    begin_stop(n);
 }
 
 void node_stop(struct node *n)
 {
-    drive_post(n->drive, &n->stop_msg);
+    if (!atomic_exchange(&n->stop_posted, true))
+        drive_post(n->drive, &n->stop_msg);
 }
 
 static void on_signal(evutil_socket_t sig, short what, void *arg)

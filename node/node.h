@@ -37,7 +37,8 @@ struct node_cfg {
     const char *control;   /* path; NULL = no socket */
     const struct pubkey *whitelisted, *trusted, *mirrors;
     size_t n_whitelisted, n_trusted, n_mirrors;
-    uint32_t max_sessions;       /* of the relay, as published; 0 = 2048 */
+    uint32_t
+        max_sessions; /* of others, that the relay takes and publishes; 0 = its own cap, and 2048 in the entry */
     unsigned sessions;           /* wanted sessions to relays; 0 = 2 */
     unsigned pk_threads;         /* 0 = by cores, 1 … 4 */
     bool publish;                /* the entry; tools do not */

@@ -56,7 +56,7 @@ struct node {
     uint32_t servers_op;      /* pull of relay records under way */
     uint64_t servers_next_ns; /* when to look for more */
     uint64_t routing_saved_ns;
-    atomic_bool relay_changed_posted;
+    atomic_bool relay_changed_posted, stop_posted;
     struct drive_msg stop_msg, relay_changed_msg;
     bool stopping, have_peers;
     const char *health; /* as it was logged last */

@@ -207,3 +207,16 @@ def test_health_is_logged(world, relay):
     relay.up()
     wait_until(lambda: 'health is ok again' in visor.proc.log, 60, 'the other line')
     assert visor.proc.log.count('health is') == 2
+
+
+# ---- limits ----
+
+def test_max_sessions(world):
+    """What the relay offers is what it takes; its own session is not one of them."""
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0', '--max-sessions', '2')
+    visors = [world.node(f'visor-{i}', '--bootstrap', relay.join) for i in range(2)]
+    settled([relay, *visors])
+    assert relay.cli('entry', 'get', relay.pk).json['server']['availableSessions'] == 2
+    world.place('late').cli('ping', relay.pk, '--bootstrap', relay.join, '--timeout', '2', code=6)
+    assert relay.status['relay']['refused_limit'] > 0
+    settled([relay, *visors])

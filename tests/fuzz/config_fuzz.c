@@ -35,7 +35,7 @@ static const struct cmd node = {.name = "node",
 static void check_limits(const struct node_opts *o)
 {
     assert(o->sessions >= 1 && o->sessions <= 32);
-    assert(o->max_sessions >= 1 && o->max_sessions <= 1000000);
+    assert(o->max_sessions <= 1000000);
     assert(o->commit >= 1000000 && o->commit <= UINT64_C(60000000000));
     assert(o->pk_threads <= 64);
     assert(o->bootstrap.n <= CMD_LIST_MAX && o->trusted.n <= CMD_LIST_MAX);
