@@ -58,6 +58,7 @@ static void conn_free(struct ctl_conn *c)
     struct ctl_req *req;
     struct packet *p;
     while ((req = list_pop_front_as(&c->requests, struct ctl_req, node)) != NULL) {
+        loop_timer_cancel(drive_loop_loop(c->control->loop), &req->timer);
         if (req->gone != NULL)
             req->gone(req);
         json_decref(req->args);
@@ -152,6 +153,7 @@ static void enqueue(struct ctl_conn *c, json_t *obj, int fd)
 
 static void req_end(struct ctl_req *req)
 {
+    loop_timer_cancel(drive_loop_loop(req->conn->control->loop), &req->timer);
     list_remove(&req->node);
     req->conn->n_requests--;
     req->conn->control->stat.requests--;
@@ -198,6 +200,23 @@ void ctl_fail(struct ctl_req *req, int err, const char *fmt, ...)
     enqueue(req->conn, o, -1);
     json_decref(o);
     req_end(req);
+}
+
+static void on_timeout(struct loop_timer *t)
+{
+    struct ctl_req *req = container_of(t, struct ctl_req, timer);
+    if (req->gone != NULL)
+        req->gone(req);
+    ctl_fail(req, ERR_TIMEOUT, "%s: timed out after %u ms", ctl_arg_str(req, "cmd", ""),
+             req->timeout_ms);
+}
+
+void ctl_set_timeout(struct ctl_req *req, unsigned ms)
+{
+    struct loop *loop = drive_loop_loop(req->conn->control->loop);
+    req->timeout_ms = ms;
+    req->timer.fn = on_timeout;
+    loop_timer_set(loop, &req->timer, loop->now_ns + ms * NS_PER_MS);
 }
 
 void ctl_row(struct ctl_req *req, json_t *row)

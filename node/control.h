@@ -43,8 +43,10 @@ struct ctl_req {
     void (*gone)(struct ctl_req
                      *req); /* set by the handler when it answers later; frees its own state only */
     void (*room)(struct ctl_req *req); /* optional: rows may be sent again */
-    void *user;                        /* the handler's */
-    void *node_arg;                    /* what control_new() was given */
+    struct loop_timer timer;           /* ctl_set_timeout() */
+    unsigned timeout_ms;
+    void *user;     /* the handler's */
+    void *node_arg; /* what control_new() was given */
 };
 
 struct ctl_cmd {
@@ -87,6 +89,8 @@ int ctl_arg_range(struct ctl_req *req, const char *name, json_int_t min, json_in
                   json_int_t def, json_int_t *out);
 /* "timeout_ms", at most a day, 20 s when it is absent. */
 int ctl_arg_timeout(struct ctl_req *req, unsigned *ms);
+/* Fail the request when it is not answered by then; the handler hears of it by req->gone. For those whose own operation may take longer. */
+void ctl_set_timeout(struct ctl_req *req, unsigned ms);
 const char *ctl_arg_str(const struct ctl_req *req, const char *name, const char *def);
 bool ctl_arg_bool(const struct ctl_req *req, const char *name);
 

@@ -51,6 +51,10 @@ bool ctl_report(struct node *n, const struct kad_report *r)
 static struct waiting *op_new(struct ctl_req *req,
                               void (*done)(struct waiting *w, const struct kad_report *r))
 {
+    unsigned ms;
+    if (ctl_arg_timeout(req, &ms) < 0)
+        return NULL;
+    ctl_set_timeout(req, ms);
     struct waiting *w = calloc(1, sizeof(*w));
     if (w == NULL) {
         ctl_fail(req, ERR_NOMEM, NULL);
@@ -468,8 +472,10 @@ void ctl_entry_get(struct ctl_req *req)
 {
     struct node *n = node_of(req);
     struct pubkey pk;
-    if (ctl_arg_pubkey(req, "pk", &pk) < 0)
+    unsigned ms;
+    if (ctl_arg_pubkey(req, "pk", &pk) < 0 || ctl_arg_timeout(req, &ms) < 0)
         return;
+    ctl_set_timeout(req, ms);
     struct entry_wait *w = calloc(1, sizeof(*w));
     if (w == NULL) {
         ctl_fail(req, ERR_NOMEM, NULL);

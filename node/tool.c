@@ -48,6 +48,7 @@ const struct cmd_opt tool_flags[] = {
      CMD_SECONDS_AT(struct tool_opts, timeout),
      .def = "20",
      .min = 1000000,
+     .max = UINT64_C(86400000000000),
      .help = "give up after this long"},
     {.name = "json", CMD_FLAG_AT(struct tool_opts, json), .help = "print JSON, one object a line"},
     {0}};
@@ -286,6 +287,8 @@ int tool_post(struct tool *t, json_t *req, json_int_t *id)
 {
     *id = ++t->next_id;
     json_object_set_new(req, "id", json_integer(*id));
+    if (json_object_get(req, "timeout_ms") == NULL)
+        json_object_set_new(req, "timeout_ms", json_integer((json_int_t)t->timeout_ms));
     size_t n = json_dumpb(req, t->packet, CONTROL_PACKET, JSON_COMPACT);
     json_decref(req);
     if (n == 0 || n > CONTROL_PACKET)

@@ -159,6 +159,18 @@ def test_control_socket_of_another_key(world, pair):
     a.cli('dht', 'put', 'note', 'v', '--control', a.proc.ready['control'], '--sk-file', a.sk_file)
 
 
+@pytest.mark.parametrize('command', [['dht', 'get', '--network'], ['entry', 'get', '--network']], ids=' '.join)
+def test_timeout_of_a_command(pair, command):
+    """The node keeps the time that the tool was given, and says what took too long."""
+    relay, a, b = pair
+    relay.proc.signal(signal.SIGSTOP)
+    args = [b.pk, 'note'] if command[0] == 'dht' else [b.pk]
+    begin = time.monotonic()
+    failed = a.cli(*command, *args, '--timeout', '1.5', code=5)
+    assert 1.4 < time.monotonic() - begin < 5 and 'timed out after 1500 ms' in failed.err
+    relay.proc.signal(signal.SIGCONT)
+
+
 def test_echo_through_a_node_of_the_tools_own(world, pair):
     relay, _, b = pair
     b.start('nc', '-l', PORT, '--echo', '--ready').wait_ready()

@@ -59,6 +59,15 @@ static void cmd_keep(struct ctl_req *req)
     kept[n_kept++] = req;
 }
 
+static void cmd_timed(struct ctl_req *req)
+{
+    unsigned ms;
+    if (ctl_arg_timeout(req, &ms) < 0)
+        return;
+    ctl_set_timeout(req, ms);
+    cmd_keep(req);
+}
+
 static void cmd_fd(struct ctl_req *req)
 {
     int fds[2];
@@ -105,9 +114,9 @@ static void cmd_big(struct ctl_req *req)
     ctl_ok(req, json_pack("{s:s}", "text", text), -1);
 }
 
-static const struct ctl_cmd cmds[] = {{"echo", cmd_echo}, {"fail", cmd_fail}, {"keep", cmd_keep},
-                                      {"fd", cmd_fd},     {"rows", cmd_rows}, {"args", cmd_args},
-                                      {"big", cmd_big},   {NULL, NULL}};
+static const struct ctl_cmd cmds[] = {{"echo", cmd_echo}, {"fail", cmd_fail},   {"keep", cmd_keep},
+                                      {"fd", cmd_fd},     {"rows", cmd_rows},   {"args", cmd_args},
+                                      {"big", cmd_big},   {"timed", cmd_timed}, {NULL, NULL}};
 
 /* ---- the test's side ---- */
 
@@ -392,6 +401,35 @@ static void test_too_many_connections(void **state)
         close(fds[i]);
     turn();
     assert_int_equal(stat_now().conns, 0);
+}
+
+/* A request with a time is failed when it is over, and its handler is told. */
+static void test_timeout(void **state)
+{
+    (void)state;
+    int fd = client();
+    say(fd, "{\"id\": 3, \"cmd\": \"timed\", \"timeout_ms\": 20}");
+    assert_int_equal(n_kept, 1);
+    json_t *o = NULL;
+    for (int i = 0; i < 1000 && o == NULL; i++) {
+        usleep(10 * 1000);
+        turn();
+        o = hear(fd, NULL, NULL);
+    }
+    assert_int_equal(num(o, "id"), 3);
+    assert_int_equal(num(o, "exit"), 5);
+    assert_str(o, "error", "timed: timed out after 20 ms");
+    json_decref(o);
+    assert_int_equal(n_gone, 1);
+    assert_null(kept[0]);
+    say(fd, "{\"cmd\": \"timed\", \"timeout_ms\": 60000}"); /* answered in time */
+    ctl_ok(kept[1], NULL, -1);
+    json_decref(hear(fd, NULL, NULL));
+    say(fd, "{\"cmd\": \"timed\", \"timeout_ms\": 60000}"); /* or the connection goes */
+    close(fd);
+    turn();
+    assert_int_equal(n_gone, 2);
+    assert_int_equal(stat_now().requests, 0);
 }
 
 /* ---- ends ---- */
@@ -757,6 +795,7 @@ int main(void)
         TEST(test_answer_that_is_too_long),
         TEST(test_too_many_requests),
         TEST(test_too_many_connections),
+        TEST(test_timeout),
         TEST(test_client_gone_before_the_answer),
         TEST(test_client_gone_at_the_answer),
         TEST(test_server_gone),
