@@ -1,10 +1,14 @@
 /*
  * Slots of our own key: which numbers were used, and what has to be republished.
  *
- * Kept in one small value of the store ("own"), which is written before an item with a new number
+ * Kept in one small value of the store ("own"), which is durable before an item with a new number
  * leaves this node:
  *
  *     version u8 = 1 | for each slot: salt length u8 | salt | seq u64 BE
+ *
+ * Waiting for the disk at every publish would stop the loop too often, so numbers are kept ahead:
+ * what stands in the store is up to KEEP_AHEAD_NS above what was used, and is written (and waited
+ * for) only when a number passes it. After a restart numbers go on above what was kept.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,9 +22,13 @@
 #define JITTER       20 /* percent */
 #define AT_ONCE      4  /* republished at the same time */
 
+#define KEEP_AHEAD_NS (60 * NS_PER_S) /* numbers are wall-clock nanoseconds */
+#define DURABLE_MS    2000            /* longest wait for the disk */
+
 struct kad_own {
     struct list_node node;
-    uint64_t seq;
+    uint64_t seq;    /* used last */
+    uint64_t kept;   /* in the store: at least that */
     uint64_t due_ns; /* LOOP_NEVER = not to be republished */
     size_t salt_len;
     uint8_t salt[];
@@ -99,7 +107,7 @@ static int save(struct kad *k)
         *q++ = (uint8_t)o->salt_len;
         memcpy(q, o->salt, o->salt_len);
         q += o->salt_len;
-        put_be64(q, o->seq);
+        put_be64(q, o->kept);
         q += 8;
     }
     int rc = k->store->ops->meta_put(k->store, META_NAME, p, len);
@@ -118,7 +126,15 @@ int kad_own_set(struct kad *k, const void *salt, size_t salt_len, uint64_t seq)
     if (o == NULL)
         return ERR_LIMIT;
     o->seq = seq;
-    return save(k);
+    if (seq <= o->kept)
+        return 0;
+    o->kept = seq < UINT64_MAX - KEEP_AHEAD_NS ? seq + KEEP_AHEAD_NS : seq;
+    int rc = save(k);
+    if (rc == 0)
+        rc = k->store->ops->sync(k->store, DURABLE_MS);
+    if (rc != 0)
+        o->kept = 0; /* not known to be there: the next number tries again */
+    return rc;
 }
 
 void kad_own_published(struct kad *k, const void *salt, size_t salt_len, bool again)
@@ -143,7 +159,7 @@ static bool load_one(struct kad *k, const uint8_t **p, size_t *left)
     struct kad_own *o = salt_len <= ITEM_MAX_SALT ? add(k, *p + 1, salt_len) : NULL;
     if (o == NULL)
         return false;
-    o->seq = get_be64(*p + 1 + salt_len);
+    o->seq = o->kept = get_be64(*p + 1 + salt_len);
     /* Soon after a start, so that what others still hold of us does not run out. */
     uint64_t period = kad_ms(k->lim.republish_ms);
     o->due_ns = kad_after(k, period / 10 + env_random_below(k->env, period / 10 + 1));
