@@ -6,7 +6,9 @@
 #include "base/cmdline.h"
 
 extern const struct cmd cmd_man, cmd_keys, cmd_node, cmd_status, cmd_dht, cmd_entry, cmd_nc,
-    cmd_ping, cmd_store, cmd_version, cmd_http, cmd_curl;
+    cmd_ping, cmd_store, cmd_version, cmd_http, cmd_curl, cmd_socks, cmd_web;
+/* Below `web`. */
+extern const struct cmd cmd_web_subs[];
 
 /* The whole program. Before threads are started. */
 const struct cmd *cmds_root(void);

@@ -3,7 +3,11 @@
  */
 #pragma once
 
+#include <jansson.h>
+
 #include "base/crypto.h"
 
-/* {"event": "ready", "public_key", "node_id", "relay": null, "http": null, "control": null, "port"} on stdout. */
+/* {"event": "ready", "public_key", "node_id", "relay": null, "http": null, "control": null}: a new reference. */
+json_t *ready_json(const struct pubkey *pk);
+/* The same with "port", on stdout. */
 void ready_print(const struct pubkey *pk, uint16_t port);

@@ -1,0 +1,235 @@
+"""Proxies over streams: socks, web, web srv, with curl, git and plain sockets as their users."""
+import hashlib
+import http.server
+import os
+import random
+import signal
+import socket
+import socketserver
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from net import settled
+from procs import Failed, World, wait_until
+
+MIB = 1 << 20
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    hosts = []
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.hosts.append(self.headers['Host'])
+        super().do_GET()
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers['Content-Length']))
+        answer = hashlib.sha256(body).hexdigest().encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+class Upside(socketserver.StreamRequestHandler):
+    """Reads to the end, answers with the digest, then sends everything back: needs half-close to work."""
+
+    def handle(self):
+        data = self.rfile.read()
+        self.wfile.write(hashlib.sha256(data).hexdigest().encode() + data)
+
+
+class Threads(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+
+class Local:
+    """Servers on this host that stand for services behind `web srv`."""
+
+    def __init__(self, folder):
+        self.files = folder / 'www'
+        self.files.mkdir()
+        self.servers = []
+        (self.files / 'hello').write_bytes(b'hello over dmsg\n')
+        (self.files / 'big').write_bytes(random.Random(16).randbytes(16 * MIB))
+        files = str(self.files)
+        self.http = self.serve(http.server.ThreadingHTTPServer,
+                               lambda *a, **k: Files(*a, directory=files, **k))
+        self.upside = self.serve(Threads, Upside)
+
+    def serve(self, kind, handler):
+        server = kind(('127.0.0.1', 0), handler)
+        threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.05}, daemon=True).start()
+        self.servers.append(server)
+        return server.server_address[1]
+
+    def close(self):
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture(scope='module')
+def net():
+    """(relay, a, b), one for all tests here, and the local servers."""
+    with World(os.environ.get('KADMSG', ROOT / 'build/kadmsg'), prefix='kadmsg-e2e-') as world:
+        relay = world.node('relay', '--full', '--listen', '127.0.0.1:0')
+        a = world.node('a', '--bootstrap', relay.join)
+        b = world.node('b', '--bootstrap', relay.join)
+        settled([relay, a, b])
+        local = Local(world.dir)
+        yield relay, a, b, local
+        local.close()
+        print(world.describe())
+
+
+@pytest.fixture
+def run(net):
+    """Start a serving command; it ends with the test, in order."""
+    started = []
+
+    def start(place, *args):
+        proc = place.start(*args, '--ready')
+        started.append(proc)
+        proc.wait_ready()
+        return proc
+
+    yield start
+    for proc in started:
+        if proc.running:
+            proc.stop()
+
+
+def curl(*args, code=0, timeout=30):
+    done = subprocess.run(['curl', '-sS', '--max-time', '25', *map(str, args)], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=timeout, env={'PATH': os.environ['PATH']})
+    if done.returncode != code:
+        raise Failed(f'curl {args}: exit code {done.returncode}: {done.stderr.decode()}')
+    return done.stdout
+
+
+def digest(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def connect(port):
+    s = socket.create_connection(('127.0.0.1', port), 20)
+    s.settimeout(20)
+    return s
+
+
+def read_all(s):
+    parts = []
+    while part := s.recv(1 << 16):
+        parts.append(part)
+    return b''.join(parts)
+
+
+# ---- socks ----
+
+@pytest.fixture
+def socks(net, run):
+    """A server at b that may go to this host, and a client at a: the client's port."""
+    _, a, b, _ = net
+    run(b, 'socks', 'server', '--allow', '127.0.0.0/8', '--wl', a.pk.upper())
+    return run(a, 'socks', 'client', '-k', b.pk, '-p', '0').ready['port']
+
+
+def test_socks_curl(net, socks):
+    local = net[3]
+    proxy = ['--socks5-hostname', f'127.0.0.1:{socks}']
+    for host in ['127.0.0.1', 'localhost']:
+        assert curl(*proxy, f'http://{host}:{local.http}/hello') == b'hello over dmsg\n'
+    assert digest(curl(*proxy, f'http://127.0.0.1:{local.http}/big')) == digest((local.files / 'big').read_bytes())
+    data = local.files / 'big'
+    answer = curl(*proxy, '--data-binary', f'@{data}', f'http://127.0.0.1:{local.http}/')
+    assert answer.decode() == digest(data.read_bytes())
+
+
+def socks_request(port, host, target_port, data=b''):
+    """Everything in one write, as hasty clients do; returns the socket and the reply code."""
+    s = connect(port)
+    name = host.encode()
+    s.sendall(b'\5\1\0' + b'\5\1\0\3' + bytes([len(name)]) + name + target_port.to_bytes(2, 'big') + data)
+    reply = b''
+    while len(reply) < 12 and (part := s.recv(12 - len(reply))):
+        reply += part
+    assert reply[:3] == b'\5\0\5', reply
+    return s, reply[3]
+
+
+def test_socks_data_right_behind_the_request(net, socks):
+    """Nothing of it is lost, and the half-close arrives: the server answers only then."""
+    data = random.Random(1).randbytes(300_000)
+    s, code = socks_request(socks, '127.0.0.1', net[3].upside, data)
+    assert code == 0
+    s.shutdown(socket.SHUT_WR)
+    assert read_all(s) == digest(data).encode() + data
+
+
+def closed_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def test_socks_reply_codes(net, socks):
+    for host, port, want in [('127.0.0.1', closed_port(), 5), ('10.1.2.3', 80, 2), ('192.168.0.1', 80, 2),
+                             ('169.254.169.254', 80, 2), ('::1', net[3].http, 2), ('0.0.0.0', net[3].http, 2),
+                             ('::ffff:10.0.0.1', 80, 2), ('no-such-name.invalid', 80, None)]:
+        s, code = socks_request(socks, host, port)
+        assert code == want if want else code in (4, 6), (host, code)
+        assert read_all(s) == b''
+
+
+def test_socks_private_networks_are_forbidden_unless_allowed(net, run):
+    _, a, b, local = net
+    run(b, 'socks', 'server', '-q', '1082')
+    port = run(a, 'socks', 'client', '-k', b.pk, '-p', '0', '-q', '1082').ready['port']
+    for host in ['127.0.0.1', 'localhost', '127.1.2.3', '::1', '::ffff:127.0.0.1']:
+        assert socks_request(port, host, local.http)[1] == 2, host
+    run(b, 'socks', 'server', '-q', '1083', '--allow-private', '--deny', '127.9.0.0/16')
+    port = run(a, 'socks', 'client', '-k', b.pk, '-p', '0', '-q', '1083').ready['port']
+    assert socks_request(port, '127.0.0.1', local.http)[1] == 0
+    assert socks_request(port, '127.9.0.1', local.http)[1] == 2
+
+
+def test_git_clone_through_socks(net, socks):
+    local, folder = net[3], net[3].files.parent
+    env = {'PATH': os.environ['PATH'], 'HOME': str(folder), 'GIT_CONFIG_NOSYSTEM': '1'}
+
+    def git(*args):
+        subprocess.run(['git', '-c', 'user.name=t', '-c', 'user.email=t@t', *map(str, args)], check=True, env=env,
+                       timeout=30, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    work, bare, copy = folder / 'work', local.files / 'repo.git', folder / 'copy'
+    git('init', work)
+    (work / 'file').write_bytes(random.Random(2).randbytes(MIB))
+    git('-C', work, 'add', 'file')
+    git('-C', work, 'commit', '-m', 'one')
+    git('clone', '--bare', work, bare)
+    git('-C', bare, 'update-server-info')
+    git('-c', f'http.proxy=socks5h://127.0.0.1:{socks}', 'clone', f'http://127.0.0.1:{local.http}/repo.git', copy)
+    assert (copy / 'file').read_bytes() == (work / 'file').read_bytes()
+
+
+# ---- web srv, fixed ports ----
+
+def test_raw_tcp_both_ways(net, run):
+    """16 MiB there and back over one connection, with a half-close in between."""
+    _, a, b, local = net
+    run(b, 'web', 'srv', '-p', local.upside, '-d', '90')
+    s = connect(run(a, 'socks', 'client', '-k', b.pk, '-q', '90', '-p', '0').ready['port'])
+    data = random.Random(3).randbytes(16 * MIB)
+    s.sendall(data)
+    s.shutdown(socket.SHUT_WR)
+    answer = read_all(s)
+    assert answer[:64].decode() == digest(data) and answer[64:] == data
