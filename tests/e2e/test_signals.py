@@ -232,3 +232,30 @@ def test_max_sessions(world):
     world.place('late').cli('ping', relay.pk, '--bootstrap', relay.join, '--timeout', '2', code=6)
     assert relay.status['relay']['refused_limit'] > 0
     settled([relay, *visors])
+
+
+def test_commands_from_the_start_to_the_end(world, relay):
+    """Every command, again and again, while the node starts, runs and stops: answers or a closed connection, nothing else."""
+    visor = world.make('visor', '--bootstrap', relay.join)
+    path = visor.dir / 'run/kadmsg/control'
+    commands = [{'cmd': name, 'pk': relay.pk, 'salt': 's', 'port': 0, 'timeout_ms': 500, 'value_base64': 'eA=='} for name in
+                ('status', 'sessions', 'wait', 'dht.get', 'dht.put', 'dht.list', 'dht.peers', 'dht.status', 'dht.why',
+                 'entry.get', 'entry.publish', 'dial', 'listen', 'ping', 'ip', 'forward')]
+    visor.begin()
+    answers, stopping, deadline = 0, False, time.monotonic() + 30
+    while visor.proc.running and time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+            control.settimeout(0.02)
+            try:
+                control.connect(str(path))
+                for i, command in enumerate(commands):
+                    control.send(json.dumps({'id': i + 1, **command, **({'port': 5} if command['cmd'] != 'listen' else {})}).encode())
+                while control.recv(1 << 18):
+                    answers += 1
+            except (OSError, TimeoutError):
+                pass
+        if answers > 500 and not stopping:
+            visor.proc.signal(signal.SIGTERM)
+            stopping = True
+    assert stopping and visor.proc.wait(10) == 0, visor.proc.describe()
+    assert relay.status['health'] == 'ok'

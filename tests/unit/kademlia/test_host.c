@@ -5,6 +5,7 @@
 #include "kademlia/host.h"
 
 #include "kademlia/codec_json.h"
+#include "tests/unit/kademlia/dht_items.h"
 #include "tests/unit/kademlia/host_world.h"
 
 static struct host_world hw;
@@ -253,6 +254,42 @@ static void test_one_request_a_stream(void **state)
     assert_int_equal(stat_of(0).serving, 0);
 }
 
+/* More bytes while the engine still checks the signature of the request. */
+static void test_second_request_while_the_first_waits(void **state)
+{
+    struct app a;
+    struct kad_msg m;
+    struct kad_stat st;
+    uint8_t *frame;
+    size_t n;
+    (void)state;
+    hw.w.env.deferred = true;
+    two_nodes_and_a_stranger();
+    struct item_ref *item = dht_item(&hw.w.client[2].key.sk, 1, "s", "v");
+    kad_msg_init(&m, KAD_PUT_VALUE, false);
+    m.sender = *key(2);
+    assert_int_equal(kad_msg_add_item(&m, item, NULL), 0);
+    assert_int_equal(kad_json_encode(&frame, &n, &m), 0);
+    kad_msg_clear(&m);
+    item_ref_put(item);
+    open_stream(&a, 2);
+    kad_stat(hw_kad(&hw, 0), &st);
+    uint64_t before = st.requests[KAD_PUT_VALUE];
+    app_send(&a, frame, n);
+    hw.w.net.env = NULL; /* nobody answers */
+    world_run(&hw.w, 100 * NS_PER_MS);
+    app_send(&a, frame, n);
+    world_run(&hw.w, 100 * NS_PER_MS);
+    kad_stat(hw_kad(&hw, 0), &st);
+    assert_int_equal(st.requests[KAD_PUT_VALUE], before + 1);
+    hw.w.net.env = &hw.w.env;
+    world_until(&hw.w, app_is_over, &a);
+    assert_non_null(memmem(a.got, a.got_n, "\"stored\":true", 13));
+    done(&a);
+    free(frame);
+    assert_int_equal(stat_of(0).serving, 0);
+}
+
 static void test_garbage(void **state)
 {
     static const struct {
@@ -450,6 +487,7 @@ int main(void)
         TEST(test_free_with_calls_under_way),
         TEST(test_port_taken),
         TEST(test_one_request_a_stream),
+        TEST(test_second_request_while_the_first_waits),
         TEST(test_garbage),
         TEST(test_random_bytes),
         TEST(test_silent_streams),
