@@ -13,7 +13,8 @@
  *
  * Keys are free, so somebody may have made k of them around a target (incident 64). Where the k
  * closest are much denser than a network of this size can be, up to KAD_LOOKUP_ANCHORS bootstrap nodes are asked
- * too: they are not chosen by distance, so they cannot be crowded out. Puts go to them as well.
+ * too: they are not chosen by distance, so they cannot be crowded out. Puts go to them as well. The
+ * same when nobody of our own table answered.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -514,7 +515,8 @@ static void step(struct kad_lookup *lk)
         return;
     }
     ask_more(lk, &done);
-    if (done && !lk->anchored && is_crowded(lk) && add_anchors(lk))
+    bool lost = lk->op->rep.answered == 0;
+    if (done && !lk->anchored && (lost || is_crowded(lk)) && add_anchors(lk))
         ask_more(lk, &done);
     if (done && list_empty(&lk->checks))
         kad_lookup_end(lk, KAD_END_CLOSEST);
