@@ -133,7 +133,8 @@ static void print_join(const struct node *n, const struct node_opts *o)
 
 /* ---- the command ---- */
 
-static struct node_cfg config_of(const struct node_opts *o, char listen[ADDR_HOSTPORT_MAX + 1],
+static struct node_cfg config_of(const struct node_opts *o, bool listens,
+                                 char listen[ADDR_HOSTPORT_MAX + 1],
                                  char public[ADDR_HOSTPORT_MAX + 1])
 {
     struct node_cfg cfg = {
@@ -154,7 +155,7 @@ static struct node_cfg config_of(const struct node_opts *o, char listen[ADDR_HOS
         .publish = true,
         .lock = true,
     };
-    if (o->listen.port != 0 || o->listen.host[0] != '\0')
+    if (listens) /* ":0" is all zeros */
         cfg.listen = addr_hostport_text(listen, &o->listen);
     if (o->public_address.port != 0)
         cfg.public_address = addr_hostport_text(public, &o->public_address);
@@ -202,7 +203,7 @@ static int run(struct cmdline *cl)
     bool listens = cmdline_given(cl, "listen");
     if (cmdline_given(cl, "public-address") && !listens)
         return cmdline_usage_error(cl, "--public-address is for relays: --listen is missing");
-    struct node_cfg cfg = config_of(o, listen, public);
+    struct node_cfg cfg = config_of(o, listens, listen, public);
     cfg.stopping = stopping;
     cfg.reload = reload;
     cfg.arg = cl;

@@ -42,6 +42,15 @@ def test_ready_means_ready(world):
     assert not os.path.exists(ready['control'])
 
 
+@pytest.mark.parametrize('listen', [':0', '0.0.0.0:0', '[::]:0', '[::1]:0', 'localhost:0'])
+def test_every_way_to_listen(world, listen):
+    """Also without a host: a relay is there, and what it publishes can be dialled by others."""
+    relay = world.make('relay', '--full', '--listen', listen).up()
+    at = relay.status['relay']['public_address']
+    assert relay.relay and not at.startswith(('0.0.0.0', '[::]:', ':'))
+    world.place('tool').cli('ping', relay.pk, '--bootstrap', f'{relay.pk}@{at}')
+
+
 def test_service_manager_is_told(world, notify):
     node = world.make('one', '--listen', '127.0.0.1:0', env={'NOTIFY_SOCKET': notify.getsockname()})
     node.begin()
