@@ -11,6 +11,8 @@
 #define BACKOFF_MAX_MS    60000u
 #define LIFE_GOOD_NS      (30 * NS_PER_S) /* a session that lived so long clears the back-off */
 #define TWIN_LIFE_NS      (45 * NS_PER_S) /* closed by the server before that: maybe a twin's doing */
+#define TWIN_TIMES        4u              /* so often in a row: it is one */
+#define TWIN_PROBE_NS     (5 * NS_PER_MS)
 #define TWIN_MIN_S        30u
 #define TWIN_MAX_S        600u
 #define FIND_NS           (10 * NS_PER_S)
@@ -198,24 +200,40 @@ static void back_off(struct cserver *s)
     s->next_dial_ns = client_now(c) + env_random_below(c->cfg.env, ms * NS_PER_MS);
 }
 
+static uint64_t twin_wait_ns(const struct cserver *s)
+{
+    unsigned shift = s->evictions - TWIN_TIMES;
+    uint64_t wait_s = shift < 5 ? (uint64_t)TWIN_MIN_S << shift : TWIN_MAX_S;
+
+    return (wait_s < TWIN_MAX_S ? wait_s : TWIN_MAX_S) * NS_PER_S;
+}
+
+/* A session that the server closed before that was evicted, perhaps. The twin waits long too, so
+ * that a long life proves nothing while there is one. */
+static uint64_t twin_life_ns(const struct cserver *s)
+{
+    return s->evictions < TWIN_TIMES ? TWIN_LIFE_NS : 4 * twin_wait_ns(s);
+}
+
 /* Newest session wins at servers (§3.4): two programs with one key would evict each other for ever,
- * so the one that is evicted twice in a row waits long (incident 3). */
+ * so the one that is evicted several times in a row waits long (incident 3). A server that restarts
+ * looks the same but refuses meanwhile: before it comes to that it is dialled at once to see. */
 static void twin_back_off(struct cserver *s)
 {
     struct client *c = s->client;
-    unsigned shift = s->evictions - 2;
-    uint64_t wait_s = shift < 5 ? (uint64_t)TWIN_MIN_S << shift : TWIN_MAX_S;
 
-    if (wait_s > TWIN_MAX_S)
-        wait_s = TWIN_MAX_S;
-    s->next_dial_ns =
-        client_now(c) + wait_s * NS_PER_S + env_random_below(c->cfg.env, wait_s * NS_PER_S / 4);
+    if (s->evictions < TWIN_TIMES) {
+        s->next_dial_ns = client_now(c) + env_random_below(c->cfg.env, TWIN_PROBE_NS);
+        return;
+    }
+    uint64_t wait_ns = twin_wait_ns(s);
+    s->next_dial_ns = client_now(c) + wait_ns + env_random_below(c->cfg.env, wait_ns / 4);
     s->last_err = ERR_TWIN;
     c->stat.twin_evictions++;
     log_limited(&s->warn, LOG_CLIENT, LOG_LEVEL_WARN,
                 "session closed by the server soon after it came up, another instance may use this "
                 "key key=%s server=%s times=%u wait_s=%" PRIu64,
-                LOG_PK(&c->cfg.self), LOG_PK(&s->pk), s->evictions, wait_s);
+                LOG_PK(&c->cfg.self), LOG_PK(&s->pk), s->evictions, wait_ns / NS_PER_S);
 }
 
 static bool closed_by_peer(int err)
@@ -252,7 +270,7 @@ static void session_lost(struct cserver *s, int err)
     s->last_err = err;
     if (life >= LIFE_GOOD_NS)
         s->failures = 0;
-    s->evictions = closed_by_peer(err) && life < TWIN_LIFE_NS ? s->evictions + 1 : 0;
+    s->evictions = closed_by_peer(err) && life < twin_life_ns(s) ? s->evictions + 1 : 0;
     back_off(s);
     if (s->evictions >= 2)
         twin_back_off(s);

@@ -167,6 +167,17 @@ def test_the_relay_dies_and_comes_back(pair, tmp_path):
     assert transfer(a, b, path, 1234) == path.stat().st_size
 
 
+def test_the_relay_dies_three_times(pair):
+    """Sessions that end again and again are a restarting relay, not a twin that has our key."""
+    relay, a, b = pair
+    for _ in range(3):
+        relay.kill()
+        relay.up()
+        for node in (a, b):
+            wait_until(lambda n=node: n.status['sessions'] >= 1, 25, f'{node.name} is back')
+    settled([relay, a, b])
+
+
 @pytest.mark.limit(120)
 def test_a_second_full_node_takes_over(world, pair, tmp_path):
     """It joins, syncs the data set; the first one is stopped, and everything is still found."""
