@@ -1,14 +1,18 @@
 /*
- * host - runs a kad engine over dmsg streams: the bridge between transport/client.h and kademlia/kad.h.
+ * host - runs a kad engine over dmsg streams: the bridge between transport/client.h and
+ * kademlia/kad.h.
  *
- * It owns the engine, listens on port 100 of the client, turns KAD_ACT_CALL into a dialled stream with one JSON frame each way
- * (docs/protocol/dht.md §3.1), serves incoming ones, keeps the engine's one timer, and hands finished operations to `report`.
+ * It owns the engine, listens on port 100 of the client, turns KAD_ACT_CALL into a dialled stream
+ * with one JSON frame each way (docs/protocol/dht.md §3.1), serves incoming ones, keeps the
+ * engine's one timer, and hands finished operations to `report`.
  *
- * Start an operation with kad_get() … on host_kad() and call host_kick() afterwards; its end comes as report(arg, r) from the loop, never from inside
- * a call. r and what it points to are valid during the call (take a reference of r->item to keep it).
+ * Start an operation with kad_get() … on host_kad() and call host_kick() afterwards; its end comes
+ * as report(arg, r) from the loop, never from inside a call. r and what it points to are valid
+ * during the call (take a reference of r->item to keep it).
  *
- * Limits: HOST_SERVE streams served at once, HOST_SERVE_PEER of one peer, one request a stream, whole within HOST_REQUEST_MS; what is above is closed at once and
- * counted; when all places are taken, the stream that has not sent its request for longest gives way. Dials carry
+ * Limits: HOST_SERVE streams served at once, HOST_SERVE_PEER of one peer, one request a stream,
+ * whole within HOST_REQUEST_MS; what is above is closed at once and counted; when all places are
+ * taken, the stream that has not sent its request for longest gives way. Dials carry
  * CLIENT_DIAL_LOCAL: finding a DHT peer never asks the DHT.
  *
  * Threads: one loop. host_free() before client_free().

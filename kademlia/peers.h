@@ -1,8 +1,9 @@
 /*
  * peers - a table of keys and their 4-byte handles: the struct kad_peers of a host.
  *
- * Handles are counted; a key leaves the table when its last reference goes, and its number is used again. Entries never move. One thread.
- * Limit: max keys (then intern gives KAD_PEER_NONE, counted). About 90 bytes a key.
+ * Handles are counted; a key leaves the table when its last reference goes, and its number is used
+ * again. Entries never move. One thread. Limit: max keys (then intern gives KAD_PEER_NONE,
+ * counted). About 90 bytes a key.
  *
  *     struct peers *t = peers_new(env->hash_key, 100000);
  *     struct kad_peers p = peers_ops(t);

@@ -122,7 +122,8 @@ static int print_value(const json_t *answer)
     return fwrite(raw, 1, n, stdout) != n;
 }
 
-/* A text of many control characters comes as base64, to fit into a packet; text is text all the same. */
+/* A text of many control characters comes as base64, to fit into a packet; text is text all the
+ * same. */
 static void text_from_base64(json_t *answer)
 {
     const char *b64 = json_string_value(json_object_get(answer, "value_base64"));

@@ -28,7 +28,8 @@ static int bad(int rc, const char *what, const char *path)
     return tool_fail(rc, "%s %s: %s", what, path, err_str(rc));
 }
 
-/* The key: the file that was named, else one that is made in the store directory at the first start. */
+/* The key: the file that was named, else one that is made in the store directory at the first
+ * start. */
 static int find_key(const struct node_opts *o, struct places *at, struct node_cfg *cfg)
 {
     char dir[PATHS_MAX];
@@ -120,7 +121,7 @@ static void print_ready(const struct node *n)
     tool_print(o);
 }
 
-/* The founder's first minute (design §1): what the second machine has to run. */
+/* The founder's first minute: what the second machine has to run. */
 static void print_join(const struct node *n, const struct node_opts *o)
 {
     char pk[PUBKEY_HEX + 1];

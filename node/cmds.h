@@ -1,5 +1,6 @@
 /*
- * cmds - the commands of the program: one cmd_*.c each, which fills in its own struct cmd; cmds.c puts them into the list.
+ * cmds - the commands of the program: one cmd_*.c each, which fills in its own struct cmd; cmds.c
+ * puts them into the list.
  */
 #pragma once
 

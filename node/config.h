@@ -1,9 +1,12 @@
 /*
- * config - the settings of `kadmsg node`: one table gives the flags, their help, the checks, and the configuration file.
+ * config - the settings of `kadmsg node`: one table gives the flags, their help, the checks, and
+ * the configuration file.
  *
- * The file is one JSON object; its members have the names of the flags without dashes in front. A switch is true or false, a flag that may be repeated may be an
- * array, everything else a text as on the command line, or a number where that fits; null is as if the member were not there. Unknown members and bad values
- * are refused with the name of the file and of the member. A value on the command line wins (a list replaces the file's list).
+ * The file is one JSON object; its members have the names of the flags without dashes in front. A
+ * switch is true or false, a flag that may be repeated may be an array, everything else a text as
+ * on the command line, or a number where that fits; null is as if the member were not there.
+ * Unknown members and bad values are refused with the name of the file and of the member. A value
+ * on the command line wins (a list replaces the file's list).
  */
 #pragma once
 
@@ -33,7 +36,8 @@ bool config_is_setting(const struct cmd_opt *o);
 int config_parse(struct cmdline *cl, const char *text, size_t n, char *why, size_t cap)
     __attribute__((warn_unused_result));
 
-/* Read a file into a parsed command line of `kadmsg node`. 0, or the exit code after the reason was printed. */
+/* Read a file into a parsed command line of `kadmsg node`. 0, or the exit code after the reason
+ * was printed. */
 int config_load(struct cmdline *cl, const char *path);
 /* Read it again while the node runs and take over what can change then: the levels of the log. 0, or
  * an error with the reason in why and nothing changed. */

@@ -476,7 +476,8 @@ static int socket_addr(struct sockaddr_un *sa, const char *path)
     return 0;
 }
 
-/* A socket file whose process is gone refuses connections. 0, ERR_BUSY (a living process has it), ERR_EXISTS (not a socket), system errors. */
+/* A socket file whose process is gone refuses connections. 0, ERR_BUSY (a living process has
+ * it), ERR_EXISTS (not a socket), system errors. */
 static int look_at(const char *path, const struct sockaddr_un *sa)
 {
     struct stat st;

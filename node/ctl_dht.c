@@ -1,8 +1,9 @@
 /*
  * ctl_dht - commands about the DHT and the entries in it.
  *
- * Operations of the engine end in a report; struct waiting connects it with the request. The waiting is the operation's user pointer; when the request goes first it
- * is only marked, and freed by the report.
+ * Operations of the engine end in a report; struct waiting connects it with the request. The
+ * waiting is the operation's user pointer; when the request goes first it is only marked, and freed
+ * by the report.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -126,7 +127,8 @@ static void value_set(json_t *o, const char *name, const uint8_t *p, size_t n)
     free(b64);
 }
 
-/* A JSON number of the library ends at 2^63-1; what is above it, nobody's clock gives, and it is shown as text. */
+/* A JSON number of the library ends at 2^63-1; what is above it, nobody's clock gives, and it is
+ * shown as text. */
 static json_t *seq_of(uint64_t seq)
 {
     char text[24];

@@ -1,7 +1,8 @@
 /*
  * ctl_stream - commands that open streams or ask relays: dial, listen, ping, ip, why.
  *
- * A stream leaves the node as a descriptor: one end of a socketpair goes to the tool (control.h), the other one is bridged to the stream.
+ * A stream leaves the node as a descriptor: one end of a socketpair goes to the tool (control.h),
+ * the other one is bridged to the stream.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -284,7 +285,8 @@ void ctl_pings_free(struct node *n)
         free(p);
 }
 
-/* A relay that we hold a session to is pinged in the session; everybody else by the round trip of a stream's set-up. */
+/* A relay that we hold a session to is pinged in the session; everybody else by the round trip
+ * of a stream's set-up. */
 void ctl_ping(struct ctl_req *req)
 {
     struct node *n = node_of(req);
@@ -334,7 +336,8 @@ static void ip_answered(void *arg, int err, const uint8_t *ip, size_t n,
         ctl_fail(req, err, "ip: %s", err_str(err));
 }
 
-/* Our address as a relay sees it (docs/protocol/apps.md §2.6); without "server": any that we have a session to. */
+/* Our address as a relay sees it (docs/protocol/apps.md §2.6); without "server": any that we
+ * have a session to. */
 void ctl_ip(struct ctl_req *req)
 {
     struct node *n = node_of(req);

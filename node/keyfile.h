@@ -1,8 +1,9 @@
 /*
  * keyfile - the secret key of a node on disk.
  *
- * One line of 64 hex digits, or two lines as `kadmsg keys gen` prints them: public key, secret key (the two must fit together). Written with mode 0600,
- * never over an existing file. Reading: a file that others can read is warned about; one that others can write or another user owns is refused
+ * One line of 64 hex digits, or two lines as `kadmsg keys gen` prints them: public key, secret key
+ * (the two must fit together). Written with mode 0600, never over an existing file. Reading: a file
+ * that others can read is warned about; one that others can write or another user owns is refused
  * (ERR_UNSAFE). "-" reads standard input.
  */
 #pragma once

@@ -164,7 +164,8 @@ static void routing_load(struct node *n)
     free(p);
 }
 
-/* A change that lasts is worth a line: at the start, and between two sessions, everything is missing for a moment. */
+/* A change that lasts is worth a line: at the start, and between two sessions, everything is
+ * missing for a moment. */
 static void log_health(struct node *n)
 {
     const char *now = node_health(n);

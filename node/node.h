@@ -1,16 +1,20 @@
 /*
  * node - one running kadmsg node: roles put together on one loop.
  *
- *     main thread     client (sessions, streams), DHT engine and its RPC, look-ups, publisher, control socket, store owner
- *     relay thread    relay role, if configured (relay_thread.h); the node is a client of its own relay through a socketpair
+ *     main thread     client (sessions, streams), DHT engine and its RPC, look-ups, publisher,
+ *                     control socket, store owner
+ *     relay thread    relay role, if configured (relay_thread.h); the node is a client of its own
+ *                     relay through a socketpair
  *     pk threads      public-key work of both (transport/drive_env.h)
  *     store writer    group commit (store/lmdb.h)
  *
- * Life: node_new() opens everything in the order key lock, store, relay socket, control socket, so that a failure is one line in `why` and nothing
- * has been changed; node_run() serves until node_stop() (any thread, signal handlers through node_signal_fd) and then stops in order: no new work, entry withdrawn,
- * streams that tools hold drained, sessions closed, store synced. node_free() releases what is left.
+ * Life: node_new() opens everything in the order key lock, store, relay socket, control socket, so
+ * that a failure is one line in `why` and nothing has been changed; node_run() serves until
+ * node_stop() or a signal (node_handle_signals()), and then stops in order: entry withdrawn, streams
+ * that tools hold drained, store synced. node_free() closes the sessions and releases what is left.
  *
- * The same struct serves a tool without a running node: memory store, no sockets, its commands come through node_control_adopt() (tool.h).
+ * The same struct serves a tool without a running node: memory store, no sockets, its commands come
+ * through node_control_adopt() (tool.h).
  */
 #pragma once
 
@@ -37,8 +41,8 @@ struct node_cfg {
     const char *control;   /* path; NULL = no socket */
     const struct pubkey *whitelisted, *trusted, *mirrors;
     size_t n_whitelisted, n_trusted, n_mirrors;
-    uint32_t
-        max_sessions; /* of others, that the relay takes and publishes; 0 = its own cap, and 2048 in the entry */
+    /* Sessions of others that the relay takes and publishes; 0 = its own cap, and 2048 in the entry */
+    uint32_t max_sessions;
     unsigned sessions;           /* wanted sessions to relays; 0 = 2 */
     unsigned pk_threads;         /* 0 = by cores, 1 … 4 */
     bool publish;                /* the entry; tools do not */
@@ -51,7 +55,8 @@ struct node_cfg {
 
 int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY]);
 void node_free(struct node *n);
-/* Serves until stopped. 0, or an error of the loop or of the store when it could not write everything. */
+/* Serves until stopped. 0, or an error of the loop or of the store when it could not write
+ * everything. */
 int node_run(struct node *n);
 /* Any thread. The second call stops without waiting for anything. */
 void node_stop(struct node *n);
@@ -64,5 +69,6 @@ const char *node_public_addr(const struct node *n);
 const char *node_control_path(const struct node *n);
 /* Serve commands on this descriptor (SOCK_SEQPACKET). Before node_run(). */
 int node_control_adopt(struct node *n, int fd);
-/* SIGINT and SIGTERM stop the node, a second one at once; SIGHUP calls cfg.reload; SIGPIPE is ignored. Before node_run(). */
+/* SIGINT and SIGTERM stop the node, a second one at once; SIGHUP calls cfg.reload; SIGPIPE is
+ * ignored. Before node_run(). */
 int node_handle_signals(struct node *n);

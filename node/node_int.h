@@ -1,5 +1,6 @@
 /*
- * node_int - what the parts of a node see of each other: assembly (node.c) and the command handlers of the control socket (ctl_*.c). Private to node/.
+ * node_int - what the parts of a node see of each other: assembly (node.c) and the command handlers
+ * of the control socket (ctl_*.c). Private to node/.
  */
 #pragma once
 
@@ -104,7 +105,8 @@ void ctl_pings_free(struct node *n);
 /* servers.c: which relays this node holds sessions to. */
 void servers_init(struct node *n);
 void servers_free(struct node *n);
-/* A server's address became known (bootstrap, record under "dmsg-server", entry with a server half). */
+/* A server's address became known (bootstrap, record under "dmsg-server", entry with a server
+ * half). */
 void servers_learn(struct node *n, const struct pubkey *pk, const char *addr);
 /* The local store accepted a record: perhaps a relay's. */
 void servers_stored(struct node *n, const struct store_rec *rec);

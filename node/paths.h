@@ -1,14 +1,18 @@
 /*
  * paths - where a node keeps its things, and one lock per key.
  *
- *     state    $XDG_STATE_HOME/kadmsg, else /var/lib/kadmsg for root, else ~/.local/state/kadmsg    keys, stores, locks
- *     run      $XDG_RUNTIME_DIR/kadmsg, else /run/kadmsg for root, else <state>/run                  control sockets
+ *     state    keys, stores, locks: $XDG_STATE_HOME/kadmsg, else /var/lib/kadmsg for root, else
+ *              ~/.local/state/kadmsg
+ *     run      control sockets: $XDG_RUNTIME_DIR/kadmsg, else /run/kadmsg for root, else
+ *              <state>/run
  *
- * Directories are made with mode 0700 and refused when another user owns them or others can write (ERR_UNSAFE).
+ * Directories are made with mode 0700 and refused when another user owns them or others can write
+ * (ERR_UNSAFE).
  *
- * The lock of a key, <state>/locks/<pk>, is held (open file description lock: asking who has it takes nothing, and it ends with the process) by the
- * node that runs under it and names its process id and control socket. A tool that is
- * given the same key finds that node there and goes through it: never two clients under one key on one machine (incident 3).
+ * The lock of a key, <state>/locks/<pk>, is held (open file description lock: asking who has it
+ * takes nothing, and it ends with the process) by the node that runs under it and names its process
+ * id and control socket. A tool that is given the same key finds that node there and goes through
+ * it: never two clients under one key on one machine (incident 3).
  */
 #pragma once
 

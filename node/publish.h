@@ -1,15 +1,20 @@
 /*
- * publish - this node's own records in the DHT: its signed entry under salt "dmsg", and a relay's record under "dmsg-server".
+ * publish - this node's own records in the DHT: its signed entry under salt "dmsg", and a relay's
+ * record under "dmsg-server".
  *
- * The entry's delegated servers are the sessions that are verified now (incident 14); it is built, signed over the canonical bytes, and put when that set
- * has changed: PUBLISH_DEBOUNCE_NS after a server came, PUBLISH_LOSS_NS after one was only lost, and not at all when it is back by then, so that a flapping
- * server does not flood the network (incident 11); also when the first DHT peer appeared, every PUBLISH_EVERY_NS (jittered), and again soon while nobody
- * has stored it although there are peers. A node without any verified session and without relay
- * publishes nothing: its entry would say that it cannot be reached.
+ * The entry's delegated servers are the sessions that are verified now (incident 14); it is built,
+ * signed over the canonical bytes, and put when that set has changed: PUBLISH_DEBOUNCE_NS after a
+ * server came, PUBLISH_LOSS_NS after one was only lost, and not at all when it is back by then, so
+ * that a flapping server does not flood the network (incident 11); also when the first DHT peer
+ * appeared, every PUBLISH_EVERY_NS (jittered), and again soon while nobody has stored it although
+ * there are peers. A node without any verified session and without relay publishes nothing: its
+ * entry would say that it cannot be reached.
  *
- * publish_withdraw() puts tombstones ("{}") and tells when that is done or PUBLISH_WITHDRAW_NS have passed.
+ * publish_withdraw() puts tombstones ("{}") and tells when that is done or PUBLISH_WITHDRAW_NS have
+ * passed.
  *
- * One thread. At most one operation per record is under way; changes meanwhile are taken up when it ends.
+ * One thread. At most one operation per record is under way; changes meanwhile are taken up when it
+ * ends.
  */
 #pragma once
 
@@ -50,7 +55,8 @@ void publish_free(struct publish *p);
 void publish_sessions_changed(struct publish *p);
 /* The first DHT peer appeared, or somebody asks for it: soon, whether anything changed or not. */
 void publish_kick(struct publish *p);
-/* Put tombstones over what was published; done(arg) comes from the loop, once, after PUBLISH_WITHDRAW_NS at the latest. */
+/* Put tombstones over what was published; done(arg) comes from the loop, once, after
+ * PUBLISH_WITHDRAW_NS at the latest. */
 void publish_withdraw(struct publish *p, void (*done)(void *arg), void *arg);
 /* True when the report belonged to a record of ours. */
 bool publish_report(struct publish *p, const struct kad_report *r);

@@ -1,10 +1,13 @@
 /*
- * relay_thread - the relay role of a node: a relay core on a thread, loop and buffer pool of its own.
+ * relay_thread - the relay role of a node: a relay core on a thread, loop and buffer pool of its
+ * own.
  *
- * Everything is built on the caller's thread, so that errors (port in use …) are reported before anything runs; then the thread takes over. The node reaches its
- * own relay through a socketpair, like any other client: relay_thread_pair() gives the client's end.
+ * Everything is built on the caller's thread, so that errors (port in use …) are reported before
+ * anything runs; then the thread takes over. The node reaches its own relay through a socketpair,
+ * like any other client: relay_thread_pair() gives the client's end.
  *
- * Threads: start, stop, stat and pair may be called by the node's main thread only. changed() is called on the relay's thread and must only post.
+ * Threads: start, stop, stat and pair may be called by the node's main thread only. changed() is
+ * called on the relay's thread and must only post.
  */
 #pragma once
 
@@ -31,7 +34,8 @@ int relay_thread_start(struct relay_thread **out, const struct relay_thread_cfg 
 void relay_thread_stop(struct relay_thread *t);
 /* "host:port" really bound. */
 const char *relay_thread_addr(const struct relay_thread *t);
-/* A new connection to the relay without network; returns a descriptor for the client's side, or an error. */
+/* A new connection to the relay without network; returns a descriptor for the client's side, or
+ * an error. */
 int relay_thread_pair(struct relay_thread *t);
 /* Counters and gauges, at most a second old. */
 void relay_thread_stat(struct relay_thread *t, struct relay_stat *out);

@@ -1,16 +1,22 @@
 /*
- * resolve - where is this key? The destination look-up of a node (design §6): entry cache, local store, DHT network.
+ * resolve - where is this key? The destination look-up of a node: entry cache, local store, DHT
+ * network.
  *
- * Serves the client's resolve hooks and everybody else who wants an entry. Each finished look-up is counted by its source: cache (parsed
- * entry in memory, RESOLVE_CACHE_NS), dht (local store or network), http (none in this mode), miss. Concurrent look-ups of one key are one.
- * A negative answer is kept for 5 s only, and does not hide what the local store has got meanwhile. A failed dial (distrust) drops the cached entry and makes the next look-up ask the network.
+ * Serves the client's resolve hooks and everybody else who wants an entry. Each finished look-up is
+ * counted by its source: cache (parsed entry in memory, RESOLVE_CACHE_NS), dht (local store or
+ * network), http (none in this mode), miss. Concurrent look-ups of one key are one. A negative
+ * answer is kept for 5 s only, and does not hide what the local store has got meanwhile. A failed
+ * dial (distrust) drops the cached entry and makes the next look-up ask the network.
  *
- * An answer is used only when it is an entry whose static key is the asked one; its signature was verified when the engine accepted it or is verified by the
- * owner's item signature (kind OWNER: signed by the subject itself). Tombstones are misses.
+ * An answer is used only when it is an entry whose static key is the asked one; its signature was
+ * verified when the engine accepted it or is verified by the owner's item signature (kind OWNER:
+ * signed by the subject itself). Tombstones are misses.
  *
- * A callback may start, cancel and distrust anything; the entry it is shown stays valid until it returns.
+ * A callback may start, cancel and distrust anything; the entry it is shown stays valid until it
+ * returns.
  *
- * Limits: RESOLVE_CACHE_MAX entries, RESOLVE_WAITERS waiting. One thread. Callbacks come from the loop or from inside resolve_entry() when known at once.
+ * Limits: RESOLVE_CACHE_MAX entries, RESOLVE_WAITERS waiting. One thread. Callbacks come from the
+ * loop or from inside resolve_entry() when known at once.
  */
 #pragma once
 
@@ -51,7 +57,8 @@ void resolve_free(struct resolve *r);
 /* The engine comes later than the client's hooks. */
 void resolve_set_host(struct resolve *r, struct host *h);
 
-/* Look up the entry of pk. Returns a handle for resolve_cancel(), 0 when fn was called already or nothing could be started (fn is called then too). */
+/* Look up the entry of pk. Returns a handle for resolve_cancel(), 0 when fn was called already
+ * or nothing could be started (fn is called then too). */
 uint64_t resolve_entry(struct resolve *r, const struct pubkey *pk, unsigned flags, resolve_fn *fn,
                        void *arg);
 void resolve_cancel(struct resolve *r, uint64_t handle);

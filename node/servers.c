@@ -1,10 +1,14 @@
 /*
- * servers - the relays that a node knows of, and the client's list of those it should hold sessions to.
+ * servers - the relays that a node knows of, and the client's list of those it should hold sessions
+ * to.
  *
- * Sources, best first: the node's own configuration (bootstrap), records under salt "dmsg-server" in the DHT (signed by the relay itself), the server half of
- * entries that were looked up. While there are fewer sessions than wanted, the records are pulled from a DHT peer that may hold them all.
+ * Sources, best first: the node's own configuration (bootstrap), records under salt "dmsg-server"
+ * in the DHT (signed by the relay itself), the server half of entries that were looked up. While
+ * there are fewer sessions than wanted, the records are pulled from a DHT peer that may hold them
+ * all.
  *
- * Anybody can publish such a record, so a full table gives up the oldest relay that is neither configured nor connected.
+ * Anybody can publish such a record, so a full table gives up the oldest relay that is neither
+ * configured nor connected.
  */
 #include <jansson.h>
 #include <stdlib.h>

@@ -1,16 +1,20 @@
 /*
- * tool - how a command reaches the network: through the node that runs on this machine, or through a small node of its own in this process.
+ * tool - how a command reaches the network: through the node that runs on this machine, or through
+ * a small node of its own in this process.
  *
- * tool_open() picks, in this order: the socket of --control; the node that holds the lock of --sk-file's key; with --bootstrap, a node of its own (memory store, no
- * relay, on a thread of its own); the default control socket. Either way the command then speaks the control protocol (control.h) over a descriptor, in plain blocking
- * calls.
+ * tool_open() picks, in this order: the socket of --control; the node that holds the lock of
+ * --sk-file's key; with --bootstrap, a node of its own (memory store, no relay, on a thread of its
+ * own); the default control socket. Either way the command then speaks the control protocol
+ * (control.h) over a descriptor, in plain blocking calls.
  *
- * Every function prints its failure on stderr, one line "kadmsg: what: reason", and returns the exit code of the command-line contract (0 = fine).
+ * Every function prints its failure on stderr, one line "kadmsg: what: reason", and returns the
+ * exit code of the command-line contract (0 = fine).
  *
  *     struct tool *t;
  *     int rc = tool_open(&t, &opts->conn, TOOL_DHT);
  *     if (rc == 0)
- *         rc = tool_call(t, json_pack("{s:s, s:s}", "cmd", "dht.get", "pk", pk), NULL, NULL, &answer, NULL);
+ *         rc = tool_call(t, json_pack("{s:s, s:s}", "cmd", "dht.get", "pk", pk), NULL, NULL,
+ *                        &answer, NULL);
  *     tool_close(t);
  */
 #pragma once
@@ -51,14 +55,16 @@ bool tool_is_own(const struct tool *t);
 /* A row of the answer; borrowed. */
 typedef void tool_row_fn(void *arg, json_t *row);
 
-/* Send req (taken over) and wait for the answer; rows go to fn. *answer (may be NULL) is the final object, to be released; *fd (may be NULL) the descriptor that came
- * with it, or -1. */
+/* Send req (taken over) and wait for the answer; rows go to fn. *answer (may be NULL) is the
+ * final object, to be released; *fd (may be NULL) the descriptor that came with it, or -1. */
 int tool_call(struct tool *t, json_t *req, tool_row_fn *fn, void *arg, json_t **answer, int *fd);
-/* The same without waiting, for commands that answer with events; then the next event: timeout_ms < 0 = for ever. */
+/* The same without waiting, for commands that answer with events; then the next event:
+ * timeout_ms < 0 = for ever. */
 int tool_send(struct tool *t, json_t *req);
 int tool_event(struct tool *t, int timeout_ms, json_t **event, int *fd);
-/* One packet either way, silent: for those who keep several requests apart by their ids. 0; ERR_TOO_LONG, -errno; ERR_TIMEOUT, ERR_CANCELLED (a signal), ERR_RESET
- * (the node is gone), ERR_FORMAT. */
+/* One packet either way, silent: for those who keep several requests apart by their ids. 0;
+ * ERR_TOO_LONG, -errno; ERR_TIMEOUT, ERR_CANCELLED (a signal), ERR_RESET (the node is gone),
+ * ERR_FORMAT. */
 int tool_post(struct tool *t, json_t *req, json_int_t *id);
 int tool_take(struct tool *t, int timeout_ms, json_t **packet, int *fd);
 /* For poll(). */
