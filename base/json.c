@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/hex.h"
+#include "base/json_double.h"
 
 /* What may come next. */
 enum {
@@ -846,6 +847,17 @@ void json_out_u64(struct json_out *o, uint64_t v)
 void json_out_i64(struct json_out *o, int64_t v)
 {
     put_decimal(o, v < 0, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
+}
+
+void json_out_double(struct json_out *o, double v)
+{
+    char text[JSON_DOUBLE_MAX + 1];
+    size_t n = json_double_text(text, v, o->dialect);
+
+    if (n == 0 && o->err == 0)
+        o->err = ERR_FORMAT;
+    if (n > 0)
+        put_value(o, text, n);
 }
 
 void json_out_bool(struct json_out *o, bool v)

@@ -180,6 +180,8 @@ void json_out_string(struct json_out *o, const void *p, size_t n);
 void json_out_str(struct json_out *o, const char *s); /* NUL-terminated */
 void json_out_u64(struct json_out *o, uint64_t v);
 void json_out_i64(struct json_out *o, int64_t v);
+/* As base/json_double.h has it; a number that is not finite is ERR_FORMAT. */
+void json_out_double(struct json_out *o, double v);
 void json_out_bool(struct json_out *o, bool v);
 void json_out_null(struct json_out *o);
 
