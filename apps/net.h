@@ -73,8 +73,9 @@ struct app_net_ops {
 
 struct app_net {
     const struct app_net_ops *ops;
-    struct pubkey self;             /* the key it acts under */
-    unsigned timeout_ms;            /* of dials and other answers; may be changed at any time */
+    struct pubkey self;  /* the key it acts under */
+    unsigned timeout_ms; /* of dials and other answers; may be changed at any time */
+    bool direct; /* dials look up nothing in the network, but try the relays that are connected */
     struct app_net_failure failure; /* the last one */
 };
 

@@ -238,8 +238,9 @@ static json_t *request_to(struct app_net *net, const char *cmd, const struct pub
                           uint16_t port)
 {
     char hex[PUBKEY_HEX + 1];
-    return json_pack("{s:s, s:s, s:i, s:I}", "cmd", cmd, "pk", pubkey_hex(hex, pk), "port",
-                     (int)port, "timeout_ms", (json_int_t)net->timeout_ms);
+    return json_pack("{s:s, s:s, s:i, s:I, s:b}", "cmd", cmd, "pk", pubkey_hex(hex, pk), "port",
+                     (int)port, "timeout_ms", (json_int_t)net->timeout_ms, "local",
+                     (int)net->direct);
 }
 
 static int net_dial(struct app_net *net, const struct pubkey *pk, uint16_t port,
@@ -381,6 +382,7 @@ int app_net_open(struct app_net **out, const struct tool_opts *opts, enum tool_n
         return rc;
     }
     t->net.timeout_ms = tool_timeout_ms(t->tool);
+    t->net.direct = opts->direct;
     *out = &t->net;
     return 0;
 }

@@ -128,10 +128,11 @@ static int run(struct cmdline *cl)
     return fetch(&cfg, &conn);
 }
 
-static const struct cmd_opt args[] = {{.name = "URL",
-                                       CMD_STRS_AT(struct curl_opts, urls),
-                                       .help = "what to fetch: dmsg://PK[:PORT][/path], port 80 when absent"},
-                                      {0}};
+static const struct cmd_opt args[] = {
+    {.name = "URL",
+     CMD_STRS_AT(struct curl_opts, urls),
+     .help = "what to fetch: dmsg://PK[:PORT][/path], port 80 when absent"},
+    {0}};
 static const struct cmd_opt flags[] = {
     {.name = "out",
      .letter = 'o',

@@ -29,7 +29,7 @@ struct forward {
     struct ctl_req *req;
     struct pubkey pk;
     uint16_t port;
-    unsigned timeout_ms;
+    unsigned timeout_ms, flags; /* of client_dial() */
     int fd;
     struct event *ev;
     struct loop_timer rest;
@@ -134,8 +134,8 @@ static const struct stream_cb dial_cb = {.opened = on_opened, .ended = on_ended}
 static void take(struct forward *f, int fd)
 {
     struct forward_dial *d = calloc(1, sizeof(*d));
-    int rc = d != NULL ? client_dial(f->owner->client, &f->pk, f->port, f->timeout_ms, 0, &dial_cb,
-                                     d, &d->st)
+    int rc = d != NULL ? client_dial(f->owner->client, &f->pk, f->port, f->timeout_ms, f->flags,
+                                     &dial_cb, d, &d->st)
                        : ERR_NOMEM;
     if (rc < 0) {
         tell_failure(f, rc, NULL);
@@ -237,6 +237,7 @@ void ctl_forward(struct ctl_req *req)
     f->pk = pk;
     f->port = (uint16_t)port;
     f->timeout_ms = timeout_ms;
+    f->flags = ctl_arg_bool(req, "local") ? CLIENT_DIAL_LOCAL : 0;
     int rc = forward_open(f);
     if (rc < 0) {
         forward_free(f);

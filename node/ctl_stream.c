@@ -231,6 +231,7 @@ static void dial_start(struct dialling *d)
     char pk[PUBKEY_HEX + 1];
     /* Who asks whether a key can be reached wants it tried now, whatever failed a moment ago. */
     unsigned flags = d->what == DIAL_FD ? 0 : CLIENT_DIAL_NOW;
+    flags |= ctl_arg_bool(req, "local") ? CLIENT_DIAL_LOCAL : 0;
     int rc =
         client_dial(d->node->client, &d->pk, d->port, d->timeout_ms, flags, &dial_cb, d, &d->st);
     if (rc == 0)

@@ -32,6 +32,7 @@ struct tool_opts { /* the connection flags, tool_flags */
     /* no flags of their own: tool_compat.h */
     const struct seckey *sk; /* in place of sk_file */
     unsigned sessions;       /* of a node of its own; 0 = 2 */
+    bool direct;             /* dials look up nothing in the network: sessions are tried */
     const char *log_level;   /* of a node of its own; NULL = warn */
 };
 

@@ -19,7 +19,7 @@ const struct cmd_opt tool_compat_flags[] = {
     {.name = "direct",
      .letter = 'B',
      CMD_FLAG_AT(struct tool_compat, direct),
-     .help = "use only the servers named by -S, -D or --bootstrap"},
+     .help = "use only the servers named by -S, -D or --bootstrap, and look nothing up"},
     {.name = "disc-addr",
      .letter = 'A',
      CMD_STR_AT(struct tool_compat, disc_addr),
@@ -187,6 +187,7 @@ int tool_compat_apply(struct cmdline *cl, struct tool_compat *c, const struct to
     out->sk = has_key ? &c->sk : NULL;
     out->bootstrap = (struct cmd_peers){c->servers, n};
     out->sessions = (unsigned)c->sessions;
+    out->direct = c->direct;
     out->log_level = levels[c->log_level];
     return 0;
 }

@@ -3,7 +3,7 @@
  *
  *     -S PK@HOST:PORT          the same as --bootstrap
  *     -D FILE                  a dmsghttp-config.json: its servers are joined
- *     -B                       use only the servers that are named (-S, -D, --bootstrap); needs one
+ *     -B                       use only the servers that are named (-S, -D, --bootstrap); needs one; dials look up nothing
  *     -A dmsg://PK:PORT        together with a list of servers: the one of this key
  *     -e N                     sessions of a node of its own
  *     -s KEY, environment      the secret key itself
