@@ -149,7 +149,7 @@ void guest_start(struct guest *g)
 
 /* ---- leading ---- */
 
-static void lead(struct guest *g)
+void guest_wait(struct guest *g)
 {
     event_del(&g->read_ev);
     g->state = GUEST_LEAD;
@@ -187,7 +187,7 @@ static void on_stream(void *arg, int fd, const struct app_net_failure *failure)
 
 void guest_dial_stream(struct guest *g, const struct pubkey *pk, uint16_t port)
 {
-    lead(g);
+    guest_wait(g);
     int rc = app_net_dial(g->hub->net, pk, port, on_stream, g, &g->handle);
     if (rc < 0)
         led(g, -1, rc, g->hub->net->failure.text);
@@ -202,7 +202,7 @@ static void on_tcp(void *arg, int fd, int err)
 
 void guest_dial_tcp(struct guest *g, const struct socks_dest *dest, const struct netrule *rule)
 {
-    lead(g);
+    guest_wait(g);
     int rc = tcp_dial(&g->dial, g->hub, dest, rule, g->hub->net->timeout_ms, on_tcp, g);
     if (rc < 0)
         led(g, -1, rc, err_str(rc));
@@ -281,7 +281,7 @@ static void on_proxy_tcp(void *arg, int fd, int err)
 void guest_dial_proxy(struct guest *g, const struct socks_dest *proxy,
                       const struct socks_dest *dest)
 {
-    lead(g);
+    guest_wait(g);
     g->proxy = calloc(1, sizeof(*g->proxy));
     int rc = ERR_NOMEM;
     if (g->proxy != NULL) {
@@ -351,7 +351,6 @@ void guest_join(struct guest *g)
     struct splice_cfg cfg = {
         .fd = {g->fd, g->out_fd},
         .first = {g->in, g->out},
-        .first_is_all = g->in_is_all,
         .filter = g->filter != NULL ? on_filter : NULL,
         .done = on_joined_end,
         .arg = g,

@@ -47,7 +47,6 @@ struct guest {
     struct tcp_dial *dial;
     struct guest_proxy *proxy; /* while an upstream proxy is asked */
     splice_filter_fn *filter;  /* set before guest_join(); its argument is the guest */
-    bool in_is_all;            /* likewise: nothing more is read from the guest */
     char who[PUBKEY_HEX + 8];  /* for notes: PK:PORT, or "" */
 };
 
@@ -67,6 +66,8 @@ void guest_say(struct guest *g, const void *p, size_t n);
 /* In TALK: send now what was said. The guest lives on. */
 void guest_flush(struct guest *g);
 void guest_join(struct guest *g);
+/* LEAD without a dial: the service waits for an answer of the network, whose handle it puts into g->handle. led() comes only when that takes too long. */
+void guest_wait(struct guest *g);
 void guest_bye(struct guest *g);
 void guest_drop(struct guest *g);
 

@@ -37,6 +37,7 @@
 
 #define APP_NET_REQUESTS 1000
 #define APP_NET_TEXT     1024
+#define APP_NET_SESSIONS 64
 #define APP_NET_PATH     108 /* of a unix socket, with the NUL */
 
 struct app_net;
@@ -56,6 +57,19 @@ typedef void app_net_listen_fn(void *arg, uint16_t port, const struct app_net_fa
 typedef void app_net_ip_fn(void *arg, const uint8_t *ip, size_t n, const struct pubkey *server,
                            const struct app_net_failure *failure);
 
+/* A session of the node to a relay. */
+struct app_net_session {
+    struct pubkey server;
+    char address[64];
+    bool up;
+    unsigned streams;
+    uint64_t rtt_us;
+    char last_error[128]; /* "" = none */
+};
+/* All of them, at most APP_NET_SESSIONS; v is gone after the call. Or the failure. */
+typedef void app_net_sessions_fn(void *arg, const struct app_net_session *v, size_t n,
+                                 const struct app_net_failure *failure);
+
 struct app_net_ops {
     int (*dial)(struct app_net *net, const struct pubkey *pk, uint16_t port, app_net_dial_fn *done,
                 void *arg, uint64_t *handle);
@@ -66,6 +80,7 @@ struct app_net_ops {
     const struct app_net_failure *(*forward_failure)(struct app_net *net, uint64_t handle);
     int (*lookup_ip)(struct app_net *net, const struct pubkey *server, app_net_ip_fn *done,
                      void *arg, uint64_t *handle);
+    int (*sessions)(struct app_net *net, app_net_sessions_fn *done, void *arg, uint64_t *handle);
     void (*cancel)(struct app_net *net, uint64_t handle);
     int (*fd)(const struct app_net *net);
     int (*dispatch)(struct app_net *net, int timeout_ms);
@@ -113,6 +128,13 @@ static inline int app_net_lookup_ip(struct app_net *net, const struct pubkey *se
                                     app_net_ip_fn *done, void *arg, uint64_t *handle)
 {
     return net->ops->lookup_ip(net, server, done, arg, handle);
+}
+
+/* The node's sessions to relays, for people. */
+static inline int app_net_sessions(struct app_net *net, app_net_sessions_fn *done, void *arg,
+                                   uint64_t *handle)
+{
+    return net->ops->sessions(net, done, arg, handle);
 }
 
 /* Give up a request, end a listener or a forward (streams that came from it live on). Unknown and old handles, and 0, are ignored. */

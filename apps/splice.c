@@ -163,9 +163,7 @@ static void take(struct way *w, const uint8_t *p, size_t n)
     struct splice *s = w->s;
     if (w->index == 0 && s->filter != NULL) {
         int rc = s->filter(s->arg, p, n, w->wait);
-        if (rc == ERR_EOF)
-            w->eof = true;
-        else if (rc != 0)
+        if (rc != 0)
             end(s, rc);
         return;
     }
@@ -272,7 +270,6 @@ static int way_init(struct splice *s, int i, const struct splice_cfg *cfg)
                       .from = cfg->fd[i],
                       .to = cfg->fd[1 - i],
                       .wait = cfg->first[i] != NULL ? cfg->first[i] : evbuffer_new(),
-                      .eof = i == 0 && cfg->first_is_all,
                       .moved_ns = env_sys_mono_ns()};
     int flags = fcntl(w->from, F_GETFL);
     if (flags < 0 || fcntl(w->from, F_SETFL, flags | O_NONBLOCK) < 0)

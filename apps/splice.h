@@ -44,13 +44,12 @@ void splices_tick(struct splices *set, uint64_t now_ns);
 
 /* 0, or why it ended: ERR_TIMEOUT, -errno, what the filter said. */
 typedef void splice_done_fn(void *arg, int err);
-/* Bytes from fd[0]: append to out what fd[1] shall get. 0; ERR_EOF: the direction ends here, what comes later is not wanted; other errors end the splice. */
+/* Bytes from fd[0]: append to out what fd[1] shall get. 0, or an error, which ends the splice. */
 typedef int splice_filter_fn(void *arg, const uint8_t *p, size_t n, struct evbuffer *out);
 
 struct splice_cfg {
     int fd[2];
     struct evbuffer *first[2]; /* to be written first to fd[1], to fd[0]; or NULL */
-    bool first_is_all;         /* nothing more is read from fd[0]: first[0] ends that direction */
     splice_filter_fn *filter;  /* or NULL */
     splice_done_fn *done;      /* or NULL */
     void *arg;                 /* of both */

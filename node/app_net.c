@@ -11,7 +11,7 @@
 #define TURN     64   /* packets in one dispatch */
 #define GRACE_MS 5000 /* the node has the deadline; this one is for a node that hangs */
 
-enum kind { NET_DIAL, NET_LISTEN, NET_FORWARD, NET_IP };
+enum kind { NET_DIAL, NET_LISTEN, NET_FORWARD, NET_IP, NET_SESSIONS };
 
 struct request {
     struct list_node node; /* in net->requests */
@@ -22,6 +22,9 @@ struct request {
     app_net_stream_fn *stream;
     app_net_listen_fn *state;
     app_net_ip_fn *ip;
+    app_net_sessions_fn *told;
+    struct app_net_session *rows; /* of sessions, APP_NET_SESSIONS */
+    size_t n_rows;
     char *path;                   /* of a forward that is being made: where to write it */
     struct app_net_failure *last; /* of a forward */
 };
@@ -59,6 +62,7 @@ static void drop(struct tool_net *t, struct request *r)
     list_remove(&r->node);
     t->n--;
     free(r->last);
+    free(r->rows);
     free(r);
 }
 
@@ -118,6 +122,9 @@ static void tell_failure(struct tool_net *t, struct request *r, int err, const c
     case NET_IP:
         q.ip(q.arg, NULL, 0, NULL, failure);
         break;
+    case NET_SESSIONS:
+        q.told(q.arg, NULL, 0, failure);
+        break;
     case NET_FORWARD: /* its maker waits for it, or finds the node gone */
         break;
     }
@@ -136,6 +143,39 @@ static void on_ip(struct tool_net *t, struct request *r, const json_t *o)
     }
     drop(t, r);
     q.ip(q.arg, ip, n, &server, NULL);
+}
+
+static void copy_text(char *out, size_t cap, const char *text)
+{
+    size_t n = strnlen(text, cap - 1);
+    memcpy(out, text, n);
+    out[n] = '\0';
+}
+
+static void on_session_row(struct request *r, const json_t *row)
+{
+    const char *key = tool_str(row, "server");
+    struct app_net_session *s = &r->rows[r->n_rows];
+    if (r->n_rows == APP_NET_SESSIONS || pubkey_from_hex(&s->server, key, strlen(key)) < 0)
+        return;
+    copy_text(s->address, sizeof(s->address), tool_str(row, "address"));
+    copy_text(s->last_error, sizeof(s->last_error), tool_str(row, "last_error"));
+    s->up = json_is_true(json_object_get(row, "up"));
+    s->streams = (unsigned)tool_num(row, "streams");
+    s->rtt_us = (uint64_t)tool_num(row, "rtt_us");
+    r->n_rows++;
+}
+
+static void on_sessions(struct tool_net *t, struct request *r)
+{
+    app_net_sessions_fn *told = r->told;
+    void *arg = r->arg;
+    struct app_net_session *rows = r->rows;
+    size_t n = r->n_rows;
+    r->rows = NULL;
+    drop(t, r);
+    told(arg, rows, n, NULL);
+    free(rows);
 }
 
 static void on_stream(struct request *r, const json_t *o, int fd)
@@ -188,6 +228,10 @@ static void on_packet(struct tool_net *t, struct request *r, const json_t *o, in
         on_dial_failed(r, o);
     } else if (r->kind == NET_IP && json_is_true(ok)) {
         on_ip(t, r, o);
+    } else if (r->kind == NET_SESSIONS && json_is_true(ok)) {
+        on_sessions(t, r);
+    } else if (r->kind == NET_SESSIONS) {
+        on_session_row(r, json_object_get(o, "row"));
     } else if (json_is_true(ok)) { /* a dial without descriptor */
         tell_failure(t, r, ERR_FORMAT, "the node's answer cannot be read");
     }
@@ -325,6 +369,23 @@ static int net_lookup_ip(struct app_net *net, const struct pubkey *server, app_n
     return 0;
 }
 
+static int net_sessions(struct app_net *net, app_net_sessions_fn *done, void *arg, uint64_t *handle)
+{
+    struct app_net_session *rows = calloc(APP_NET_SESSIONS, sizeof(*rows));
+    struct request *r;
+    if (rows == NULL)
+        return app_net_fail(net, ERR_NOMEM, "%s", err_str(ERR_NOMEM));
+    int rc = start(of(net), json_pack("{s:s}", "cmd", "sessions"), NET_SESSIONS, arg, &r);
+    if (rc < 0) {
+        free(rows);
+        return rc;
+    }
+    r->told = done;
+    r->rows = rows;
+    *handle = (uint64_t)r->id;
+    return 0;
+}
+
 static void net_cancel(struct app_net *net, uint64_t handle)
 {
     struct tool_net *t = of(net);
@@ -348,6 +409,7 @@ static const struct app_net_ops ops = {
     .forward = net_forward,
     .forward_failure = net_forward_failure,
     .lookup_ip = net_lookup_ip,
+    .sessions = net_sessions,
     .cancel = net_cancel,
     .fd = net_fd,
     .dispatch = net_dispatch,

@@ -1,6 +1,8 @@
 """Proxies over streams: socks, web, web srv, with curl, git and plain sockets as their users."""
+import base64
 import hashlib
 import http.server
+import json
 import os
 import random
 import signal
@@ -233,3 +235,78 @@ def test_raw_tcp_both_ways(net, run):
     s.shutdown(socket.SHUT_WR)
     answer = read_all(s)
     assert answer[:64].decode() == digest(data) and answer[64:] == data
+
+
+# ---- web ----
+
+@pytest.fixture
+def site(net, run):
+    """The local HTTP server on port 80 of b."""
+    _, _, b, local = net
+    run(b, 'web', 'srv', '-p', local.http)
+    return b
+
+
+@pytest.fixture
+def web(net, run):
+    ready = run(net[1], 'web', '-q', '0', '-p', '0', '--alias', f'friend={net[2].pk}').ready
+    return ready['socks_port'], ready['web_port']
+
+
+def base32(pk):
+    return base64.b32encode(bytes.fromhex(pk)).decode().rstrip('=').lower()
+
+
+def test_names(net, site, web):
+    """Hex, base32 and alias; a virtual host in the Host header; by SOCKS5, HTTP proxy and in the older form."""
+    pk, (socks_port, web_port) = site.pk, web
+    Files.hosts.clear()
+    for name in [pk, pk.upper(), base32(pk), 'friend']:
+        for proxy in [['--socks5-hostname', f'127.0.0.1:{socks_port}'], ['-x', f'http://127.0.0.1:{socks_port}'],
+                      ['-p', '-x', f'http://127.0.0.1:{socks_port}']]:
+            assert curl(*proxy, f'http://{name}.dmsg/hello') == b'hello over dmsg\n'
+        for host in [f'{name}.dmsg', f'{name}.dmsg:80', f'{name}.dmsg:{web_port}']:
+            assert curl('-H', f'Host: {host}', f'http://127.0.0.1:{web_port}/hello') == b'hello over dmsg\n'
+    Files.hosts.clear()
+    for proxy in [['--socks5-hostname', f'127.0.0.1:{socks_port}'], ['-x', f'http://127.0.0.1:{socks_port}']]:
+        two = f'http://blog.example.{pk}.dmsg/hello'
+        assert curl(*proxy, two, two) == 2 * b'hello over dmsg\n'
+    curl('-H', f'Host: blog.example.{pk}.dmsg', f'http://127.0.0.1:{web_port}/hello')
+    assert Files.hosts == 5 * ['blog.example']
+
+
+def test_big_files_through_web(net, site, web):
+    data = net[3].files / 'big'
+    for args in [['--socks5-hostname', f'127.0.0.1:{web[0]}'], ['-x', f'http://127.0.0.1:{web[0]}']]:
+        for name in ['friend', 'www.friend']:
+            assert digest(curl(*args, f'http://{name}.dmsg/big')) == digest(data.read_bytes())
+            answer = curl(*args, '--data-binary', f'@{data}', '-H', 'Expect:', f'http://{name}.dmsg/')
+            assert answer.decode() == digest(data.read_bytes())
+
+
+def test_everything_else(net, site, web, socks, run):
+    """Directly, or through an upstream proxy, which gets the name."""
+    local = net[3]
+    for args in [['--socks5-hostname', f'127.0.0.1:{web[0]}'], ['-x', f'http://127.0.0.1:{web[0]}']]:
+        assert curl(*args, f'http://localhost:{local.http}/hello') == b'hello over dmsg\n'
+    chained = run(net[1], 'web', '-q', '0', '-p', '0', '-r', f'127.0.0.1:{socks}').ready['socks_port']
+    for host, code in [('localhost', 0), ('10.0.0.1', 2)]:
+        assert socks_request(chained, host, local.http)[1] == code
+    assert curl('-x', f'http://127.0.0.1:{chained}', f'http://localhost:{local.http}/hello') == b'hello over dmsg\n'
+
+
+def test_failures_keep_their_cause(net, site, web):
+    a, pk = net[1], site.pk
+    nobody = a.cli('keys', 'gen', '--json').json['public_key']
+    for host, port, code in [(f'{pk}.dmsg', 81, 5), (f'{nobody}.dmsg', 80, 4), ('x.dmsg', 80, 4), (f'{pk}0.dmsg', 80, 4),
+                             ('127.0.0.1', closed_port(), 5), ('127.0.0.1', web[0], 2)]:
+        s, got = socks_request(web[0], host, port)
+        assert got == code, (host, got)
+    for host, status in [(f'{pk}.dmsg:81', 502), (f'{nobody}.dmsg', 502), ('x.dmsg', 400), ('example.org', 400)]:
+        answer = curl('-i', '-H', f'Host: {host}', f'http://127.0.0.1:{web[1]}/').decode()
+        assert answer.startswith(f'HTTP/1.1 {status} '), answer
+    page = json.loads(curl('--socks5-hostname', f'127.0.0.1:{web[0]}', 'http://status.dmsg/json'))
+    assert page['public_key'] == a.pk and page['sessions'][0]['up'] and page['dial_failed'] >= 5
+    assert any(nobody in e['text'] for e in page['errors'])
+    html = curl('-x', f'http://127.0.0.1:{web[0]}', 'http://status.dmsg/').decode()
+    assert 'kadmsg web' in html and net[0].pk in html
