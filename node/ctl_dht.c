@@ -182,14 +182,16 @@ static unsigned ms_of(const struct kad_report *r)
 
 static void lookup_failed(struct ctl_req *req, const struct kad_report *r, const char *what)
 {
-    char target[KAD_ID_HEX + 1];
-    kad_id_hex(target, &r->target);
+    const char *pk = ctl_arg_str(req, "pk", "");
+    char slot[ITEM_MAX_SALT + PUBKEY_HEX + 16];
+    snprintf(slot, sizeof(slot), "\"%s\"%s%s", ctl_arg_str(req, "salt", ""),
+             pk[0] != '\0' ? " of " : "", pk);
     if (r->err == ERR_NO_ROUTE && r->asked == 0)
-        ctl_fail(req, r->err, "%s %s: no DHT peer is known", what, target);
+        ctl_fail(req, r->err, "%s %s: no DHT peer is known", what, slot);
     else
         ctl_fail(req, r->err,
-                 "%s %s: %s (asked %u peers, %u answered, %u failed, %u hops, %u ms%s)", what,
-                 target, err_str(r->err), r->asked, r->answered, r->failed, r->hops, ms_of(r),
+                 "%s %s: %s (asked %u peers, %u answered, %u failed, %u hops, %u ms%s)", what, slot,
+                 err_str(r->err), r->asked, r->answered, r->failed, r->hops, ms_of(r),
                  r->rejected_items > 0 ? "; items that do not verify were refused" : "");
 }
 
@@ -198,7 +200,7 @@ static void get_done(struct waiting *w, const struct kad_report *r)
     if (r->err != 0 || r->item == NULL) {
         struct kad_report copy = *r;
         copy.err = r->err != 0 ? r->err : ERR_NOT_FOUND;
-        lookup_failed(w->req, &copy, "target");
+        lookup_failed(w->req, &copy, "get");
         return;
     }
     const struct item *it = &r->item->item;
@@ -243,8 +245,9 @@ static void put_done(struct waiting *w, const struct kad_report *r)
     bool founder = r->err == ERR_NO_ROUTE && node_of(w->req)->cfg.n_bootstrap == 0;
     if (r->err == ERR_NO_ROUTE && !founder) {
         ctl_fail(w->req, r->err,
-                 "put: no DHT peer answers; this node keeps it and publishes it when "
-                 "one does");
+                 "put \"%s\": no DHT peer answers; this node keeps it and publishes it when "
+                 "one does",
+                 ctl_arg_str(w->req, "salt", ""));
         return;
     }
     if (r->err != 0 && !founder) {

@@ -409,6 +409,8 @@ static int open_dht(struct node *n)
 
 static int open_publish(struct node *n)
 {
+    if (!n->cfg.publish)
+        return 0;
     struct publish_cfg cfg = {
         .env = n->env,
         .loop = n->loop,
@@ -420,8 +422,6 @@ static int open_publish(struct node *n)
         .max_sessions = n->cfg.max_sessions != 0 ? n->cfg.max_sessions : 2048,
         .client_type = "",
     };
-    if (!n->cfg.publish)
-        return 0;
     n->publish = publish_new(&cfg);
     seckey_wipe(&cfg.sk);
     return n->publish != NULL ? 0 : ERR_NOMEM;

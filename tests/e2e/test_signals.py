@@ -268,3 +268,11 @@ def test_commands_from_the_start_to_the_end(world, relay):
             stopping = True
     assert stopping and visor.proc.wait(10) == 0, visor.proc.describe()
     assert relay.status['health'] == 'ok'
+
+
+def test_failures_name_what_was_asked_for(pair):
+    """The key and the slot, not only a hash of them."""
+    _, a, b = pair
+    for args in (['dht', 'get', b.pk, 'nothing here'], ['dht', 'get', b.pk, 'nothing here', '--network']):
+        err = a.cli(*args, code=3).err
+        assert b.pk in err and '"nothing here"' in err and err.count('\n') == 1

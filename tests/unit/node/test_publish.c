@@ -297,6 +297,19 @@ static void test_first_peer(void **state)
     world_until(&hw.w, stored, NULL);
 }
 
+/* There are peers, and none of them takes it: again soon, but not at once. */
+static void test_nobody_takes_it(void **state)
+{
+    (void)state;
+    published(NULL);
+    uint64_t before = stat_now().published;
+    hw_stop(&hw, 0); /* its contact stays in the table for a while */
+    publish_kick(p);
+    world_run(&hw.w, 40 * NS_PER_S);
+    assert_int_equal(stat_now().stored, 0);
+    assert_in_range(stat_now().published - before, 2, 16);
+}
+
 /* ---- withdrawing ---- */
 
 static void on_done(void *arg)
@@ -431,6 +444,7 @@ int main(void)
         TEST(test_a_server_that_goes),
         TEST(test_a_server_that_flaps),
         TEST(test_first_peer),
+        TEST(test_nobody_takes_it),
         TEST(test_withdraw),
         TEST(test_withdraw_what_never_was),
         TEST(test_withdraw_has_a_deadline),
