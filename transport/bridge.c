@@ -7,11 +7,21 @@
 #include "base/err.h"
 #include "base/log.h"
 
+enum answer { ANSWER_PING, ANSWER_IP, ANSWER_ANNOUNCE };
+
+#define WALK_FACTOR 4u /* times that one relay may take, for all of them */
+
 struct setup {
     struct pk_wait wait;
     struct bridge *bridge;
     uint8_t *obj; /* the signed object under way: request, response or our own answer */
-    size_t obj_n; /* 0 in BRIDGE_ANSWER: the ping marker */
+    size_t obj_n;
+    uint8_t *kept; /* the request, while another relay's response is at hand: it may be asked for */
+    size_t kept_n; /* again */
+    enum answer answer;
+    struct mesh_walk walk;
+    bool walking; /* the destination is asked for at other relays */
+    uint64_t give_up_ns;
     struct pubkey dst;
     struct hash req_hash; /* of the request; the response must name it */
     int verdict;          /* of the destination: 0, or the refusal that is passed on */
@@ -56,6 +66,7 @@ static void setup_free(struct bridge *b)
     env_pk_cancel(b->relay->cfg.env, &b->setup->wait);
     pk_wait_wipe(&b->setup->wait);
     free(b->setup->obj);
+    free(b->setup->kept);
     free(b->setup);
     b->setup = NULL;
 }
@@ -69,6 +80,8 @@ static void bridge_end(struct bridge *b, bool linger)
         r->stat.setups--;
     loop_timer_cancel(r->cfg.loop, &b->timer);
     setup_free(b);
+    if (b->share != NULL)
+        mesh_slot_give(r, b->share);
     leg_detach(&b->src, linger);
     leg_detach(&b->dst, linger);
     list_remove(&b->node);
@@ -98,6 +111,30 @@ static void refuse(struct bridge *b, int err)
     count_failure(b, err);
     leg_detach(&b->dst, false);
     bridge_end(b, true);
+}
+
+static void forward_next(struct bridge *b);
+
+/* What the destination's side did is wrong: another relay may do better. */
+static void dst_failed(struct bridge *b, int err)
+{
+    struct setup *s = b->setup;
+    if (!s->walking) {
+        refuse(b, err);
+        return;
+    }
+    env_pk_cancel(b->relay->cfg.env, &s->wait);
+    leg_detach(&b->dst, false);
+    mesh_failed(b->relay, &s->walk, &s->dst, err);
+    forward_next(b);
+}
+
+void bridge_lost(struct bridge *b, struct leg *leg)
+{
+    if (b->state != BRIDGE_OPEN && b->state != BRIDGE_RETURN && leg == &b->dst)
+        dst_failed(b, ERR_DMSG_SESSION_CLOSED);
+    else
+        bridge_kill(b, ERR_DMSG_SESSION_CLOSED);
 }
 
 static void keep_object(struct setup *s, uint8_t *obj, size_t n)
@@ -237,9 +274,12 @@ static void response_verified(struct pk_wait *w)
 {
     struct bridge *b = container_of(w, struct setup, wait)->bridge;
     if (w->res.err != 0) {
-        refuse(b, ERR_DMSG_RSP_SIG);
+        dst_failed(b, ERR_DMSG_RSP_SIG);
         return;
     }
+    if (b->setup->walking)
+        mesh_found(b->relay, &b->setup->dst);
+    b->relay->stat.forwarded += b->setup->walking ? 1 : 0;
     b->state = BRIDGE_RETURN;
     return_response(b);
 }
@@ -249,6 +289,11 @@ static void read_response(struct bridge *b)
     struct setup *s = b->setup;
     struct object_response rsp;
     enum session_read what;
+    if (s->walking && s->kept == NULL) {
+        s->kept = s->obj;
+        s->kept_n = s->obj_n;
+        s->obj = NULL;
+    }
     int rc = read_object(b, &b->dst, &what);
     if (rc == ERR_AGAIN)
         return;
@@ -259,7 +304,7 @@ static void read_response(struct bridge *b)
     if (rc == 0)
         rc = object_check_response(&rsp, &s->req_hash);
     if (rc < 0) {
-        refuse(b, rc);
+        dst_failed(b, rc);
         return;
     }
     s->verdict = object_response_verdict(&rsp);
@@ -275,30 +320,76 @@ static void write_request(struct bridge *b)
     if (rc == 0)
         b->state = BRIDGE_RESPONSE;
     else if (rc != ERR_AGAIN)
-        refuse(b, rc);
+        dst_failed(b, rc);
 }
 
-static void forward(struct bridge *b)
+static void forward_to(struct bridge *b, struct rsession *to)
 {
-    struct relay *r = b->relay;
-    struct rsession *to = relay_find(r, &b->setup->dst);
     struct yamux_stream *st = NULL;
-    if (to == NULL) {
-        refuse(b, ERR_DMSG_NO_NEXT_SESSION);
-        return;
-    }
     int rc = yamux_open(link_mux(to->link), NULL, now_of(b), &st);
     if (rc < 0) {
-        refuse(b, rc);
+        dst_failed(b, rc);
         return;
     }
     leg_attach(&b->dst, to, st, b);
-    deadline_set(b, r->cfg.response_ms);
+    deadline_set(b, b->relay->cfg.response_ms);
     b->state = BRIDGE_FORWARD;
     write_request(b);
 }
 
-/* ---- answers of our own: ping marker (docs/protocol/dmsg.md §3.5), IP look-up (§6.1) ---- */
+/* The next of the other relays, one after the other: asked at the same time, two of them might open
+ * the stream (docs/protocol/dmsg.md §5.3-3). */
+static void forward_next(struct bridge *b)
+{
+    struct relay *r = b->relay;
+    struct setup *s = b->setup;
+    struct rsession *to =
+        now_of(b) >= s->give_up_ns ? NULL : mesh_next(r, &s->walk, &s->dst, &b->src.session->pk);
+    if (to == NULL) {
+        mesh_missed(r, &s->walk, &s->dst);
+        refuse(b, ERR_DMSG_NO_NEXT_SESSION);
+        return;
+    }
+    if (s->kept != NULL) {
+        keep_object(s, s->kept, s->kept_n);
+        s->kept = NULL;
+    }
+    forward_to(b, to);
+}
+
+static void forward_mesh(struct bridge *b)
+{
+    struct relay *r = b->relay;
+    struct setup *s = b->setup;
+    s->walking = true;
+    s->give_up_ns = now_of(b) + WALK_FACTOR * r->cfg.response_ms * NS_PER_MS;
+    forward_next(b);
+}
+
+/* foreign: the source is not the key of the session that the request came on. */
+static void forward(struct bridge *b, bool foreign)
+{
+    struct relay *r = b->relay;
+    struct rsession *from = b->src.session, *to = relay_find(r, &b->setup->dst);
+    bool nowhere = pubkey_equal(&b->setup->dst, &r->cfg.self) || from->marked ||
+                   mesh_is_missed(r, &b->setup->dst) || map_len(&r->mesh.peers) == 0;
+    if (to == NULL && nowhere) {
+        refuse(b, ERR_DMSG_NO_NEXT_SESSION);
+        return;
+    }
+    if ((to == NULL || from->marked || to->marked || foreign) &&
+        (b->share = mesh_slot_take(r, &from->pk)) == NULL) {
+        refuse(b, ERR_DMSG_PEER_CAPACITY);
+        return;
+    }
+    if (to != NULL)
+        forward_to(b, to);
+    else
+        forward_mesh(b);
+}
+
+/* ---- answers of our own: ping marker (docs/protocol/dmsg.md §3.5), announcement (§5.2), IP
+ * look-up (§6.1) ---- */
 
 static int write_marker(struct bridge *b)
 {
@@ -319,22 +410,21 @@ static int write_marker(struct bridge *b)
 
 static void write_answer(struct bridge *b)
 {
-    bool ping = b->setup->obj_n == 0;
-    int rc = ping ? write_marker(b) : write_object(b, &b->src);
+    struct relay *r = b->relay;
+    enum answer answer = b->setup->answer;
+    int rc = answer == ANSWER_PING ? write_marker(b) : write_object(b, &b->src);
     if (rc == ERR_AGAIN)
         return;
     if (rc < 0) {
         refuse(b, rc);
         return;
     }
-    if (ping)
-        b->relay->stat.pings++;
-    else
-        b->relay->stat.ip_lookups++;
+    r->stat.pings += answer == ANSWER_PING ? 1 : 0;
+    r->stat.ip_lookups += answer == ANSWER_IP ? 1 : 0;
     bridge_end(b, true);
 }
 
-static void ip_signed(struct pk_wait *w)
+static void answer_signed(struct pk_wait *w)
 {
     struct setup *s = container_of(w, struct setup, wait);
     if (w->res.err != 0) {
@@ -346,32 +436,44 @@ static void ip_signed(struct pk_wait *w)
     write_answer(s->bridge);
 }
 
-static void answer_ip(struct bridge *b)
+/* Sign it with the relay's key and send it. */
+static void answer_with(struct bridge *b, enum answer answer, const struct object_response *rsp)
 {
     struct relay *r = b->relay;
     struct setup *s = b->setup;
-    const struct conn *conn = link_conn(b->src.session->link);
-    struct object_response rsp = {
-        .req_hash = s->req_hash, .accepted = true, .ip = {conn->peer_ip, conn->peer_ip_len}};
     struct pk_req req = {.op = PK_SIGN, .cls = PK_CLASS_STREAM, .sk = r->cfg.sk};
-    uint8_t *obj = conn->peer_ip_len > 0 ? malloc(OBJECT_ENCODED_MAX) : NULL;
+    enum object_shape shape = answer == ANSWER_IP ? OBJECT_2026 : OBJECT_2023;
+    uint8_t *obj = malloc(OBJECT_ENCODED_MAX);
     size_t n = 0;
+    int rc = ERR_NOMEM;
 
-    if (obj == NULL || object_encode_response(obj, OBJECT_ENCODED_MAX, &n, &rsp, OBJECT_2026) < 0) {
+    if (obj == NULL || (rc = object_encode_response(obj, OBJECT_ENCODED_MAX, &n, rsp, shape)) < 0) {
         free(obj);
-        refuse(b, ERR_UNSUPPORTED);
-        return;
+        goto out;
     }
     keep_object(s, obj, n);
     object_digest(&req.digest, obj, n);
-    b->state = BRIDGE_SIGN_IP;
-    s->wait.done = ip_signed;
-    int rc = env_pk(r->cfg.env, &s->wait, &req);
-    sodium_memzero(&req, sizeof(req));
+    b->state = BRIDGE_SIGN;
+    s->answer = answer;
+    s->wait.done = answer_signed;
+    rc = env_pk(r->cfg.env, &s->wait, &req);
     if (rc == 0)
-        ip_signed(&s->wait);
-    else if (rc != ERR_PENDING)
+        answer_signed(&s->wait);
+out:
+    sodium_memzero(&req, sizeof(req));
+    if (rc < 0 && rc != ERR_PENDING)
         refuse(b, rc);
+}
+
+static void answer_ip(struct bridge *b)
+{
+    const struct conn *conn = link_conn(b->src.session->link);
+    struct object_response rsp = {
+        .req_hash = b->setup->req_hash, .accepted = true, .ip = {conn->peer_ip, conn->peer_ip_len}};
+    if (conn->peer_ip_len > 0)
+        answer_with(b, ANSWER_IP, &rsp);
+    else
+        refuse(b, ERR_UNSUPPORTED);
 }
 
 /* ---- the first object of a stream ---- */
@@ -380,39 +482,33 @@ static void request_verified(struct pk_wait *w)
 {
     struct setup *s = container_of(w, struct setup, wait);
     struct bridge *b = s->bridge;
+    struct rsession *from = b->src.session;
     struct relay *r = b->relay;
     struct object_request req;
 
     int rc = w->res.err != 0 ? ERR_DMSG_REQ_SIG : object_decode_request(&req, s->obj, s->obj_n);
     if (rc == 0)
-        rc = object_check_source(&req, &b->src.session->pk, false);
+        rc = object_check_source(&req, &from->pk, from->marked || r->cfg.accept_relayed);
     if (rc < 0) {
         refuse(b, rc);
         return;
     }
+    bool foreign = !pubkey_equal(&req.src.pk, &from->pk);
     s->dst = req.dst.pk;
     object_hash(&s->req_hash, s->obj, s->obj_n);
+    mesh_requested(from, !foreign);
+    mesh_found(r, &req.src.pk);
     if (req.ip_info && pubkey_equal(&req.dst.pk, &r->cfg.self))
         answer_ip(b);
     else
-        forward(b);
+        forward(b, foreign);
 }
 
-static void read_request(struct bridge *b)
+static void judge_request(struct bridge *b)
 {
     struct setup *s = b->setup;
     struct object_request req;
-    enum session_read what;
-    int rc = read_object(b, &b->src, &what);
-    if (rc == ERR_AGAIN)
-        return;
-    if (rc == 0 && what == SESSION_READ_MARKER) {
-        b->state = BRIDGE_ANSWER;
-        write_answer(b);
-        return;
-    }
-    if (rc == 0)
-        rc = object_decode_request(&req, s->obj, s->obj_n);
+    int rc = object_decode_request(&req, s->obj, s->obj_n);
     if (rc == 0)
         rc = object_check_request(&req);
     if (rc < 0) {
@@ -423,13 +519,59 @@ static void read_request(struct bridge *b)
     verify(b, &req.src.pk, request_verified);
 }
 
+static void announcement_verified(struct pk_wait *w)
+{
+    struct setup *s = container_of(w, struct setup, wait);
+    struct bridge *b = s->bridge;
+    struct object_response rsp = {0};
+    if (w->res.err != 0) { /* then it is no announcement */
+        judge_request(b);
+        return;
+    }
+    rsp.accepted = mesh_announced(b->src.session);
+    object_hash(&rsp.req_hash, s->obj, s->obj_n);
+    answer_with(b, ANSWER_ANNOUNCE, &rsp);
+}
+
+/* What an object is depends on the object alone, on every session (incident 26). */
+static bool is_announcement(const struct bridge *b)
+{
+    struct object_announce ann;
+    return object_decode_announce(&ann, b->setup->obj, b->setup->obj_n) == 0 &&
+           object_check_announce(&ann, &b->src.session->pk) == 0;
+}
+
+static void read_request(struct bridge *b)
+{
+    enum session_read what;
+    int rc = read_object(b, &b->src, &what);
+    if (rc == ERR_AGAIN)
+        return;
+    if (rc < 0) {
+        refuse(b, rc);
+    } else if (what == SESSION_READ_MARKER) {
+        b->state = BRIDGE_ANSWER;
+        b->setup->answer = ANSWER_PING;
+        write_answer(b);
+    } else if (is_announcement(b)) {
+        b->state = BRIDGE_VERIFY_REQUEST;
+        verify(b, &b->src.session->pk, announcement_verified);
+    } else {
+        judge_request(b);
+    }
+}
+
 /* ---- events ---- */
 
 void bridge_event(struct bridge *b, struct yamux_stream *st, unsigned what)
 {
     bool readable = (what & (YAMUX_READABLE | YAMUX_EOF)) != 0;
     if (b->state != BRIDGE_OPEN && (what & YAMUX_RESET)) {
-        refuse(b, st->reset_err != 0 ? st->reset_err : ERR_RESET);
+        int err = st->reset_err != 0 ? st->reset_err : ERR_RESET;
+        if (st == b->dst.st && b->state != BRIDGE_RETURN)
+            dst_failed(b, err);
+        else
+            refuse(b, err);
         return;
     }
     switch (b->state) {
@@ -454,7 +596,7 @@ void bridge_event(struct bridge *b, struct yamux_stream *st, unsigned what)
             write_answer(b);
         return;
     case BRIDGE_VERIFY_REQUEST:
-    case BRIDGE_SIGN_IP:
+    case BRIDGE_SIGN:
     case BRIDGE_VERIFY_RESPONSE:
         return; /* bytes wait in the stream */
     case BRIDGE_OPEN:
@@ -483,6 +625,8 @@ static void on_timer(struct loop_timer *t)
     struct bridge *b = container_of(t, struct bridge, timer);
     if (b->state == BRIDGE_OPEN)
         open_timer(b);
+    else if (b->dst.st != NULL && b->state != BRIDGE_RETURN)
+        dst_failed(b, ERR_TIMEOUT);
     else
         refuse(b, ERR_TIMEOUT);
 }

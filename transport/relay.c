@@ -8,10 +8,11 @@
 #include "base/log.h"
 #include "transport/relay_int.h"
 
-#define SYN_BURST_NS (5 * NS_PER_S) /* of the SYN rate that may be saved up */
-#define STALL_NS     (3 * NS_PER_S) /* a stream that has not moved for so long stalls */
-#define LOOK_NS      (NS_PER_S / 2)
-#define STOP_FACTOR  4u /* budgets that a session may hold before its socket is stopped */
+#define SYN_BURST_NS    (5 * NS_PER_S) /* of the SYN rate that may be saved up */
+#define STALL_NS        (3 * NS_PER_S) /* a stream that has not moved for so long stalls */
+#define LOOK_NS         (NS_PER_S / 2)
+#define PEER_SYN_FACTOR 10u /* a relay speaks for many clients */
+#define STOP_FACTOR     4u  /* budgets that a session may hold before its socket is stopped */
 
 static const int codes[16] = {
     0,
@@ -133,6 +134,8 @@ static bool kill_longest_stalled(struct rsession *s)
     s->relay->stat.resets_budget++;
     if (st->user != NULL) {
         bridge_kill(st->user, ERR_LIMIT);
+    } else if (s->announce != NULL) { /* a peer that writes there more than an answer */
+        mesh_announce_end(s);
     } else { /* so new that its bridge has not begun */
         yamux_release(st, false);
         link_kick(s->link);
@@ -208,7 +211,8 @@ static void on_look(struct loop_timer *t)
  * may be SYN_BURST_NS ahead. */
 bool relay_syn_allowed(struct rsession *s)
 {
-    uint64_t now = s->relay->cfg.loop->now_ns, step = NS_PER_S / s->relay->cfg.syn_per_s;
+    uint64_t rate = (uint64_t)s->relay->cfg.syn_per_s * (s->marked ? PEER_SYN_FACTOR : 1);
+    uint64_t now = s->relay->cfg.loop->now_ns, step = NS_PER_S / rate;
     uint64_t from = s->syn_ns > now ? s->syn_ns : now;
     if (now + SYN_BURST_NS - from < step)
         return false;
@@ -229,17 +233,20 @@ static void changed(struct relay *r)
         r->cfg.changed(r->cfg.arg);
 }
 
-static void session_drop(struct rsession *s)
+void relay_session_drop(struct rsession *s)
 {
     struct relay *r = s->relay;
     struct list_node *n;
-    while ((n = list_first(&s->legs)) != NULL)
-        bridge_kill(container_of(n, struct leg, node)->st->user, ERR_DMSG_SESSION_CLOSED);
+    mesh_gone(s); /* first, so that nobody is sent this way any more */
+    while ((n = list_first(&s->legs)) != NULL) {
+        struct leg *leg = container_of(n, struct leg, node);
+        bridge_lost(leg->st->user, leg);
+    }
     handshake_end(s);
     r->stat.buffered -= s->accounted;
     list_remove(&s->parked_node);
     list_remove(&s->node);
-    if (!s->local)
+    if (!s->local && !s->dialled)
         r->links--;
     bool known = false;
     if (s->up && map_get(&r->table, &s->pk) == s) { /* a successor of the same key stays */
@@ -252,29 +259,42 @@ static void session_drop(struct rsession *s)
         changed(r);
 }
 
+int relay_client(struct rsession *s)
+{
+    struct relay *r = s->relay;
+    void *was = NULL;
+    if (map_get(&r->table, &s->pk) == s)
+        return 0;
+    int rc = map_replace(&r->table, s, &was);
+    if (rc < 0)
+        return rc;
+    struct rsession *old = was;
+    if (old != NULL) { /* newest wins (docs/protocol/dmsg.md §3.4) */
+        r->stat.replaced++;
+        if (!old->announced)
+            relay_session_drop(old);
+    }
+    changed(r);
+    return 0;
+}
+
 static void on_up(struct link *l)
 {
     struct rsession *s = link_arg(l);
     struct relay *r = s->relay;
-    void *old = NULL;
     char name[9];
 
     handshake_end(s);
     s->pk = *link_remote(l);
     s->up = true;
-    if (map_replace(&r->table, s, &old) < 0) {
-        s->up = false;
-        r->stat.refused_limit++;
-        session_drop(s);
-        return;
-    }
     log_debug(LOG_RELAY, "session up peer=%s from=%s", pubkey_short(name, &s->pk),
               link_conn(l)->peer);
-    if (old != NULL) { /* newest wins (docs/protocol/dmsg.md §3.4) */
-        r->stat.replaced++;
-        session_drop(old);
+    if (s->dialled) {
+        mesh_link_up(s);
+    } else if (!mesh_hold_back(s) && relay_client(s) < 0) {
+        r->stat.refused_limit++;
+        relay_session_drop(s);
     }
-    changed(r);
 }
 
 static void on_event(struct link *l, const struct yamux_event *ev)
@@ -287,6 +307,8 @@ static void on_event(struct link *l, const struct yamux_event *ev)
     unsigned what = ev->what & ~(unsigned)YAMUX_OPENED;
     if (what != 0 && ev->stream->user != NULL)
         bridge_event(ev->stream->user, ev->stream, what);
+    else if (what != 0 && s->announce != NULL)
+        mesh_announce_event(s, ev->stream, what);
     relay_account(s);
 }
 
@@ -296,45 +318,84 @@ static void on_down(struct link *l, int err)
     char name[9] = "-";
     if (s->up)
         pubkey_short(name, &s->pk);
-    else
+    else if (!s->dialled)
         s->relay->stat.handshake_failed++;
+    if (s->dialled)
+        mesh_link_down(s, err);
     log_debug(LOG_RELAY, "session down peer=%s from=%s reason=\"%s\"", name, link_conn(l)->peer,
               err_str(err));
-    session_drop(s);
+    relay_session_drop(s);
 }
 
 static const struct link_owner owner = {on_up, on_event, on_down};
 
-void relay_accept(struct relay *r, struct conn *conn, bool local)
+static struct rsession *session_new_for(struct relay *r)
 {
-    struct rsession *s = NULL;
-    if (r->draining || (!local && r->links >= r->cfg.max_sessions) ||
-        (s = calloc(1, sizeof(*s))) == NULL)
-        goto refused;
+    struct rsession *s = calloc(1, sizeof(*s));
+    if (s == NULL)
+        return NULL;
     s->relay = r;
-    s->local = local;
     list_init(&s->legs);
-    if (!local && !handshake_begin(s, conn))
-        goto refused;
+    return s;
+}
+
+/* Takes conn over; false: out of memory, conn closed. */
+static bool session_link(struct rsession *s, struct conn *conn, const struct pubkey *remote)
+{
+    struct relay *r = s->relay;
     struct session_cfg cfg = {
         .env = r->cfg.env,
         .pool = r->cfg.pool,
+        .initiator = remote != NULL,
         .self = r->cfg.self,
         .sk = &r->cfg.sk,
         .handshake_ms = r->cfg.handshake_ms,
         .keepalive_ms = 30000,
         .mux = {.max_streams = r->cfg.max_streams},
     };
+    if (remote != NULL)
+        cfg.remote = *remote;
     s->link = link_new(r->cfg.loop, conn, &cfg, &owner, s);
-    if (s->link == NULL) { /* no memory; the conn is closed */
+    if (s->link == NULL)
+        return false;
+    s->id = ++r->next_id;
+    list_push_back(&r->sessions, &s->node);
+    return true;
+}
+
+struct rsession *relay_dialled(struct relay *r, struct conn *conn, struct target *target,
+                               const struct pubkey *pk)
+{
+    struct rsession *s = session_new_for(r);
+    if (s == NULL) {
+        conn_close(conn);
+        return NULL;
+    }
+    s->dialled = true;
+    s->target = target;
+    s->pk = *pk;
+    if (session_link(s, conn, pk))
+        return s;
+    free(s);
+    return NULL;
+}
+
+void relay_accept(struct relay *r, struct conn *conn, bool local)
+{
+    struct rsession *s = NULL;
+    if (r->draining || (!local && r->links >= r->cfg.max_sessions) ||
+        (s = session_new_for(r)) == NULL)
+        goto refused;
+    s->local = local;
+    if (!local && !handshake_begin(s, conn))
+        goto refused;
+    if (!session_link(s, conn, NULL)) {
         r->stat.refused_limit++;
         handshake_end(s);
         free(s);
         return;
     }
     r->stat.accepted++;
-    s->id = ++r->next_id;
-    list_push_back(&r->sessions, &s->node);
     if (!local)
         r->links++;
     return;
@@ -348,11 +409,12 @@ void relay_drain(struct relay *r)
 {
     struct list_node *pos, *tmp;
     r->draining = true;
+    mesh_drain(r);
     list_for_each(pos, tmp, &r->sessions)
     {
         struct rsession *s = container_of(pos, struct rsession, node);
         if (!s->up) {
-            session_drop(s);
+            relay_session_drop(s);
             continue;
         }
         yamux_go_away(link_mux(s->link), 0);
@@ -389,12 +451,19 @@ int relay_new(struct relay **out, const struct relay_cfg *cfg)
     r->cfg.response_ms = or32(cfg->response_ms, 5000);
     r->cfg.drain_ms = or32(cfg->drain_ms, 30000);
     r->cfg.idle_ms = or32(cfg->idle_ms, 300000);
+    r->cfg.max_peers = or32(cfg->max_peers, 512);
+    r->cfg.max_relayed = or32(cfg->max_relayed, 4096);
     map_init(&r->table, MAP_KEY(struct rsession, pk), cfg->env->hash_key, 0);
     map_init(&r->ips, MAP_KEY(struct ip_count, ip), cfg->env->hash_key, r->cfg.max_handshakes);
     list_init(&r->sessions);
     list_init(&r->parked);
     list_init(&r->bridges);
     r->look_timer.fn = on_look;
+    int rc = mesh_init(r, cfg);
+    if (rc < 0) {
+        relay_free(r);
+        return rc;
+    }
     *out = r;
     return 0;
 }
@@ -406,8 +475,9 @@ void relay_free(struct relay *r)
         return;
     r->freeing = true;
     while ((s = list_first_as(&r->sessions, struct rsession, node)) != NULL)
-        session_drop(s);
+        relay_session_drop(s);
     assert(list_empty(&r->bridges));
+    mesh_free(r);
     loop_timer_cancel(r->cfg.loop, &r->look_timer);
     map_free(&r->table);
     map_free(&r->ips);
@@ -421,6 +491,8 @@ void relay_stat(const struct relay *r, struct relay_stat *out)
 {
     *out = r->stat;
     out->sessions = map_len(&r->table);
+    out->peers = map_len(&r->mesh.peers);
+    out->missed = map_len(&r->mesh.misses);
 }
 
 uint64_t relay_sessions(const struct relay *r, uint64_t cursor, struct relay_session_info *out,
@@ -447,6 +519,7 @@ uint64_t relay_sessions(const struct relay *r, uint64_t cursor, struct relay_ses
             .bytes_in = st.bytes_in,
             .bytes_out = st.bytes_out,
             .local = s->local,
+            .peer = list_node_is_linked(&s->link_node),
         };
         memcpy(i->addr, link_conn(s->link)->peer, sizeof(i->addr));
     }

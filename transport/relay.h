@@ -28,6 +28,10 @@
  * or old. What waits for a socket to take it is bounded by the mux (out_high) and, in all, by the
  * pool's own budget.
  *
+ * Streams to keys that have no session here are forwarded over other relays, at most two in all.
+ * With cfg.carrier the relay dials those of cfg.peers and relay_mesh_found(), announces itself to
+ * them, and serves these links in both directions; others may do the same to it (mesh.h).
+ *
  * A stream to the relay's own key is bridged to the relay's own local client if one is attached
  * under the same key (relay_accept with local = true: the node's DHT listener, port 100), an IP
  * look-up is answered here, everything else is closed.
@@ -59,6 +63,11 @@
 
 struct relay;
 
+struct relay_server { /* another relay */
+    struct pubkey pk;
+    char addr[CONN_ADDR_MAX]; /* "host:port" */
+};
+
 struct relay_cfg { /* 0 = default */
     struct env *env;
     struct loop *loop;
@@ -77,6 +86,15 @@ struct relay_cfg { /* 0 = default */
     uint32_t response_ms;       /* 5 000 */
     uint32_t drain_ms;          /* 30 000 */
     uint32_t idle_ms;           /* 300 000 */
+    /* mesh; lists are copied */
+    struct carrier *carrier; /* dials other relays; NULL: none are dialled */
+    const struct relay_server *peers;
+    size_t n_peers;
+    const struct pubkey *accepted; /* not empty: only these and cfg.peers are taken for relays */
+    size_t n_accepted;
+    bool accept_relayed;  /* take requests of foreign sources from clients too */
+    uint32_t max_peers;   /* that announced themselves, 512 */
+    uint32_t max_relayed; /* streams over the mesh, 4 096; a quarter of them per key */
     /* optional: the set of client sessions changed (published entry, status). It may not free the
      * relay. */
     void (*changed)(void *arg);
@@ -102,12 +120,34 @@ struct relay_stat {
         refused_by_code[16]; /* why stream_failed: index by relay_code_index() */
     uint64_t stopped;        /* times that a socket was not read for the sake of the budget */
     uint64_t resets_budget, resets_idle, resets_drain, syn_limited, pings, ip_lookups;
-    uint64_t bytes;       /* payload bridged */
+    uint64_t bytes; /* payload bridged */
+    /* mesh */
+    size_t peers, peer_links, relayed, missed; /* gauges: relays, links to them, slots, misses */
+    uint64_t dials, dial_failed, announced, announce_ok; /* ours: links dialled, announcements */
+    uint64_t announce_accepted, announce_refused;        /* theirs */
+    uint64_t forwarded, forward_failed, miss_hits, slot_refused, misses_full;
     uint64_t loop_max_ns; /* filled by who drives the loop */
 };
 void relay_stat(const struct relay *r, struct relay_stat *out);
 /* 1 … 15 for dmsg errors 300 … 307, 350 … 352, 370, time-out, busy, reset; 0 for every other. */
 unsigned relay_code_index(int err);
+
+/* All relays that were found elsewhere, each with its newest address; takes the place of the list
+ * before. Null keys, the own one, doubles and addresses that are too long are skipped. */
+void relay_mesh_found(struct relay *r, const struct relay_server *list, size_t n);
+
+struct relay_peer_info {
+    struct pubkey pk;
+    char addr[CONN_ADDR_MAX]; /* of the link, or what is dialled; empty: none known */
+    bool configured, found, announced;
+    bool out, in; /* a link that we dialled, one that it announced */
+    uint32_t failures;
+    int last_err;   /* of the last dial or link */
+    uint64_t up_ns; /* of the link in use, 0 = none */
+    uint32_t streams;
+};
+/* Up to cap other relays that are known; returns how many there are. */
+size_t relay_peers(const struct relay *r, struct relay_peer_info *out, size_t cap);
 
 struct relay_session_info {
     struct pubkey pk;
@@ -116,7 +156,7 @@ struct relay_session_info {
     uint32_t streams;
     size_t buffered;
     uint64_t bytes_in, bytes_out;
-    bool local;
+    bool local, peer; /* peer: a link of the mesh */
 };
 /* Up to cap (> 0) sessions behind cursor (0 = start), oldest first; returns the next cursor, 0 = no
  * more. Each session that is there all the time is told exactly once, whatever happens between two

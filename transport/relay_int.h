@@ -1,6 +1,6 @@
 /*
- * relay_int - what relay.c (sessions, limits) and bridge.c (one stream's way through the relay)
- * share. Private to them.
+ * relay_int - what relay.c (sessions, limits), bridge.c (one stream's way through the relay) and
+ * mesh.c (links to other relays) share. Private to them.
  *
  *     struct relay    one per loop; table of sessions by key
  *     struct rsession one link; in the table once up, unless a newer one of its key took its place
@@ -11,9 +11,12 @@
 
 #include "base/list.h"
 #include "base/map.h"
+#include "transport/mesh.h"
 #include "transport/objects.h"
 #include "transport/relay.h"
 #include "transport/session.h"
+
+struct target;
 
 struct rsession {
     struct relay *relay;
@@ -28,6 +31,17 @@ struct rsession {
     uint64_t syn_ns;              /* until when its allowance of SYNs is used up */
     bool up, local;
     bool stopped; /* not read from: it holds too much */
+
+    /* mesh.h */
+    bool dialled;               /* by us, to a relay */
+    bool announced;             /* its announcement was accepted */
+    bool marked;                /* may carry requests of foreign sources */
+    bool lame;                  /* does not answer announcements: asked last */
+    struct target *target;      /* that it was dialled for */
+    struct announce *announce;  /* ours, under way */
+    struct loop_timer decide;   /* armed: neither client nor link yet */
+    struct list_node link_node; /* in mesh.links */
+    uint64_t link_no;
 };
 
 struct ip_count { /* pending handshakes of one address */
@@ -43,6 +57,7 @@ struct relay {
     struct list parked;           /* sessions with buffered bytes */
     struct loop_timer look_timer; /* while one of them is above its budget */
     struct list bridges;
+    struct mesh mesh;
     size_t links; /* sessions and handshakes */
     uint64_t next_id;
     bool draining, freeing;
@@ -60,8 +75,8 @@ struct leg {
 enum bridge_state {
     BRIDGE_OBJECT,          /* waiting for the first object of the source */
     BRIDGE_VERIFY_REQUEST,  /* its signature is being checked */
-    BRIDGE_SIGN_IP,         /* our answer to an IP look-up is being signed */
-    BRIDGE_ANSWER,          /* writing an answer of our own: ping marker, IP */
+    BRIDGE_SIGN,            /* our answer to an IP look-up or announcement is being signed */
+    BRIDGE_ANSWER,          /* writing an answer of our own: to these, or to a ping marker */
     BRIDGE_FORWARD,         /* writing the request to the destination */
     BRIDGE_RESPONSE,        /* waiting for its answer */
     BRIDGE_VERIFY_RESPONSE, /* the answer's signature is being checked */
@@ -76,6 +91,7 @@ struct bridge {
     enum bridge_state state;
     struct leg src, dst;
     struct setup *setup;
+    struct share *share; /* its slot, if it has one */
     struct loop_timer timer;
     uint64_t moved_ns; /* last time that bytes were relayed */
     struct list_node node;
@@ -88,9 +104,18 @@ bool bridge_start(struct rsession *s, struct yamux_stream *st);
 void bridge_event(struct bridge *b, struct yamux_stream *st, unsigned what);
 /* End it now, both streams reset; frees b. err: why, for the counters of streams not yet open. */
 void bridge_kill(struct bridge *b, int err);
+/* The session of one of its streams ends. Frees b, unless another way is tried. */
+void bridge_lost(struct bridge *b, struct leg *leg);
 
-/* Session of this key that streams go to, or NULL. */
+/* Client session of this key that streams go to, or NULL. */
 struct rsession *relay_find(struct relay *r, const struct pubkey *pk);
+/* Streams to its key go to this session from now on; an older one that is nothing else is closed. */
+int relay_client(struct rsession *s) __attribute__((warn_unused_result));
+/* A session over a conn that we dialled; NULL: out of memory, conn closed. */
+struct rsession *relay_dialled(struct relay *r, struct conn *conn, struct target *target,
+                               const struct pubkey *pk);
+/* End a session; frees it. */
+void relay_session_drop(struct rsession *s);
 /* Bring the gauges of received bytes up to date: after everything that consumes or drops some. */
 void relay_recount(struct rsession *s);
 /* Recount what the session holds, and enforce the budgets. May kill bridges of any session, also

@@ -409,7 +409,7 @@ static void on_down(struct link *l, int err)
 
 static const struct link_owner owner = {on_up, on_event, on_down};
 
-struct rw_peer *rw_peer_start(struct rw_world *w, const struct rw_key *key, bool local)
+static struct rw_peer *peer_new(struct rw_world *w, const struct rw_key *key)
 {
     struct rw_peer *p = must(calloc(1, sizeof *p));
     p->w = w;
@@ -418,17 +418,40 @@ struct rw_peer *rw_peer_start(struct rw_world *w, const struct rw_key *key, bool
     p->before = rw_stat(w).sessions + rw_stat(w).replaced;
     list_init(&p->streams);
     list_push_back(&w->peers, &p->node);
-    pipe_pair(&w->net, &p->conn, &p->inner);
+    return p;
+}
+
+/* remote NULL: it was dialled. */
+static void peer_link(struct rw_peer *p, struct conn *conn, const struct pubkey *remote)
+{
+    struct rw_world *w = p->w;
     struct session_cfg cfg = {.env = &w->peer_env.env,
                               .pool = w->pool,
-                              .initiator = true,
-                              .self = key->pk,
+                              .initiator = remote != NULL,
+                              .self = p->key.pk,
                               .sk = &p->key.sk,
-                              .remote = w->key.pk,
                               .hold_ms = SESSION_NO_HOLD,
                               .keepalive_ms = 30000};
-    p->link = must(link_new(&w->net.loop, &p->conn->conn, &cfg, &owner, p));
+    if (remote != NULL)
+        cfg.remote = *remote;
+    p->link = must(link_new(&w->net.loop, conn, &cfg, &owner, p));
+}
+
+struct rw_peer *rw_peer_start(struct rw_world *w, const struct rw_key *key, bool local)
+{
+    struct rw_peer *p = peer_new(w, key);
+    pipe_pair(&w->net, &p->conn, &p->inner);
+    peer_link(p, &p->conn->conn, &w->key.pk);
     relay_accept(w->relay, &p->inner->conn, local);
+    return p;
+}
+
+struct rw_peer *rw_peer_accepted(struct rw_world *w, const struct rw_key *key, struct conn *conn)
+{
+    struct rw_peer *p = peer_new(w, key);
+    p->conn = pipe_of(conn);
+    p->inner = p->conn->other;
+    peer_link(p, conn, NULL);
     return p;
 }
 
@@ -493,7 +516,11 @@ size_t rw_sign_request(uint8_t *obj, const struct object_request *req, const str
 void rw_send_request(struct rw_stream *s, const struct object_request *req, const struct seckey *sk)
 {
     uint8_t obj[OBJECT_ENCODED_MAX];
-    size_t n = rw_sign_request(obj, req, sk);
+    rw_send_object(s, obj, rw_sign_request(obj, req, sk));
+}
+
+void rw_send_object(struct rw_stream *s, const uint8_t *obj, size_t n)
+{
     write_object(s, obj, n);
     s->obj_n = n; /* now it waits for an object */
     kick(s);

@@ -136,6 +136,8 @@ bool rw_all_zero(const struct rw_world *w); /* gauges of bridges and buffers */
 
 /* Connect, not yet run. */
 struct rw_peer *rw_peer_start(struct rw_world *w, const struct rw_key *key, bool local);
+/* One that the relay has dialled: another relay, played by the test. */
+struct rw_peer *rw_peer_accepted(struct rw_world *w, const struct rw_key *key, struct conn *conn);
 /* Connect and run until it is up. */
 struct rw_peer *rw_peer_new(struct rw_world *w, unsigned key);
 void rw_peer_close(struct rw_peer *p);
@@ -145,6 +147,8 @@ struct rw_stream *rw_open(struct rw_peer *p);
 struct object_request rw_request(struct rw_stream *s, const struct pubkey *dst);
 void rw_send_request(struct rw_stream *s, const struct object_request *req,
                      const struct seckey *sk);
+/* Any signed object instead; then an answer is waited for. */
+void rw_send_object(struct rw_stream *s, const uint8_t *obj, size_t n);
 /* Signed object of a request into obj[OBJECT_ENCODED_MAX]; its length. */
 size_t rw_sign_request(uint8_t *obj, const struct object_request *req, const struct seckey *sk);
 /* Open and request; runs until there is an answer or an end, 10 s. */
