@@ -142,6 +142,11 @@ static struct node_cfg config_of(const struct node_opts *o, bool listens,
         .full = o->full,
         .bootstrap = o->bootstrap.v,
         .n_bootstrap = o->bootstrap.n,
+        .peers = o->peers.v,
+        .n_peers = o->peers.n,
+        .accepted_peers = o->accepted_peers.v,
+        .n_accepted_peers = o->accepted_peers.n,
+        .accept_relayed = o->accept_relayed,
         .store_bytes = o->store_bytes,
         .commit_ms = (unsigned)(o->commit / 1000000),
         .whitelisted = o->whitelisted.v,
@@ -204,6 +209,8 @@ static int run(struct cmdline *cl)
     bool listens = cmdline_given(cl, "listen");
     if (cmdline_given(cl, "public-address") && !listens)
         return cmdline_usage_error(cl, "--public-address is for relays: --listen is missing");
+    if (o->peers.n > 0 && !listens)
+        return cmdline_usage_error(cl, "--peers is for relays: --listen is missing");
     struct node_cfg cfg = config_of(o, listens, listen, public);
     cfg.stopping = stopping;
     cfg.reload = reload;

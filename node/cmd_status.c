@@ -7,6 +7,22 @@ struct status_opts {
     struct tool_opts conn;
 };
 
+static void print_mesh(const json_t *mesh)
+{
+    size_t i;
+    const json_t *p;
+    printf("other relays   %lld linked by %lld links, %lld streams, %lld forwarded, %lld failed\n",
+           tool_num(mesh, "peers"), tool_num(mesh, "links"), tool_num(mesh, "relayed"),
+           tool_num(mesh, "forwarded"), tool_num(mesh, "forward_failed"));
+    json_array_foreach(json_object_get(mesh, "known"), i, p)
+    {
+        const char *err = tool_str(p, "last_error");
+        printf("               %s at %s: link %s%s%s\n", tool_str(p, "public_key"),
+               tool_str(p, "address"), tool_str(p, "link"), err[0] != '\0' ? ", last error: " : "",
+               err);
+    }
+}
+
 static void print_text(const json_t *o)
 {
     const json_t *l = json_object_get(o, "lookups"), *relay = json_object_get(o, "relay"),
@@ -20,6 +36,8 @@ static void print_text(const json_t *o)
             "relay          %s, published as %s: %lld sessions, %lld streams, %lld bytes relayed\n",
             tool_str(relay, "listen"), tool_str(relay, "public_address"),
             tool_num(relay, "sessions"), tool_num(relay, "bridges"), tool_num(relay, "bytes"));
+    if (json_is_object(relay))
+        print_mesh(json_object_get(relay, "mesh"));
     printf("sessions       %lld to relays\n", tool_num(o, "sessions_up"));
     printf("routing table  %lld peers\n", tool_num(o, "routing_peers"));
     printf("store          %lld items, %lld bytes (%s)\n", tool_num(o, "stored_items"),

@@ -18,8 +18,9 @@ struct node_opts {
     const char *config, *sk_file, *store, *control, *log_level;
     struct addr_hostport listen, public_address;
     bool full, ready, log_json, sample_config;
-    struct cmd_peers bootstrap;
-    struct cmd_pubkeys whitelisted, trusted, mirrors;
+    struct cmd_peers bootstrap, peers;
+    bool accept_relayed;
+    struct cmd_pubkeys accepted_peers, whitelisted, trusted, mirrors;
     uint64_t store_bytes, commit, max_sessions, sessions, pk_threads;
 };
 

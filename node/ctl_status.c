@@ -15,13 +15,49 @@ static json_t *pk_json(const struct pubkey *pk)
     return json_string(pubkey_hex(hex, pk));
 }
 
+static const char *link_kind(const struct relay_peer_info *p)
+{
+    return p->out && p->in ? "both" : p->out ? "out" : p->in ? "in" : "none";
+}
+
+/* The other relays that ours knows, linked or not. */
+static json_t *relay_peers_json(struct node *n)
+{
+    struct relay_peer_info info[RELAY_THREAD_PEERS];
+    size_t have = relay_thread_peers(n->relay, info, RELAY_THREAD_PEERS);
+    json_t *list = json_array();
+    for (size_t i = 0; i < have && i < RELAY_THREAD_PEERS; i++) {
+        const struct relay_peer_info *p = &info[i];
+        json_array_append_new(
+            list,
+            json_pack("{s:o, s:s, s:s, s:b, s:b, s:b, s:I, s:I, s:s}", "public_key",
+                      pk_json(&p->pk), "address", p->addr, "link", link_kind(p), "configured",
+                      (int)p->configured, "found", (int)p->found, "announced", (int)p->announced,
+                      "streams", (json_int_t)p->streams, "failures", (json_int_t)p->failures,
+                      "last_error", p->last_err == 0 ? "" : err_str(p->last_err)));
+    }
+    return list;
+}
+
+static json_t *mesh_json(struct node *n, const struct relay_stat *st)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "peers",
+                     (json_int_t)st->peers, "links", (json_int_t)st->peer_links, "relayed",
+                     (json_int_t)st->relayed, "missed", (json_int_t)st->missed, "dials",
+                     (json_int_t)st->dials, "dial_failed", (json_int_t)st->dial_failed, "announced",
+                     (json_int_t)st->announce_ok, "accepted", (json_int_t)st->announce_accepted,
+                     "refused", (json_int_t)(st->announce_refused + st->slot_refused), "forwarded",
+                     (json_int_t)st->forwarded, "forward_failed", (json_int_t)st->forward_failed,
+                     "known", relay_peers_json(n));
+}
+
 static json_t *relay_json(struct node *n)
 {
     struct relay_stat st;
     if (n->relay == NULL)
         return json_null();
     relay_thread_stat(n->relay, &st);
-    return json_pack(
+    json_t *o = json_pack(
         "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "listen",
         n->relay_addr, "public_address", n->public_addr, "sessions", (json_int_t)st.sessions,
         "handshakes", (json_int_t)st.handshakes, "bridges", (json_int_t)st.bridges, "buffered",
@@ -30,6 +66,8 @@ static json_t *relay_json(struct node *n)
         (json_int_t)st.replaced, "stream_ok", (json_int_t)st.stream_ok, "stream_failed",
         (json_int_t)st.stream_failed, "resets_budget", (json_int_t)st.resets_budget, "bytes",
         (json_int_t)st.bytes, "loop_max_us", (json_int_t)(st.loop_max_ns / NS_PER_US));
+    json_object_set_new(o, "mesh", mesh_json(n, &st));
+    return o;
 }
 
 static json_t *lookups_json(struct node *n)

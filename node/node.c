@@ -49,7 +49,8 @@ static void route_answer(void *arg, const struct resolve_answer *a)
         if (route.n_servers == 0)
             err = ERR_DMSG_NO_DELEGATED;
         if (a->entry->has_server)
-            servers_learn(q->node, &a->entry->static_pk, a->entry->server.address);
+            servers_learn_at(q->node, &a->entry->static_pk, a->entry->server.address,
+                             a->entry->timestamp_ns);
     }
     struct client *client = q->node->client;
     uint64_t ticket = q->ticket;
@@ -314,8 +315,22 @@ static void public_addr_guess(struct node *n)
              n->public_addr);
 }
 
+/* The configured relays as the relay wants them; NULL: out of memory. */
+static struct relay_server *relay_servers(const struct node_cfg *cfg)
+{
+    struct relay_server *list = calloc(cfg->n_peers + 1, sizeof(*list));
+    for (size_t i = 0; list != NULL && i < cfg->n_peers; i++) {
+        char addr[ADDR_HOSTPORT_MAX + 1];
+        list[i].pk = cfg->peers[i].pk;
+        snprintf(list[i].addr, sizeof(list[i].addr), "%s",
+                 addr_hostport_text(addr, &cfg->peers[i].at));
+    }
+    return list;
+}
+
 static int open_relay(struct node *n, char why[NODE_WHY])
 {
+    struct relay_server *peers;
     struct relay_thread_cfg cfg = {
         .self = n->cfg.pk,
         .sk = n->cfg.sk,
@@ -328,8 +343,14 @@ static int open_relay(struct node *n, char why[NODE_WHY])
     };
     if (n->cfg.listen == NULL)
         return 0;
-    int rc = relay_thread_start(&n->relay, &cfg);
+    cfg.peers = peers = relay_servers(&n->cfg);
+    cfg.n_peers = n->cfg.n_peers;
+    cfg.accepted = n->cfg.accepted_peers;
+    cfg.n_accepted = n->cfg.n_accepted_peers;
+    cfg.accept_relayed = n->cfg.accept_relayed;
+    int rc = peers != NULL ? relay_thread_start(&n->relay, &cfg) : ERR_NOMEM;
     seckey_wipe(&cfg.sk);
+    free(peers);
     if (rc < 0)
         return fail(why, rc, "listen", n->cfg.listen);
     snprintf(n->relay_addr, sizeof(n->relay_addr), "%s", relay_thread_addr(n->relay));

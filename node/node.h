@@ -41,6 +41,13 @@ struct node_cfg {
     const char *control;   /* path; NULL = no socket */
     const struct pubkey *whitelisted, *trusted, *mirrors;
     size_t n_whitelisted, n_trusted, n_mirrors;
+    /* Other relays that ours links to; who may be one, everybody if none is named; whether clients
+     * may bring requests of others (transport/relay.h). */
+    const struct addr_peer *peers;
+    size_t n_peers;
+    const struct pubkey *accepted_peers;
+    size_t n_accepted_peers;
+    bool accept_relayed;
     /* Sessions of others that the relay takes and publishes; 0 = its own cap, and 2048 in the entry */
     uint32_t max_sessions;
     unsigned sessions;           /* wanted sessions to relays; 0 = 2 */

@@ -54,6 +54,8 @@ struct node {
     struct list questions; /* the client's questions for a relay's address: servers.c */
     struct list servers;   /* known relays, see servers.c */
     size_t n_servers;
+    uint64_t servers_round;   /* of the look into the store */
+    bool servers_dirty;       /* the relay does not know yet what changed */
     uint32_t servers_op;      /* pull of relay records under way */
     uint64_t servers_next_ns; /* when to look for more */
     uint64_t routing_saved_ns;
@@ -108,6 +110,8 @@ void servers_free(struct node *n);
 /* A server's address became known (bootstrap, record under "dmsg-server", entry with a server
  * half). */
 void servers_learn(struct node *n, const struct pubkey *pk, const char *addr);
+/* The same from something signed at this wall clock time: what is older than what is known changes nothing. */
+void servers_learn_at(struct node *n, const struct pubkey *pk, const char *addr, int64_t wall_ns);
 /* The local store accepted a record: perhaps a relay's. */
 void servers_stored(struct node *n, const struct store_rec *rec);
 void servers_tick(struct node *n);

@@ -29,8 +29,17 @@ struct relay_thread {
     void (*changed)(void *arg);
     void *arg;
     pthread_mutex_t lock;
-    struct relay_stat stat;             /* under lock */
+    struct relay_stat stat; /* under lock, with the next two */
+    struct relay_peer_info peers[RELAY_THREAD_PEERS];
+    size_t n_peers;
     uint64_t trimmed_bytes, last_bytes; /* stat.bytes at the last trim, and a second ago */
+};
+
+struct found_msg {
+    struct drive_msg msg;
+    struct relay_thread *t;
+    size_t n;
+    struct relay_server list[];
 };
 
 struct pair_msg {
@@ -44,6 +53,7 @@ static void publish_stat(struct relay_thread *t)
     pthread_mutex_lock(&t->lock);
     relay_stat(t->relay, &t->stat);
     t->stat.loop_max_ns = drive_loop_max_turn_ns(t->drive);
+    t->n_peers = relay_peers(t->relay, t->peers, RELAY_THREAD_PEERS);
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -128,6 +138,28 @@ int relay_thread_pair(struct relay_thread *t)
     return fds[1];
 }
 
+static void on_found(struct drive_msg *m)
+{
+    struct found_msg *f = (struct found_msg *)m;
+    if (f->t->relay != NULL)
+        relay_mesh_found(f->t->relay, f->list, f->n);
+    free(f);
+}
+
+bool relay_thread_found(struct relay_thread *t, const struct relay_server *list, size_t n)
+{
+    struct found_msg *f = calloc(1, sizeof(*f) + n * sizeof(*list));
+    if (f == NULL)
+        return false;
+    f->msg.fn = on_found;
+    f->t = t;
+    f->n = n;
+    if (n > 0)
+        memcpy(f->list, list, n * sizeof(*list));
+    drive_post(t->drive, &f->msg);
+    return true;
+}
+
 static void thread_free(struct relay_thread *t)
 {
     if (t->relay != NULL)
@@ -149,6 +181,11 @@ static int build(struct relay_thread *t, const struct relay_thread_cfg *cfg)
     struct relay_cfg rc = {.self = cfg->self,
                            .sk = cfg->sk,
                            .max_sessions = cfg->max_sessions,
+                           .peers = cfg->peers,
+                           .n_peers = cfg->n_peers,
+                           .accepted = cfg->accepted,
+                           .n_accepted = cfg->n_accepted,
+                           .accept_relayed = cfg->accept_relayed,
                            .changed = on_changed,
                            .arg = t};
     if ((t->drive = drive_loop_new(NULL)) == NULL || (t->pool = bufpool_new(cfg->budget)) == NULL ||
@@ -158,6 +195,7 @@ static int build(struct relay_thread *t, const struct relay_thread_cfg *cfg)
     rc.env = t->env;
     rc.loop = drive_loop_loop(t->drive);
     rc.pool = t->pool;
+    rc.carrier = drive_tcp_carrier(t->tcp);
     int err = relay_new(&t->relay, &rc);
     seckey_wipe(&rc.sk);
     return err < 0 ? err : drive_tcp_listen(t->tcp, cfg->listen, on_accept, t, &t->listener);
@@ -209,4 +247,16 @@ void relay_thread_stat(struct relay_thread *t, struct relay_stat *out)
     pthread_mutex_lock(&t->lock);
     *out = t->stat;
     pthread_mutex_unlock(&t->lock);
+}
+
+size_t relay_thread_peers(struct relay_thread *t, struct relay_peer_info *out, size_t cap)
+{
+    pthread_mutex_lock(&t->lock);
+    size_t have = t->n_peers < RELAY_THREAD_PEERS ? t->n_peers : RELAY_THREAD_PEERS;
+    if (cap > have)
+        cap = have;
+    memcpy(out, t->peers, cap * sizeof(*out));
+    size_t n = t->n_peers;
+    pthread_mutex_unlock(&t->lock);
+    return n;
 }

@@ -24,6 +24,11 @@ struct relay_thread_cfg {
     struct pk_pool *pk_pool;
     struct buf_budget *budget;
     uint32_t max_sessions;
+    const struct relay_server *peers; /* other relays, and who may be one: relay.h */
+    size_t n_peers;
+    const struct pubkey *accepted;
+    size_t n_accepted;
+    bool accept_relayed;
     void (*changed)(void *arg);
     void *arg;
 };
@@ -37,5 +42,10 @@ const char *relay_thread_addr(const struct relay_thread *t);
 /* A new connection to the relay without network; returns a descriptor for the client's side, or
  * an error. */
 int relay_thread_pair(struct relay_thread *t);
+/* The other relays that were found, all of them: relay_mesh_found(). False: out of memory. */
+bool relay_thread_found(struct relay_thread *t, const struct relay_server *list, size_t n);
+/* Up to cap other relays, at most a second old; returns how many are known. */
+#define RELAY_THREAD_PEERS 64
+size_t relay_thread_peers(struct relay_thread *t, struct relay_peer_info *out, size_t cap);
 /* Counters and gauges, at most a second old. */
 void relay_thread_stat(struct relay_thread *t, struct relay_stat *out);

@@ -7,6 +7,9 @@
  * there are fewer sessions than wanted, the records are pulled from a DHT peer that may hold them
  * all.
  *
+ * The relay of this node links to every one that published itself so, while its record is there
+ * (tell_relay()).
+ *
  * Anybody can publish such a record, so a full table gives up the oldest relay that is neither
  * configured nor connected.
  */
@@ -21,6 +24,7 @@
 #define SERVERS_MAX   128 /* half of what the client remembers, so that forgetting has time */
 #define LOOK_SOON_NS  (10 * NS_PER_S)
 #define LOOK_LATER_NS (300 * NS_PER_S)
+#define LOOK_RELAY_NS (60 * NS_PER_S) /* a relay links to the others soon */
 
 static const char salt[] = "dmsg-server";
 
@@ -28,7 +32,10 @@ struct server {
     struct list_node node;
     struct pubkey pk;
     char addr[CONN_ADDR_MAX];
+    int64_t signed_ns; /* when the address was signed, 0 = it is only known */
+    uint64_t round;    /* in which its record was in the store */
     bool configured;
+    bool recorded; /* it published itself: our relay links to it */
 };
 
 static struct server *find(struct node *n, const struct pubkey *pk)
@@ -61,6 +68,7 @@ static bool configured(const struct node *n, const struct pubkey *pk)
 
 static void forget(struct node *n, struct server *s)
 {
+    n->servers_dirty = n->servers_dirty || s->recorded;
     client_remove_server(n->client, &s->pk);
     list_remove(&s->node);
     n->n_servers--;
@@ -88,28 +96,48 @@ static bool make_room(struct node *n)
 
 void servers_learn(struct node *n, const struct pubkey *pk, const char *addr)
 {
+    servers_learn_at(n, pk, addr, 0);
+}
+
+void servers_learn_at(struct node *n, const struct pubkey *pk, const char *addr, int64_t wall_ns)
+{
     struct addr_hostport at;
     if (pubkey_equal(pk, &n->cfg.pk) ||
         addr_hostport_parse(&at, addr, strlen(addr), ADDR_STRICT, NULL) < 0)
         return;
     struct server *s = find(n, pk);
+    if (s != NULL && wall_ns < s->signed_ns)
+        return;
+    if (s != NULL)
+        s->signed_ns = wall_ns;
     if (s != NULL && strcmp(s->addr, addr) == 0)
         return;
     if (s == NULL) {
         if (!make_room(n) || (s = calloc(1, sizeof(*s))) == NULL)
             return;
         s->pk = *pk;
+        s->signed_ns = wall_ns;
         s->configured = configured(n, pk);
         list_push_back(&n->servers, &s->node);
         n->n_servers++;
     }
     addr_hostport_text(s->addr, &at);
+    n->servers_dirty = n->servers_dirty || s->recorded;
     log_debug(LOG_CLIENT, "relay known pk=%s addr=%s", LOG_PK(pk), s->addr);
     if (client_add_server(n->client, pk, s->addr) < 0) /* it forgets slowly: another time */
         forget(n, s);
 }
 
 /* ---- records in the store ---- */
+
+static void set_recorded(struct node *n, struct server *s, bool recorded)
+{
+    if (s == NULL)
+        return;
+    s->round = n->servers_round;
+    n->servers_dirty = n->servers_dirty || s->recorded != recorded;
+    s->recorded = recorded;
+}
 
 static bool learn_record(void *arg, const struct store_rec *rec)
 {
@@ -119,8 +147,10 @@ static bool learn_record(void *arg, const struct store_rec *rec)
     json_t *o =
         json_loadb((const char *)rec->item.v, rec->item.v_len, JSON_DISABLE_EOF_CHECK, NULL);
     const char *addr = json_string_value(json_object_get(o, "address"));
+    int64_t seq = rec->item.seq < INT64_MAX ? (int64_t)rec->item.seq : INT64_MAX;
     if (addr != NULL)
-        servers_learn(n, &rec->item.k, addr);
+        servers_learn_at(n, &rec->item.k, addr, seq);
+    set_recorded(n, find(n, &rec->item.k), addr != NULL);
     json_decref(o);
     return true;
 }
@@ -128,7 +158,8 @@ static bool learn_record(void *arg, const struct store_rec *rec)
 void servers_stored(struct node *n, const struct store_rec *rec)
 {
     if (rec->item.salt_len == sizeof(salt) - 1 &&
-        memcmp(rec->item.salt, salt, rec->item.salt_len) == 0 && n->n_servers < SERVERS_MAX)
+        memcmp(rec->item.salt, salt, rec->item.salt_len) == 0 &&
+        (n->n_servers < SERVERS_MAX || find(n, &rec->item.k) != NULL))
         (void)learn_record(n, rec);
 }
 
@@ -140,8 +171,46 @@ static void learn_from_store(struct node *n)
         .limit = SERVERS_MAX,
         .max_bytes = 1 << 20,
     };
-    bool more;
-    (void)n->store->ops->list(n->store, &page, learn_record, n, &more);
+    bool more = true;
+    struct list_node *pos, *tmp;
+    n->servers_round++;
+    int rc = n->store->ops->list(n->store, &page, learn_record, n, &more);
+    if (rc < 0 || more)
+        return;
+    list_for_each(pos, tmp, &n->servers)
+    {
+        struct server *s = container_of(pos, struct server, node);
+        if (s->round != n->servers_round && s->recorded) /* its record has expired */
+            set_recorded(n, s, false);
+    }
+}
+
+/* ---- what our own relay links to ---- */
+
+static size_t count_recorded(const struct node *n)
+{
+    size_t have = 0;
+    for (struct list_node *pos = list_first(&n->servers); pos != NULL;
+         pos = list_next(&n->servers, pos))
+        have += container_of(pos, struct server, node)->recorded ? 1 : 0;
+    return have;
+}
+
+static void tell_relay(struct node *n)
+{
+    struct relay_server list[SERVERS_MAX];
+    size_t have = 0;
+    if (n->relay == NULL || !n->servers_dirty)
+        return;
+    for (struct list_node *pos = list_first(&n->servers); pos != NULL && have < SERVERS_MAX;
+         pos = list_next(&n->servers, pos)) {
+        const struct server *s = container_of(pos, struct server, node);
+        if (!s->recorded)
+            continue;
+        list[have].pk = s->pk;
+        memcpy(list[have++].addr, s->addr, sizeof(s->addr));
+    }
+    n->servers_dirty = !relay_thread_found(n->relay, list, have);
 }
 
 /* ---- looking for more ---- */
@@ -167,13 +236,14 @@ static void pull(struct node *n)
 void servers_tick(struct node *n)
 {
     struct client_stat st;
+    tell_relay(n);
     if (n->loop->now_ns < n->servers_next_ns || n->servers_op != 0)
         return;
     client_stat(n->client, &st);
     unsigned want = n->cfg.sessions != 0 ? n->cfg.sessions : 2;
-    bool short_of = st.sessions_up < want;
-    n->servers_next_ns =
-        n->loop->now_ns + env_jitter_ns(n->env, short_of ? LOOK_SOON_NS : LOOK_LATER_NS, 20);
+    bool short_of = st.sessions_up < want || (n->relay != NULL && count_recorded(n) == 0);
+    uint64_t wait_ns = short_of ? LOOK_SOON_NS : n->relay != NULL ? LOOK_RELAY_NS : LOOK_LATER_NS;
+    n->servers_next_ns = n->loop->now_ns + env_jitter_ns(n->env, wait_ns, 20);
     learn_from_store(n);
     if (st.sessions_up > 0 && !n->cfg.full) /* a full node holds the records already */
         pull(n);
@@ -194,7 +264,7 @@ static void found(void *arg, const struct resolve_answer *a)
 {
     struct node *n = arg;
     if (a->err == 0 && a->entry->has_server)
-        servers_learn(n, &a->entry->static_pk, a->entry->server.address);
+        servers_learn_at(n, &a->entry->static_pk, a->entry->server.address, a->entry->timestamp_ns);
 }
 
 struct question {

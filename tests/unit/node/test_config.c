@@ -106,7 +106,9 @@ static void test_every_setting(void **state)
             "\"store\": \"s\", \"store-bytes\": \"2G\", \"commit\": \"75ms\", \"control\": \"x\","
             "\"sessions\": 3, \"max-sessions\": 77, \"whitelisted\": [\"" PK1 "\"],"
             "\"trusted\": [\"" PK1 "\", \"" PK1 "\"], \"mirror\": [\"" PK1 "\"],"
-            "\"pk-threads\": 2, \"log-level\": \"warn,dht=debug\", \"log-json\": true,"
+            "\"peers\": [\"" PK1 "@c:3\"], \"accepted-peer\": [\"" PK1 "\"],"
+            "\"accept-relayed\": true, \"pk-threads\": 2, \"log-level\": \"warn,dht=debug\", "
+            "\"log-json\": true,"
             "\"ready\": true}"),
         0);
     assert_string_equal(opts->sk_file, "k");
@@ -116,6 +118,10 @@ static void test_every_setting(void **state)
     assert_true(opts->full && opts->log_json && opts->ready);
     assert_int_equal(opts->bootstrap.n, 2);
     assert_int_equal(opts->bootstrap.v[1].at.port, 2);
+    assert_int_equal(opts->peers.n, 1);
+    assert_int_equal(opts->peers.v[0].at.port, 3);
+    assert_int_equal(opts->accepted_peers.n, 1);
+    assert_true(opts->accept_relayed);
     assert_string_equal(opts->store, "s");
     assert_int_equal(opts->store_bytes, UINT64_C(2) << 30);
     assert_int_equal(opts->commit, 75 * 1000000);
