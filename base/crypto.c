@@ -45,7 +45,7 @@ int crypto_init(void)
 
 bool pubkey_is_null(const struct pubkey *pk)
 {
-    return sodium_is_zero(pk->b, sizeof pk->b) != 0;
+    return pk->b[0] == 0 && sodium_is_zero(pk->b, sizeof pk->b) != 0;
 }
 
 bool pubkey_equal(const struct pubkey *a, const struct pubkey *b)

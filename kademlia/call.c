@@ -61,13 +61,13 @@ static void note_failure(struct kad *k, const struct kad_call *c, enum kad_fail 
         kad_maintain_bootstrap_now(k);
 }
 
-void kad_peer_heard(struct kad *k, kad_peer p, bool answered)
+void kad_peer_heard(struct kad *k, kad_peer p, bool answered, bool probe)
 {
     kad_peer ask = KAD_PEER_NONE;
     bool empty = table_count(&k->table) == 0;
 
     kad_note_clear_no_dht(k, p);
-    enum table_result r = table_heard(&k->table, p, answered, k->now_ns, &ask);
+    enum table_result r = table_heard(&k->table, p, answered, k->now_ns, probe ? &ask : NULL);
     if (ask != KAD_PEER_NONE)
         ping_contact(k, ask);
     if (r == TABLE_INSERTED && empty)
@@ -85,7 +85,7 @@ static void end_call(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why)
     loop_timer_cancel(&k->loop, &c->timeout);
     list_remove(&c->in_op);
     if (rsp != NULL)
-        kad_peer_heard(k, c->peer, true);
+        kad_peer_heard(k, c->peer, true, c->method != KAD_PING);
     else
         note_failure(k, c, why);
     if (c->op != NULL && c->done != NULL)

@@ -187,8 +187,10 @@ struct kad_call *kad_call_start(struct kad *k, struct kad_op *op, kad_peer peer,
 void kad_call_abandon(struct kad_call *c);
 void kad_calls_free(struct kad *k);
 
-/* A peer was heard: it answered, or it called us over an authenticated stream. */
-void kad_peer_heard(struct kad *k, kad_peer p, bool answered);
+/* A peer was heard: it answered, or it called us over an authenticated stream. probe: when it finds
+ * its bucket full, the oldest contact there may be pinged. Not for a ping: whoever is pinged would
+ * ping in turn, and the pings of a large network never end (docs/simulator.md). */
+void kad_peer_heard(struct kad *k, kad_peer p, bool answered, bool probe);
 
 /* A number for the next call or operation: never 0. */
 static inline uint32_t kad_number(uint32_t *next)
@@ -216,6 +218,8 @@ bool kad_dest_retry(struct kad_call *c);
 
 void kad_notes_init(struct kad *k);
 void kad_notes_free(struct kad *k);
+/* Forget peers of whom nothing is worth remembering any more. */
+void kad_notes_sweep(struct kad *k);
 
 /* Take tokens for a request of this peer; false (counted) when it has none left. */
 bool kad_note_request(struct kad *k, kad_peer p);

@@ -349,6 +349,13 @@ int kad_save_routing(const struct kad *k, uint8_t *out, size_t cap, size_t *n)
     return table_save(&k->table, out, cap, n);
 }
 
+void kad_seed_contact(struct kad *k, kad_peer p, uint64_t now_ns)
+{
+    kad_enter(k, now_ns);
+    (void)table_heard(&k->table, p, true, k->now_ns, NULL);
+    kad_leave(k);
+}
+
 int kad_local(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len,
               struct store_rec *out, bool *fresh, uint64_t now_ns)
 {

@@ -281,6 +281,11 @@ struct kad_act {
 bool kad_next(struct kad *k, struct kad_act *out);
 void kad_act_clear(struct kad_act *a);
 
+/* A contact that is known from elsewhere to live: into the routing table as if it had just answered,
+ * with no traffic. For snapshots of a whole network (simulator, tests); a node that restarts uses
+ * kad_load_routing(). */
+void kad_seed_contact(struct kad *k, kad_peer p, uint64_t now_ns);
+
 /* ---- looking in ---- */
 
 struct kad_stat {

@@ -138,19 +138,17 @@ static struct kad_cand *add(struct kad_lookup *lk, kad_peer p, const struct kad_
     return &lk->cands[at];
 }
 
-/* Contacts of an answer; an honest one has at most k. Keys are interned only when they are new. */
+/* Contacts of an answer; an honest one has at most k. The table of peers knows the ID of a key it
+ * holds, which is cheaper than hashing the key again. */
 static void add_contacts(struct kad_lookup *lk, const struct kad_msg *rsp, unsigned hop)
 {
     struct kad *k = engine(lk);
     size_t n = rsp->n_closest < k->lim.k ? rsp->n_closest : k->lim.k;
 
     for (size_t i = 0; i < n; i++) {
-        struct kad_id id = kad_id_of(&rsp->closest[i]);
-        bool found;
-        position(lk, &id, &found);
-        kad_peer p = found ? KAD_PEER_NONE : kad_intern(k, &rsp->closest[i]);
+        kad_peer p = kad_intern(k, &rsp->closest[i]);
         if (p != KAD_PEER_NONE)
-            add(lk, p, &id, hop);
+            add(lk, p, k->peers.id(k->peers.arg, p), hop);
     }
 }
 

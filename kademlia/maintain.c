@@ -250,6 +250,7 @@ static void sweep_due(struct loop_timer *t)
     int n = k->store->ops->expire(k->store, before, SWEEP_MAX);
 
     kad_store_trim(k);
+    kad_notes_sweep(k);
     arm(k, t, n == SWEEP_MAX ? NS_PER_S / 10 : SWEEP_NS);
 }
 

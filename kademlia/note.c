@@ -5,6 +5,7 @@
 #define REQUEST_BURST 4 /* seconds' worth */
 #define BYTES_BURST   8
 #define MILLI         1000
+#define REFILLED_NS   (60 * NS_PER_S) /* longer than any burst and debt together */
 
 /* What is remembered of one peer. Tokens may be negative: a debt, at most one burst. */
 struct note {
@@ -67,8 +68,8 @@ static void refill(const struct kad *k, struct note *n)
 
     if (ns < NS_PER_MS)
         return;
-    if (ns > 60 * NS_PER_S)
-        ns = 60 * NS_PER_S; /* longer than any burst and debt together */
+    if (ns > REFILLED_NS)
+        ns = REFILLED_NS;
     n->requests += flow(ns, (uint64_t)k->lim.rate_per_s * MILLI);
     n->bytes += flow(ns, k->lim.rate_bytes_per_s);
     if (n->requests > request_burst(k))
@@ -159,6 +160,18 @@ bool kad_note_is_no_dht(const struct kad *k, kad_peer p)
     const struct note *n = map_get(&k->notes, &p);
 
     return n != NULL && n->no_dht_until_ns > k->now_ns;
+}
+
+/* Whoever has been quiet for so long that its buckets are full again is a stranger again: a node that
+ * serves many peers does not remember each of them for ever. */
+void kad_notes_sweep(struct kad *k)
+{
+    while (!list_empty(&k->notes_lru)) {
+        struct note *n = container_of(list_first(&k->notes_lru), struct note, lru);
+        if (k->now_ns - n->at_ns < REFILLED_NS || n->no_dht_until_ns > k->now_ns)
+            return; /* one that must stay is bounded in time, and the cap holds meanwhile */
+        forget(k, n);
+    }
 }
 
 void kad_notes_init(struct kad *k)

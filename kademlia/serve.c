@@ -306,7 +306,7 @@ void kad_request(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
     k->stat.requests[req->method & 7]++;
     /* Whoever calls over an authenticated stream exists; the body's sender is not looked at
      * (incident 61). */
-    kad_peer_heard(k, from, false);
+    kad_peer_heard(k, from, false, req->method != KAD_PING);
     bool may = is_exempt(k, from) || kad_note_request(k, from);
     int rc = may ? serve(k, from, req, token) : ERR_LIMIT;
     if (rc != 0)

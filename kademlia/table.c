@@ -228,10 +228,9 @@ enum table_result table_heard(struct table *t, kad_peer p, bool answered, uint64
     struct table_bucket *b = bucket_at(t, index);
     int at = find(b, p);
     struct entry e = {.peer = p};
-    kad_peer none = KAD_PEER_NONE;
 
-    ask = ask != NULL ? ask : &none;
-    *ask = KAD_PEER_NONE;
+    if (ask != NULL)
+        *ask = KAD_PEER_NONE;
     if (kad_id_equal(&t->self, id_of(t, p)))
         return TABLE_SELF;
     bool was_contact = at >= 0 && at < b->n;
@@ -252,7 +251,8 @@ enum table_result table_heard(struct table *t, kad_peer p, bool answered, uint64
         return was_contact ? TABLE_REFRESHED : TABLE_INSERTED;
     }
     put_waiting(t, b, e);
-    *ask = head_to_ask(b, now_ns);
+    if (ask != NULL)
+        *ask = head_to_ask(b, now_ns);
     return TABLE_FULL;
 }
 
@@ -321,9 +321,21 @@ struct nearest {
     const struct table *t;
     const struct kad_id *target;
     const struct kad_id *ids[TABLE_MAX_K]; /* of out[] */
+    uint64_t far[TABLE_MAX_K];             /* first bits of their distance */
     kad_peer *out;
     size_t n, max;
 };
+
+/* First 64 bits of the distance: all that comparing needs, but for equal ones. */
+static uint64_t distance64(const struct kad_id *a, const struct kad_id *b)
+{
+    return get_be64(a->b) ^ get_be64(b->b);
+}
+
+static bool is_nearer(const struct nearest *s, const struct kad_id *id, uint64_t far, size_t at)
+{
+    return far != s->far[at] ? far < s->far[at] : kad_id_closer(s->target, id, s->ids[at]) < 0;
+}
 
 static void offer_bucket(struct nearest *s, unsigned index)
 {
@@ -333,16 +345,19 @@ static void offer_bucket(struct nearest *s, unsigned index)
         if (is_dead(&b->e[i]))
             continue;
         const struct kad_id *id = id_of(s->t, b->e[i].peer);
+        uint64_t far = distance64(s->target, id);
         size_t at = s->n;
-        while (at > 0 && kad_id_closer(s->target, id, s->ids[at - 1]) < 0)
+        while (at > 0 && is_nearer(s, id, far, at - 1))
             at--;
         if (at == s->max)
             continue;
         size_t moved = (s->n < s->max ? s->n : s->max - 1) - at;
         memmove(&s->out[at + 1], &s->out[at], moved * sizeof s->out[0]);
         memmove(&s->ids[at + 1], &s->ids[at], moved * sizeof(s->ids[0]));
+        memmove(&s->far[at + 1], &s->far[at], moved * sizeof s->far[0]);
         s->out[at] = b->e[i].peer;
         s->ids[at] = id;
+        s->far[at] = far;
         s->n = at + moved + 1;
     }
 }

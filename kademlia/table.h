@@ -105,7 +105,7 @@ void table_init(struct table *t, const struct kad_id *self, const struct kad_pee
 void table_close(struct table *t);
 
 /* p was heard: it answered a call of ours (answered), or called us over an authenticated stream.
- * The table takes a reference of its own when it keeps p. *ask (may be NULL) is the contact to ping
+ * The table takes a reference of its own when it keeps p. *ask (NULL: nobody is to be asked) is the contact to ping
  * in p's full bucket, or KAD_PEER_NONE when there is nothing to ask: its least recently heard one
  * was heard within TABLE_QUIET_NS or is being asked already. */
 enum table_result table_heard(struct table *t, kad_peer p, bool answered, uint64_t now_ns,
