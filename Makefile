@@ -36,7 +36,7 @@ endif
 # ---- flags ------------------------------------------------------------------------------------
 msgpack_pc := $(shell $(PKG_CONFIG) --exists msgpack-c 2>/dev/null && echo msgpack-c || echo msgpack)
 PKGS := libsodium libsecp256k1 libevent_core libevent_extra libevent_pthreads lmdb $(msgpack_pc) \
-        libmicrohttpd libcurl jansson libsystemd hiredis
+        libmicrohttpd libcurl jansson libsystemd hiredis yaml-0.1
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null)
 TEST_LIBS  := $(shell $(PKG_CONFIG) --libs cmocka 2>/dev/null)

@@ -1,0 +1,603 @@
+#include "simulator/sim.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cursor.h"
+#include "base/err.h"
+#include "simulator/fixed.h"
+#include "simulator/world.h"
+
+#define PROGRESS_WINDOWS 64
+
+/* Bytes, measured (docs/simulator.md): engine, store, keys and queue of a node without contacts; one
+ * contact; what a message under way and one stored item take. */
+#define NODE_BYTES    3600
+#define CONTACT_BYTES 11
+#define BUCKET_BYTES  40
+#define ITEM_BYTES    330
+
+void sim_cfg_default(struct sim_cfg *cfg)
+{
+    *cfg = (struct sim_cfg){
+        .name = "unnamed",
+        .seed = 1,
+        .duration_ns = 600 * NS_PER_S,
+        .nodes = 100,
+        .threads = 1,
+        .sample = 100000,
+        .join = {.over_ns = 60 * NS_PER_S, .bootstrap = 3, .keys = 3},
+        .net = {.model = SIM_LAT_LOGNORMAL,
+                .floor_ns = 5 * NS_PER_MS,
+                .median_ns = 40 * NS_PER_MS,
+                .sigma_milli = 500,
+                .jitter_ppm = 50000},
+        .relays = {.per_node = 1,
+                   .bytes_per_s = 12500000,
+                   .message_ns = 20000,
+                   .handshake_ns = 150000,
+                   .queue_ns = 2 * NS_PER_S,
+                   .pooled = true},
+        .puts = {.share_ppm = SIM_MILLION,
+                 .every_ns = 3600 * NS_PER_S,
+                 .start_ns = 120 * NS_PER_S,
+                 .bytes = 300},
+        .gets = {.every_ns = 600 * NS_PER_S, .start_ns = 300 * NS_PER_S, .zipf_milli = 900},
+    };
+}
+
+/* ---- memory ---- */
+
+uint64_t sim_predict(const struct sim_cfg *cfg)
+{
+    uint64_t k = cfg->kad.k != 0 ? cfg->kad.k : KAD_K, buckets = 1;
+
+    while (buckets < 40 && k << buckets < cfg->nodes)
+        buckets++;
+    uint64_t items = cfg->puts.every_ns > 0 ? k * cfg->puts.share_ppm / SIM_MILLION : 0;
+    uint64_t node = NODE_BYTES + buckets * (k * CONTACT_BYTES + BUCKET_BYTES) + items * ITEM_BYTES +
+                    (items > 0 ? cfg->puts.bytes : 0);
+    return cfg->nodes * node + cfg->threads * UINT64_C(16000000);
+}
+
+/* ---- shards in parallel ---- */
+
+struct task {
+    struct sim_shard *shard;
+    void (*fn)(struct sim_shard *sh);
+    pthread_t thread;
+};
+
+static void *run_task(void *arg)
+{
+    struct task *t = arg;
+
+    t->fn(t->shard);
+    return NULL;
+}
+
+/* fn for every shard, each on a thread of its own, the first on this one. */
+static int in_parallel(struct sim *s, void (*fn)(struct sim_shard *sh))
+{
+    struct task tasks[SIM_THREADS_MAX];
+    unsigned started = 1;
+    int rc = 0;
+
+    for (unsigned i = 0; i < s->shards; i++)
+        tasks[i] = (struct task){.shard = &s->shard[i], .fn = fn};
+    while (rc == 0 && started < s->shards) {
+        rc = pthread_create(&tasks[started].thread, NULL, run_task, &tasks[started]);
+        started += rc == 0;
+    }
+    if (rc != 0)
+        abort(); /* the others wait for this shard already */
+    run_task(&tasks[0]);
+    for (unsigned i = 1; i < started; i++)
+        (void)pthread_join(tasks[i].thread, NULL);
+    return rc;
+}
+
+/* Every node of a shard, in order. */
+#define for_each_node(sh, i)                                                                       \
+    for (uint32_t i = (sh)->id; i < (sh)->sim->cfg.nodes; i += (sh)->sim->shards)
+
+/* ---- creation ---- */
+
+static int check_cfg(const struct sim_cfg *cfg, char *why, size_t cap)
+{
+    const struct sim_cfg *c = cfg;
+
+    if (c->join.bootstrap >= c->nodes && c->nodes > 1) {
+        snprintf(why, cap, "join.bootstrap: %u of %u nodes", c->join.bootstrap, c->nodes);
+        return ERR_USAGE;
+    }
+    if (c->nodes + (uint64_t)c->relays.count > SIM_NODES_MAX || c->threads > SIM_THREADS_MAX ||
+        c->threads == 0 || c->nodes == 0) {
+        snprintf(why, cap, "too many nodes, relays or threads");
+        return ERR_USAGE;
+    }
+    if ((uint64_t)c->attack.mute_ppm + c->attack.wrong_ppm + c->attack.stale_ppm > SIM_MILLION) {
+        snprintf(why, cap, "attackers: more than all nodes");
+        return ERR_USAGE;
+    }
+    for (size_t i = 0; i < c->n_script; i++) {
+        if (c->script[i].type == SIM_RELAY_CRASH && c->script[i].relays > c->relays.count) {
+            snprintf(why, cap, "events: %u relays crash, there are %u", c->script[i].relays,
+                     c->relays.count);
+            return ERR_USAGE;
+        }
+    }
+    return 0;
+}
+
+static int init_shards(struct sim *s)
+{
+    s->shards = s->cfg.threads < s->cfg.nodes ? s->cfg.threads : s->cfg.nodes;
+    s->shard = calloc(s->shards, sizeof *s->shard);
+    if (s->shard == NULL)
+        return ERR_NOMEM;
+    for (unsigned i = 0; i < s->shards; i++) {
+        struct sim_shard *sh = &s->shard[i];
+        sh->sim = s;
+        sh->id = i;
+        sh->now_ns = SIM_EPOCH_NS;
+        simenv_init(&sh->env, sh);
+        sh->peers = keys_peers(sh);
+        if (queue_init(&sh->queue) != 0)
+            return ERR_NOMEM;
+    }
+    return exchange_new(&s->exchange, s->shards);
+}
+
+static enum role draw_role(const struct sim *s, uint32_t node)
+{
+    uint64_t r = rng_below(node_trait(s, node, TRAIT_ROLE), SIM_MILLION);
+    const uint32_t share[] = {s->cfg.attack.mute_ppm, s->cfg.attack.wrong_ppm,
+                              s->cfg.attack.stale_ppm};
+
+    for (unsigned i = 0; node >= s->cfg.join.bootstrap && i < 3; i++) {
+        if (r < share[i])
+            return (enum role)(ROLE_MUTE + i);
+        r -= share[i];
+    }
+    return ROLE_HONEST;
+}
+
+static void init_nodes(struct sim_shard *sh)
+{
+    struct sim *s = sh->sim;
+
+    for_each_node(sh, i)
+    {
+        struct sim_node *n = &s->nodes[i];
+        n->timer_ns = LOOP_NEVER;
+        n->next_seq = 1;
+        n->role = (uint8_t)draw_role(s, i);
+        for (size_t e = 0; e < s->cfg.n_script; e++) {
+            if (s->cfg.script[e].type == SIM_PARTITION &&
+                draw_share(node_trait(s, i, TRAIT_SCRIPT + (uint32_t)e),
+                           s->cfg.script[e].share_ppm))
+                n->sides |= UINT32_C(1) << e;
+        }
+        keys_make(s, i);
+    }
+}
+
+static void set_limits(struct sim *s)
+{
+    s->limits = (struct kad_limits){
+        .k = s->cfg.kad.k,
+        .alpha = s->cfg.kad.alpha,
+        .rpc_timeout_ms = s->cfg.kad.rpc_timeout_ms,
+        .hedge_ms = s->cfg.kad.hedge_ms,
+        .refresh_ms = s->cfg.kad.refresh_ms,
+        .republish_ms = s->cfg.kad.republish_ms,
+        .ttl_ms = s->cfg.kad.ttl_ms,
+        .cache_fresh_ms = s->cfg.kad.cache_fresh_ms,
+        .rate_per_s = s->cfg.kad.rate_per_s,
+    };
+}
+
+static int init(struct sim *s, char *why, size_t why_cap)
+{
+    s->nodes = calloc(s->cfg.nodes, sizeof *s->nodes);
+    s->relays = calloc((size_t)s->cfg.relays.count + 1, sizeof *s->relays);
+    if (s->nodes == NULL || s->relays == NULL)
+        return ERR_NOMEM;
+    set_limits(s);
+    int rc = init_shards(s);
+    if (rc == 0)
+        rc = latency_init(s, why, why_cap);
+    if (rc == 0)
+        rc = keys_init(s);
+    if (rc == 0)
+        rc = in_parallel(s, init_nodes);
+    if (rc == 0)
+        rc = keys_index(s);
+    if (rc == 0)
+        rc = load_init(s);
+    s->end_ns = SIM_EPOCH_NS + s->cfg.duration_ns;
+    s->virtual_ns = SIM_EPOCH_NS;
+    return rc;
+}
+
+int sim_new(struct sim **out, const struct sim_cfg *cfg, char *why, size_t why_cap)
+{
+    *out = NULL;
+    snprintf(why, why_cap, "not enough memory");
+    int rc = check_cfg(cfg, why, why_cap);
+    if (rc != 0)
+        return rc;
+    struct sim *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return ERR_NOMEM;
+    s->cfg = *cfg;
+    rc = init(s, why, why_cap);
+    if (rc != 0) {
+        sim_free(s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+}
+
+/* ---- the start of a run ---- */
+
+static void schedule_load(struct sim_shard *sh, uint32_t i)
+{
+    struct sim *s = sh->sim;
+    const struct sim_cfg *c = &s->cfg;
+    bool honest = s->nodes[i].role == ROLE_HONEST;
+
+    if (honest && c->puts.every_ns > 0 &&
+        draw_share(node_trait(s, i, TRAIT_PUBLISHES), c->puts.share_ppm))
+        node_schedule(sh, i, EV_PUT,
+                      SIM_EPOCH_NS + c->puts.start_ns +
+                          rng_below(node_draw(sh, i, RNG_LOAD), c->puts.every_ns));
+    if (honest && c->gets.every_ns > 0)
+        node_schedule(sh, i, EV_GET,
+                      SIM_EPOCH_NS + c->gets.start_ns +
+                          rng_below(node_draw(sh, i, RNG_LOAD), c->gets.every_ns));
+}
+
+static void schedule_failures(struct sim_shard *sh, uint32_t i)
+{
+    struct sim *s = sh->sim;
+
+    if (i < s->cfg.join.bootstrap)
+        return; /* somebody must stay whom everybody knows */
+    if (s->cfg.churn.up_ns > 0)
+        node_schedule(sh, i, EV_CHURN,
+                      SIM_EPOCH_NS + s->cfg.churn.start_ns +
+                          fixed_exponential(node_draw(sh, i, RNG_CHURN), s->cfg.churn.up_ns));
+    for (size_t e = 0; e < s->cfg.n_script; e++) {
+        if (s->cfg.script[e].type == SIM_KILL &&
+            draw_share(node_trait(s, i, TRAIT_SCRIPT + (uint32_t)e), s->cfg.script[e].share_ppm))
+            node_schedule(sh, i, EV_KILL, SIM_EPOCH_NS + s->cfg.script[e].at_ns);
+    }
+}
+
+/* The bootstrap nodes are there at once, the others come one after the other. */
+static uint64_t join_time(const struct sim *s, uint32_t i)
+{
+    uint64_t over = s->cfg.join.over_ns, slot = over / s->cfg.nodes;
+
+    if (i < s->cfg.join.bootstrap)
+        return SIM_EPOCH_NS + i * NS_PER_MS;
+    return SIM_EPOCH_NS + NS_PER_S + (uint64_t)((unsigned __int128)over * i / s->cfg.nodes) +
+           rng_below(node_trait(s, i, TRAIT_JOIN), slot + 1);
+}
+
+static void begin(struct sim_shard *sh)
+{
+    struct sim *s = sh->sim;
+
+    for_each_node(sh, i)
+    {
+        if (s->cfg.join.by == SIM_JOIN_ORACLE) {
+            node_start(sh, i, true);
+            node_settle(sh, i);
+        } else {
+            node_schedule(sh, i, EV_JOIN, join_time(s, i));
+        }
+        schedule_load(sh, i);
+        schedule_failures(sh, i);
+    }
+}
+
+/* ---- windows ---- */
+
+static void run_window(struct sim_shard *sh, uint64_t end_ns)
+{
+    struct sim_event ev;
+
+    while (queue_take(&sh->queue, end_ns, &ev)) {
+        sh->now_ns = ev.at_ns;
+        if (ev.type == EV_RELAY)
+            wire_relay(sh, &ev);
+        else
+            node_event(sh, &ev);
+    }
+}
+
+static void receive(struct sim_shard *sh)
+{
+    struct sim *s = sh->sim;
+
+    for (unsigned from = 0; from < s->shards; from++) {
+        size_t n;
+        const struct sim_event *ev = exchange_take(s->exchange, from, sh->id, &n);
+        for (size_t i = 0; i < n; i++) {
+            if (queue_add(&sh->queue, &ev[i]) != 0)
+                abort();
+        }
+    }
+}
+
+static struct exchange_report report(const struct sim_shard *sh)
+{
+    return (struct exchange_report){
+        .next_ns = queue_next(&sh->queue),
+        .stop = sh->id == 0 && sh->sim->cfg.stop != NULL && *sh->sim->cfg.stop != 0,
+        .sums = {.events = sh->sum.delivered,
+                 .gets_ok = sh->sum.gets_ok,
+                 .gets_failed = sh->sum.gets_failed,
+                 .puts_ok = sh->sum.puts_ok,
+                 .puts_failed = sh->sum.puts_failed,
+                 .live = sh->live},
+    };
+}
+
+static struct sim_point sum_of(const struct exchange_report *r, unsigned n, uint64_t at_ns)
+{
+    struct sim_point p = {.at_ns = at_ns - SIM_EPOCH_NS};
+
+    for (unsigned i = 0; i < n; i++) {
+        p.events += r[i].sums.events;
+        p.gets_ok += r[i].sums.gets_ok;
+        p.gets_failed += r[i].sums.gets_failed;
+        p.puts_ok += r[i].sums.puts_ok;
+        p.puts_failed += r[i].sums.puts_failed;
+        p.live += r[i].sums.live;
+    }
+    return p;
+}
+
+/* What the first shard does for all: time series and progress. */
+static void keep_books(struct sim *s, const struct exchange_report *r, uint64_t now_ns)
+{
+    uint64_t step = s->cfg.duration_ns / (SIM_SERIES_MAX - 2) + 1;
+
+    if (step < NS_PER_S)
+        step = NS_PER_S;
+    if (s->n_series < SIM_SERIES_MAX && now_ns - SIM_EPOCH_NS >= s->n_series * step)
+        s->series[s->n_series++] = sum_of(r, s->shards, now_ns);
+    if (s->cfg.progress != NULL && s->windows % PROGRESS_WINDOWS == 0) {
+        struct sim_point p = sum_of(r, s->shards, now_ns);
+        s->cfg.progress(s->cfg.progress_arg, p.at_ns, p.events, p.live);
+    }
+    s->windows++;
+    s->virtual_ns = now_ns;
+}
+
+static void run_shard(struct sim_shard *sh)
+{
+    struct sim *s = sh->sim;
+    uint64_t end = SIM_EPOCH_NS;
+
+    for (;;) {
+        exchange_meet(s->exchange);
+        receive(sh);
+        load_judge(sh);
+        struct exchange_report mine = report(sh);
+        const struct exchange_report *all = exchange_agree(s->exchange, sh->id, &mine);
+        uint64_t next = QUEUE_NEVER;
+        for (unsigned i = 0; i < s->shards; i++)
+            next = all[i].next_ns < next ? all[i].next_ns : next;
+        if (sh->id == 0)
+            keep_books(s, all, end);
+        if (all[0].stop || next >= s->end_ns) {
+            if (sh->id == 0)
+                s->interrupted = all[0].stop;
+            break;
+        }
+        end = next + s->cfg.net.floor_ns;
+        if (end > s->end_ns)
+            end = s->end_ns;
+        run_window(sh, end);
+    }
+    sh->now_ns = s->end_ns;
+}
+
+int sim_run(struct sim *s)
+{
+    int rc = s->cfg.join.by == SIM_JOIN_ORACLE ? oracle_init(s) : 0;
+
+    if (rc == 0)
+        rc = in_parallel(s, begin);
+    oracle_free(s);
+    if (rc == 0)
+        rc = in_parallel(s, run_shard);
+    if (rc == 0 && !s->interrupted)
+        s->virtual_ns = s->end_ns;
+    return rc;
+}
+
+/* ---- results ---- */
+
+/* All members are counters. */
+static void add_counts(struct sim_counts *into, const struct sim_counts *c)
+{
+    uint64_t *a = (uint64_t *)(void *)into;
+    const uint64_t *b = (const uint64_t *)(const void *)c;
+
+    _Static_assert(sizeof *c % sizeof *b == 0, "plain counters");
+    for (size_t i = 0; i < sizeof *c / sizeof *b; i++)
+        a[i] += b[i];
+}
+
+static int compare_u32(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* Gini coefficient of requests served: 0 = all the same, a million = one node serves all. */
+static uint64_t gini(const struct sim *s)
+{
+    uint32_t *v = malloc(s->cfg.nodes * sizeof *v), n = 0;
+    unsigned __int128 weighted = 0, sum = 0;
+
+    for (uint32_t i = 0; v != NULL && i < s->cfg.nodes; i++) {
+        if (s->nodes[i].joined)
+            v[n++] = s->nodes[i].served;
+    }
+    if (n > 0)
+        qsort(v, n, sizeof *v, compare_u32);
+    for (uint32_t i = 0; i < n; i++) {
+        weighted += (unsigned __int128)(i + 1) * v[i];
+        sum += v[i];
+    }
+    free(v);
+    if (sum == 0)
+        return 0;
+    unsigned __int128 up = 2 * weighted * SIM_MILLION / (sum * n);
+    unsigned __int128 down = (unsigned __int128)(n + 1) * SIM_MILLION / n;
+    return up > down ? (uint64_t)(up - down) : 0;
+}
+
+static void make_digest(const struct sim *s, struct sim_result *out)
+{
+    size_t n = (size_t)s->cfg.nodes + s->cfg.relays.count;
+    uint8_t *bytes = sim_must(malloc(n * 8));
+    struct hash h;
+
+    for (size_t i = 0; i < n; i++)
+        put_be64(bytes + 8 * i,
+                 i < s->cfg.nodes ? s->nodes[i].digest : s->relays[i - s->cfg.nodes].digest);
+    crypto_sha256(&h, bytes, n * 8);
+    free(bytes);
+    for (unsigned i = 0; i < 4; i++)
+        out->digest[i] = get_be64(h.b + 8 * i);
+}
+
+static bool count_contact(void *arg, const struct kad_contact *c)
+{
+    *(uint64_t *)arg += c->unanswered < 3;
+    return true;
+}
+
+static void look_at_nodes(const struct sim *s, struct sim_result *out)
+{
+    uint64_t contacts = 0;
+
+    for (uint32_t i = 0; i < s->cfg.nodes; i++) {
+        const struct sim_node *n = &s->nodes[i];
+        struct store_stat ss;
+        if (n->kad == NULL)
+            continue;
+        kad_contacts(n->kad, count_contact, &contacts);
+        n->store->ops->stat(n->store, &ss);
+        out->stored_items += ss.items;
+        hist_add(&out->load, n->served);
+    }
+    if (out->live > 0)
+        out->contacts_mean_milli = contacts * 1000 / out->live;
+}
+
+static bool fail(struct sim_result *r, const char *what, uint64_t is, uint64_t bound)
+{
+    snprintf(r->failed, sizeof r->failed, "%s: %llu, expected %llu", what, (unsigned long long)is,
+             (unsigned long long)bound);
+    return false;
+}
+
+static bool judge(const struct sim_cfg *c, struct sim_result *r)
+{
+    const struct sim_counts *n = &r->sum;
+    uint64_t hops = hist_mean_milli(&r->get_hops);
+    uint64_t p99 = hist_percentile(&r->get_us, 9900);
+
+    if (n->wrong > 0)
+        return fail(r, "wrong values", n->wrong, 0);
+    if (n->bounds > 0)
+        return fail(r, "tables over their limit", n->bounds, 0);
+    if (n->sampled_bad > 0)
+        return fail(r, "sampled signatures that differ", n->sampled_bad, 0);
+    if (n->stale * SIM_MILLION > n->gets_ok * c->expect.stale_ppm)
+        return fail(r, "values older than acknowledged", n->stale,
+                    n->gets_ok * c->expect.stale_ppm / SIM_MILLION);
+    if (n->gets_ok * SIM_MILLION < n->gets * c->expect.success_ppm)
+        return fail(r, "gets that found their item", n->gets_ok,
+                    n->gets * c->expect.success_ppm / SIM_MILLION);
+    if (c->expect.hops_milli > 0 && hops > c->expect.hops_milli)
+        return fail(r, "mean hops (thousandths)", hops, c->expect.hops_milli);
+    if (c->expect.p99_ns > 0 && p99 * NS_PER_US > c->expect.p99_ns)
+        return fail(r, "p99 of gets (us)", p99, c->expect.p99_ns / NS_PER_US);
+    return true;
+}
+
+void sim_result(struct sim *s, struct sim_result *out)
+{
+    memset(out, 0, sizeof *out);
+    for (unsigned i = 0; i < s->shards; i++) {
+        const struct sim_shard *sh = &s->shard[i];
+        add_counts(&out->sum, &sh->sum);
+        hist_merge(&out->get_us, &sh->get_us);
+        hist_merge(&out->get_hops, &sh->get_hops);
+        hist_merge(&out->get_asked, &sh->get_asked);
+        hist_merge(&out->put_us, &sh->put_us);
+        out->live += sh->live;
+        out->queue_peak += sh->queue.peak;
+    }
+    out->virtual_ns = s->virtual_ns - SIM_EPOCH_NS;
+    out->windows = s->windows;
+    out->nodes = s->cfg.nodes;
+    out->interrupted = s->interrupted;
+    memcpy(out->series, s->series, sizeof out->series);
+    out->n_series = s->n_series;
+    make_digest(s, out);
+    look_at_nodes(s, out);
+    out->load_gini_ppm = gini(s);
+    out->passed = judge(&s->cfg, out);
+}
+
+/* ---- the end ---- */
+
+static void end_shard(struct sim_shard *sh)
+{
+    struct sim_event ev;
+
+    for_each_node(sh, i) node_close(sh, i);
+    while (sh->queue.n > 0 && queue_take(&sh->queue, QUEUE_NEVER, &ev)) {
+        if (ev.type == EV_MSG || ev.type == EV_RELAY)
+            wire_free((struct sim_msg *)(uintptr_t)ev.data);
+    }
+    intern_free(&sh->items);
+    queue_free(&sh->queue);
+    free(sh->checks);
+}
+
+void sim_free(struct sim *s)
+{
+    if (s == NULL)
+        return;
+    for (unsigned i = 0; s->nodes != NULL && s->shard != NULL && i < s->shards; i++)
+        end_shard(&s->shard[i]);
+    exchange_free(s->exchange);
+    oracle_free(s);
+    free(s->shard);
+    free(s->nodes);
+    free(s->relays);
+    free(s->keys);
+    free(s->key_index);
+    free(s->lat_table);
+    free(s->matrix);
+    free(s->rows);
+    free(s->publishers);
+    free(s->popularity);
+    free(s);
+}

@@ -1,0 +1,187 @@
+/*
+ * sim - a network of virtual nodes that run the shipped Kademlia engine in virtual time.
+ *
+ * The engine (kademlia/kad.h) is the one the node runs: it gets messages, a clock, random numbers and
+ * public-key work through the same interfaces. What is modelled is around it: latency, loss, relays,
+ * users, failures, attackers (docs/simulator.md says how).
+ *
+ * Determinism: a run is a function of its configuration and seed. Every event has its place in the
+ * order (time, source, sequence), every draw its number (rng.h), and shards of nodes run on threads
+ * in windows as long as the shortest latency, so that nothing that happens in a window can matter to
+ * another shard within it. The digest, a hash of what every node was given and when, is the same for
+ * any number of threads.
+ *
+ * Owner: one thread calls these functions; sim_run() starts cfg.threads - 1 more and ends them.
+ * Limits: SIM_NODES_MAX nodes; memory, which sim_predict() tells before. Errors: sim_new() gives
+ * ERR_NOMEM, ERR_USAGE (combination of settings, with the reason), ERR_FORMAT or a system error
+ * (matrix file); sim_run() ERR_NOMEM. Running out of memory in the middle of a run ends the program.
+ *
+ *     struct sim *s;
+ *     struct sim_result r;
+ *     sim_cfg_default(&cfg);
+ *     rc = sim_new(&s, &cfg, why, sizeof why);
+ *     rc = sim_run(s);
+ *     sim_result(s, &r);
+ *     sim_free(s);
+ */
+#pragma once
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "simulator/hist.h"
+
+#define SIM_NODES_MAX   (1u << 27)
+#define SIM_THREADS_MAX 64
+#define SIM_EVENTS_MAX  32
+#define SIM_REGIONS_MAX 16
+#define SIM_MILLION     1000000u
+#define SIM_SERIES_MAX  1024 /* points of the time series */
+
+enum sim_latency { SIM_LAT_CONSTANT, SIM_LAT_LOGNORMAL, SIM_LAT_REGIONS, SIM_LAT_MATRIX };
+enum sim_join { SIM_JOIN_PROTOCOL, SIM_JOIN_ORACLE };
+enum sim_codec { SIM_CODEC_MEMORY, SIM_CODEC_JSON };
+enum sim_signatures { SIM_SIG_MODEL, SIM_SIG_REAL };
+
+/* Faults that tests plant to see that the invariants can fail. No scenario file reaches them. */
+enum sim_defect {
+    SIM_DEFECT_NONE,
+    SIM_DEFECT_NO_VERIFY, /* every signature is taken for good */
+    SIM_DEFECT_ONE_CLOSE, /* answers name one contact only */
+};
+
+enum sim_event_type {
+    SIM_KILL,        /* a share of the nodes dies for good at once */
+    SIM_PARTITION,   /* a share of the nodes is cut off from the others for a time */
+    SIM_RELAY_CRASH, /* so many relays are down for a time */
+};
+
+struct sim_script {
+    uint64_t at_ns, for_ns; /* for_ns 0: for good */
+    enum sim_event_type type;
+    uint32_t share_ppm;
+    uint32_t relays;
+};
+
+struct sim_cfg { /* shares and losses in millionths */
+    char name[64];
+    uint64_t seed, duration_ns;
+    uint32_t nodes;
+    unsigned threads;
+    enum sim_codec codec;
+    enum sim_signatures signatures;
+    uint32_t sample;  /* model: one of so many signatures is also made for real; 0 = none */
+    uint64_t skew_ns; /* wall clocks are off by up to this, either way */
+    bool check;       /* look at limits of tables while running */
+
+    struct {
+        enum sim_join by;
+        uint64_t over_ns;   /* nodes come one after the other during this time */
+        uint32_t bootstrap; /* the first nodes, whose keys everybody may know */
+        uint32_t keys;      /* how many of these a node knows */
+    } join;
+    struct {
+        enum sim_latency model;
+        uint64_t floor_ns, median_ns; /* one way */
+        uint32_t sigma_milli;         /* of ln(latency), thousandths */
+        uint32_t jitter_ppm;          /* up to this is added to each message, of the latency */
+        uint32_t loss_ppm;
+        char matrix[256]; /* file of round trips in ms */
+        uint32_t n_regions;
+        uint64_t region_ns[SIM_REGIONS_MAX][SIM_REGIONS_MAX];
+    } net;
+    struct {
+        uint32_t count;    /* 0: messages go directly */
+        uint32_t per_node; /* 1 or 2 */
+        uint64_t bytes_per_s;
+        uint64_t message_ns, handshake_ns; /* CPU of a relay per message, per new stream */
+        uint64_t queue_ns;                 /* longer queues drop */
+        bool pooled; /* streams stay open between two nodes (native dialect), else one each call */
+    } relays;
+    struct {
+        uint32_t share_ppm; /* of nodes that publish */
+        uint64_t every_ns, start_ns;
+        uint32_t bytes; /* of a value */
+    } puts;
+    struct {
+        uint64_t every_ns, start_ns;
+        uint32_t zipf_milli;
+        bool network, first; /* KAD_GET_NETWORK, KAD_GET_FIRST */
+    } gets;
+    struct {
+        uint64_t up_ns, down_ns, start_ns; /* mean times, exponential; up 0: none */
+        bool keep;                         /* a node that comes back has its store */
+    } churn;
+    struct {
+        uint32_t mute_ppm, wrong_ppm, stale_ppm;
+    } attack;
+    struct {
+        uint32_t k, alpha, rpc_timeout_ms, hedge_ms, refresh_ms, republish_ms, ttl_ms,
+            cache_fresh_ms, rate_per_s;
+    } kad; /* 0 = default of the engine */
+    struct sim_script script[SIM_EVENTS_MAX];
+    size_t n_script;
+    struct {
+        uint32_t success_ppm; /* at least, of gets of published items */
+        uint32_t stale_ppm;   /* at most, of gets that brought anything */
+        uint32_t hops_milli;  /* mean at most; 0 = any */
+        uint64_t p99_ns;      /* at most; 0 = any */
+    } expect;
+
+    enum sim_defect defect; /* tests */
+    /* Optional. Set by a signal handler: the run ends at the next window, with what there is. */
+    const volatile sig_atomic_t *stop;
+    /* Optional: called by the thread of sim_run() every so many windows. */
+    void (*progress)(void *arg, uint64_t virtual_ns, uint64_t events, uint32_t live);
+    void *progress_arg;
+};
+
+struct sim_point { /* of the time series: sums since the start */
+    uint64_t at_ns, events, gets_ok, gets_failed, puts_ok, puts_failed;
+    uint32_t live;
+};
+
+struct sim_counts {
+    uint64_t delivered;               /* messages to engines: "events" */
+    uint64_t relayed, timers, others; /* what else the queues did */
+    uint64_t bytes, lost, cut, relay_dropped, unreachable;
+    uint64_t puts_ok, puts_failed;
+    uint64_t gets, gets_ok, gets_failed; /* of published items */
+    uint64_t gets_unpublished;           /* nothing acknowledged yet: not counted above */
+    uint64_t gets_local;
+    uint64_t wrong, stale, bounds, sampled, sampled_bad; /* violations, signatures */
+    uint64_t signed_, verified, joins, leaves, handshakes;
+    uint64_t answers_rejected;
+    uint64_t cpu_ns;      /* public-key work by the cost model */
+    uint64_t requests[8]; /* delivered, by enum kad_method */
+};
+
+struct sim_result {
+    struct sim_counts sum;
+    uint64_t virtual_ns, windows, digest[4];
+    uint32_t nodes, live;
+    uint64_t contacts_mean_milli, stored_items, queue_peak;
+    struct hist get_us, get_hops, get_asked, put_us;
+    struct hist load; /* requests served per node */
+    uint64_t load_gini_ppm;
+    bool interrupted;
+    bool passed; /* no wrong value, no bound passed, sampled signatures good, expectations met */
+    char failed[160]; /* the first that was not */
+    struct sim_point series[SIM_SERIES_MAX];
+    size_t n_series;
+};
+
+struct sim;
+
+void sim_cfg_default(struct sim_cfg *cfg);
+
+/* Bytes of memory that a run will take, roughly (within a third). */
+uint64_t sim_predict(const struct sim_cfg *cfg);
+
+int sim_new(struct sim **out, const struct sim_cfg *cfg, char *why, size_t why_cap)
+    __attribute__((warn_unused_result));
+int sim_run(struct sim *s) __attribute__((warn_unused_result));
+void sim_result(struct sim *s, struct sim_result *out);
+void sim_free(struct sim *s);

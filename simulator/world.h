@@ -1,0 +1,244 @@
+/*
+ * world - what the files of the simulator share. Internal: users include sim.h only.
+ *
+ *     sim.c       creation, windows, threads, results
+ *     node.c      events of one node: messages in, actions out, timers, coming and going
+ *     wire.c      messages between nodes: latency, loss, partitions, relays, size
+ *     load.c      puts, gets, and whether what a get brought is right
+ *     attack.c    what attackers do instead of answering
+ *     oracle.c    routing tables as they would be after a long time, without traffic
+ *     keys.c      keys, IDs and handles of all nodes: the table that all engines share
+ *     simenv.c    clock, random numbers and public-key work of the engines
+ *     latency.c   latency of a pair of nodes
+ *     intern.c    one copy of an item per shard
+ *
+ * Every node belongs to the shard (number % shards), which alone touches its state while a window
+ * runs. Other shards' nodes are looked at only between windows (load.c). Times are virtual ns that
+ * start at SIM_EPOCH_NS, so that 0 stays "never" for whoever uses it so.
+ */
+#pragma once
+
+#include "base/env.h"
+#include "base/loop.h"
+#include "kademlia/kad.h"
+#include "simulator/exchange.h"
+#include "simulator/queue.h"
+#include "simulator/rng.h"
+#include "simulator/sim.h"
+
+#define SIM_EPOCH_NS  (1000 * NS_PER_S)
+#define SIM_WALL_NS   INT64_C(1700000000000000000) /* wall clock at virtual time 0 */
+#define SIM_SALT      "sim"
+#define SIM_LIVES     16 /* lives of a node are told apart modulo this */
+#define SIM_STREAMS   16 /* of a node, with relays */
+#define SIM_STREAM_NS (90 * NS_PER_S)
+
+enum ev_type { EV_TIMER, EV_MSG, EV_RELAY, EV_JOIN, EV_CHURN, EV_KILL, EV_PUT, EV_GET };
+
+enum role { ROLE_HONEST, ROLE_MUTE, ROLE_WRONG, ROLE_STALE };
+
+enum msg_kind { MSG_REQUEST, MSG_ANSWER, MSG_FAIL };
+
+struct sim_msg { /* under way; owned by its event */
+    struct kad_msg m;
+    uint32_t from, to, call;
+    uint32_t bytes;
+    uint32_t relay2; /* still to cross, UINT32_MAX = none */
+    uint8_t kind;    /* enum msg_kind */
+    uint8_t life;    /* of the asker */
+    uint8_t why;     /* MSG_FAIL: enum kad_fail */
+    bool handshake;  /* opens a stream */
+};
+
+struct sim_ack { /* a put that was acknowledged */
+    uint64_t at_ns;
+    uint32_t version;
+};
+
+#define SIM_ACKS 3
+
+struct sim_node {
+    struct kad *kad; /* NULL: not there */
+    struct store *store;
+    uint64_t *streams; /* with relays: peer << 32 | second of last use + 1 */
+    uint64_t timer_ns; /* of the timer event that counts; LOOP_NEVER: none */
+    uint64_t digest;
+    uint32_t timer_seq, next_seq;
+    uint32_t draws[RNG__COUNT];
+    uint32_t served; /* requests that reached the engine */
+    uint32_t version;
+    uint32_t sides; /* in which partitions it is on the far side */
+    uint8_t life, role, region, ticks;
+    bool dead, joined;
+    struct sim_ack acks[SIM_ACKS]; /* latest first */
+};
+
+struct sim_relay {
+    uint64_t busy_ns; /* until when its queue is full of work */
+    uint64_t digest;
+    uint32_t next_seq, draws;
+};
+
+struct sim_key {
+    struct pubkey pk;
+    struct kad_id id;
+};
+
+struct sim_check { /* a get that has ended, to be judged between windows */
+    uint64_t started_ns, took_ns;
+    uint32_t target, version, hops, asked;
+    bool found, wrong, local;
+};
+
+struct sim_env {
+    struct env env;
+    struct sim_shard *shard;
+};
+
+struct intern {
+    struct item_ref **v;
+    size_t n, cap;
+};
+
+struct sim_shard {
+    struct sim *sim;
+    unsigned id;
+    struct queue queue;
+    uint64_t now_ns;
+    struct sim_event cur; /* being handled */
+    uint32_t node;        /* whose engine runs */
+    struct sim_env env;
+    struct kad_peers peers;
+    struct intern items;
+    struct sim_check *checks;
+    size_t n_checks, cap_checks;
+    uint32_t live;
+    struct sim_counts sum;
+    struct hist get_us, get_hops, get_asked, put_us;
+};
+
+struct sim {
+    struct sim_cfg cfg;
+    struct kad_limits limits;
+    unsigned shards;
+    struct sim_shard *shard;
+    struct exchange *exchange;
+    struct sim_node *nodes;
+    struct sim_relay *relays;
+    struct sim_key *keys;
+    uint32_t *key_index; /* real keys: open addressing */
+    uint32_t key_mask;
+    uint64_t *lat_table; /* lognormal: quantiles */
+    uint32_t *matrix;    /* one-way, us; rows * rows */
+    uint32_t *rows;      /* of the matrix, per node */
+    uint32_t n_rows;
+    uint32_t *publishers, n_publishers;
+    uint64_t *popularity; /* cumulated weights */
+    uint64_t *order_key;  /* oracle */
+    uint32_t *order;
+    uint64_t end_ns, virtual_ns, windows;
+    struct sim_point series[SIM_SERIES_MAX];
+    size_t n_series;
+    bool interrupted;
+};
+
+/* Out of memory in the middle of a run: there is no sensible way on. */
+void *sim_must(void *p);
+
+static inline struct sim_shard *shard_of(struct sim *s, uint32_t node)
+{
+    return &s->shard[node % s->shards];
+}
+static inline uint64_t node_draw(struct sim_shard *sh, uint32_t node, enum rng_stream stream)
+{
+    return rng_u64(sh->sim->cfg.seed, node, stream, sh->sim->nodes[node].draws[stream]++);
+}
+/* A draw that belongs to the node as such. */
+static inline uint64_t node_trait(const struct sim *s, uint32_t node, uint32_t what)
+{
+    return rng_u64(s->cfg.seed, node, RNG_SETUP, what);
+}
+static inline bool draw_share(uint64_t random, uint32_t ppm)
+{
+    return rng_below(random, SIM_MILLION) < ppm;
+}
+enum trait {
+    TRAIT_REGION = 1,
+    TRAIT_ROW,
+    TRAIT_ROLE,
+    TRAIT_PUBLISHES,
+    TRAIT_SKEW,
+    TRAIT_JOIN,
+    TRAIT_RELAY,
+    TRAIT_KEY = 16,    /* four draws */
+    TRAIT_SCRIPT = 32, /* SIM_EVENTS_MAX draws */
+    TRAIT_TABLE = 256  /* from here on: oracle */
+};
+
+/* ---- node.c ---- */
+
+/* An event of a node for itself. */
+void node_schedule(struct sim_shard *sh, uint32_t node, enum ev_type type, uint64_t at_ns);
+void node_event(struct sim_shard *sh, const struct sim_event *ev);
+/* Create the engine; seeded = the routing table comes from the oracle. */
+void node_start(struct sim_shard *sh, uint32_t node, bool seeded);
+void node_close(struct sim_shard *sh, uint32_t node);
+/* Let the engine of this node run what it wants: call after anything was given to it. */
+void node_settle(struct sim_shard *sh, uint32_t node);
+
+/* ---- wire.c ---- */
+
+/* Send a message; takes it over. Draws latency and loss, finds the way. */
+void wire_send(struct sim_shard *sh, struct sim_msg *m);
+struct sim_msg *wire_new(uint32_t from, uint32_t to, enum msg_kind kind);
+void wire_free(struct sim_msg *m);
+/* A message reaches a relay. */
+void wire_relay(struct sim_shard *sh, const struct sim_event *ev);
+/* Give an event to the shard of its destination. */
+void wire_post(struct sim_shard *sh, const struct sim_event *ev);
+/* Answer with a failure. */
+void wire_fail(struct sim_shard *sh, const struct sim_msg *req, enum kad_fail why);
+
+/* ---- load.c ---- */
+
+int load_init(struct sim *s);
+void load_put(struct sim_shard *sh, uint32_t node);
+void load_get(struct sim_shard *sh, uint32_t node);
+void load_done(struct sim_shard *sh, uint32_t node, const struct kad_report *r);
+/* Judge the gets that ended in this window; between windows. */
+void load_judge(struct sim_shard *sh);
+
+/* ---- attack.c ---- */
+
+/* True when the attacker has dealt with the request (which is taken over then). */
+bool attack_request(struct sim_shard *sh, uint32_t node, struct sim_msg *m);
+
+/* ---- oracle.c ---- */
+
+int oracle_init(struct sim *s);
+void oracle_fill(struct sim_shard *sh, uint32_t node);
+void oracle_free(struct sim *s);
+
+/* ---- keys.c ---- */
+
+int keys_init(struct sim *s);
+void keys_make(struct sim *s, uint32_t node);
+int keys_index(struct sim *s);
+struct seckey keys_secret(const struct sim *s, uint32_t node);
+struct kad_peers keys_peers(struct sim_shard *sh);
+
+/* ---- simenv.c ---- */
+
+void simenv_init(struct sim_env *e, struct sim_shard *sh);
+
+/* ---- latency.c ---- */
+
+int latency_init(struct sim *s, char *why, size_t why_cap);
+/* One way between two nodes or relays (numbers from cfg.nodes on), without jitter. */
+uint64_t latency_of(const struct sim *s, uint32_t a, uint32_t b);
+
+/* ---- intern.c ---- */
+
+/* The shard's own copy of an item that came from another shard; takes the reference over. */
+struct item_ref *intern_item(struct intern *t, struct item_ref *item);
+void intern_free(struct intern *t);
