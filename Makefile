@@ -39,7 +39,7 @@ PKGS := libsodium libsecp256k1 libevent_core libevent_extra libevent_pthreads lm
         libmicrohttpd libcurl jansson libsystemd hiredis yaml-0.1
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null)
-TEST_LIBS  := $(shell $(PKG_CONFIG) --libs cmocka 2>/dev/null)
+TEST_LIBS  := $(shell $(PKG_CONFIG) --libs cmocka 2>/dev/null) -lm
 
 WARN := -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes \
         -Wwrite-strings -Wformat=2 -Wvla -Wimplicit-fallthrough -Wundef \

@@ -1,5 +1,7 @@
 #include "simulator/fixed.h"
 
+#include <stdbool.h>
+
 /* Quantiles of the normal distribution at p = 0.5 + i / 512, the last one at 1 - 1 / 4096; Q16. */
 static const int32_t normal[257] = {
     0,      321,    642,    963,    1283,   1604,   1925,   2246,   2567,   2889,   3210,   3531,
@@ -96,12 +98,13 @@ uint64_t fixed_exponential(uint64_t random, uint64_t mean)
 
 int32_t fixed_normal(uint64_t random)
 {
-    uint64_t p = random << 1; /* position in the half that the top bit names */
+    bool upper = random >> 63 != 0;
+    uint64_t p = (upper ? random : ~random) << 1; /* distance from the middle */
     unsigned i = (unsigned)(p >> 56);
     int64_t part = (int64_t)(p >> 24 & UINT32_MAX);
     int64_t z = normal[i] + ((int64_t)(normal[i + 1] - normal[i]) * part >> 32);
 
-    return (int32_t)(random >> 63 != 0 ? z : -z);
+    return (int32_t)(upper ? z : -z);
 }
 
 uint64_t fixed_zipf_weight(uint64_t rank, uint32_t s_milli)

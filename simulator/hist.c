@@ -11,7 +11,7 @@ static unsigned slot_of(uint64_t v)
     return ((top - SUB) << SUB) + (unsigned)(v >> (top - SUB));
 }
 
-_Static_assert(HIST_SLOTS == ((63 - SUB) << SUB) + (2 << SUB) - 16, "slot_of(UINT64_MAX) + 1");
+_Static_assert(HIST_SLOTS == ((63 - SUB) << SUB) + (2 << SUB), "slot_of(UINT64_MAX) + 1");
 
 /* Largest number of the slot. */
 static uint64_t slot_end(unsigned slot)

@@ -57,8 +57,8 @@ static void answer(struct sim_shard *sh, uint32_t node, struct kad_act *a)
 
     m->m = a->msg;
     memset(&a->msg, 0, sizeof a->msg);
-    if (sh->sim->cfg.defect == SIM_DEFECT_ONE_CLOSE && m->m.n_closest > 1)
-        m->m.n_closest = 1;
+    if (sh->sim->cfg.defect == SIM_DEFECT_NO_CLOSE)
+        m->m.n_closest = 0;
     wire_send(sh, m);
 }
 

@@ -49,7 +49,7 @@ enum sim_signatures { SIM_SIG_MODEL, SIM_SIG_REAL };
 enum sim_defect {
     SIM_DEFECT_NONE,
     SIM_DEFECT_NO_VERIFY, /* every signature is taken for good */
-    SIM_DEFECT_ONE_CLOSE, /* answers name one contact only */
+    SIM_DEFECT_NO_CLOSE,  /* answers name no contacts: look-ups end too early */
 };
 
 enum sim_event_type {
