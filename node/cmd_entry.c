@@ -41,8 +41,9 @@ static int publish(struct cmdline *cl)
     if (rc == 0 && o->conn.json)
         tool_print(json_incref(answer));
     else if (rc == 0)
-        printf("published, held by %lld peers\n",
-               (long long)json_integer_value(json_object_get(answer, "stored")));
+        printf("published with %lld relays, held by %lld peers%s\n", tool_num(answer, "delegated"),
+               tool_num(answer, "stored"),
+               tool_is_own(t) ? "; it is withdrawn now, with the node of this command" : "");
     json_decref(answer);
     tool_close(t);
     return rc;
@@ -66,6 +67,8 @@ static const struct cmd subs[] = {{.name = "get",
                                    .run = get},
                                   {.name = "publish",
                                    .help = "publish this node's entry now",
+                                   .about = "Without a running node the entry is that of the "
+                                            "command's own node, and is withdrawn at its end.",
                                    .groups = groups,
                                    .opts_size = sizeof(struct entry_opts),
                                    .run = publish},

@@ -495,18 +495,75 @@ void ctl_entry_get(struct ctl_req *req)
         w->handle = handle;
 }
 
+/* ---- publish: answered when the entry has been put once more ---- */
+
+struct publish_wait {
+    struct list_node node; /* in node->publishing */
+    struct ctl_req *req;
+    uint64_t before; /* publications when it was asked for */
+};
+
+static void publish_wait_free(struct publish_wait *w)
+{
+    list_remove(&w->node);
+    free(w);
+}
+
+static void publish_gone(struct ctl_req *req)
+{
+    publish_wait_free(req->user);
+}
+
+void ctl_publish_check(struct node *n)
+{
+    struct list_node *pos, *tmp;
+    struct publish_stat st;
+    if (list_empty(&n->publishing))
+        return;
+    publish_stat(n->publish, &st);
+    list_for_each(pos, tmp, &n->publishing)
+    {
+        struct publish_wait *w = container_of(pos, struct publish_wait, node);
+        struct ctl_req *req = w->req;
+        if (st.published == w->before)
+            continue;
+        publish_wait_free(w);
+        if (st.last_err != 0 && st.last_err != ERR_NO_ROUTE)
+            ctl_fail(req, st.last_err, "entry: %s", err_str(st.last_err));
+        else
+            ctl_ok(req,
+                   json_pack("{s:I, s:I, s:I}", "times", (json_int_t)st.published, "stored",
+                             (json_int_t)st.stored, "delegated", (json_int_t)st.delegated),
+                   -1);
+    }
+}
+
 void ctl_entry_publish(struct ctl_req *req)
 {
     struct node *n = node_of(req);
     struct publish_stat st;
-    if (n->publish == NULL) {
-        ctl_fail(req, ERR_STATE, "this node does not publish an entry");
+    struct client_stat client;
+    unsigned ms;
+    if (ctl_arg_timeout(req, &ms) < 0)
+        return;
+    client_stat(n->client, &client);
+    if (n->publish == NULL || client.sessions_up == 0) {
+        ctl_fail(req, n->publish == NULL ? ERR_STATE : ERR_NO_ROUTE, "entry: %s",
+                 n->publish == NULL ? "this node does not publish one"
+                                    : "there is no session to any relay that it could name");
         return;
     }
-    publish_kick(n->publish);
+    struct publish_wait *w = calloc(1, sizeof(*w));
+    if (w == NULL) {
+        ctl_fail(req, ERR_NOMEM, NULL);
+        return;
+    }
     publish_stat(n->publish, &st);
-    ctl_ok(
-        req,
-        json_pack("{s:I, s:I}", "times", (json_int_t)st.published, "stored", (json_int_t)st.stored),
-        -1);
+    w->req = req;
+    w->before = st.published;
+    req->user = w;
+    req->gone = publish_gone;
+    list_push_back(&n->publishing, &w->node);
+    ctl_set_timeout(req, ms);
+    publish_kick(n->publish);
 }

@@ -134,6 +134,7 @@ static void on_report(void *arg, const struct kad_report *r)
     (void)taken; /* bootstrap and refresh are nobody's */
     look_for_peers(n);
     ctl_wait_check(n);
+    ctl_publish_check(n);
 }
 
 /* A record was accepted into the store. */
@@ -509,6 +510,7 @@ int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY])
     n->relay_changed_msg.fn = on_relay_changed;
     list_init(&n->waits);
     list_init(&n->pings);
+    list_init(&n->publishing);
     list_init(&n->forwards);
     n->forward_dir.fd = -1;
     list_init(&n->queries);

@@ -45,6 +45,7 @@ struct node {
     struct loop_timer housekeeping, drain_timer;
     uint64_t drain_until_ns;
     struct list waits;      /* ctl "wait" requests: see ctl_status.c */
+    struct list publishing; /* requests that wait for the entry to be published: ctl_dht.c */
     struct list operations; /* of the engine that requests wait for: ctl_dht.c */
     struct list pings;      /* and questions for our address, for requests: ctl_stream.c */
     struct list forwards;   /* sockets that lead to streams: ctl_forward.c */
@@ -101,6 +102,8 @@ void ctl_ip(struct ctl_req *req);
 void ctl_forward(struct ctl_req *req);
 /* A report of the engine for an operation that a request waits for. */
 bool ctl_report(struct node *n, const struct kad_report *r);
+/* The entry may have been published. */
+void ctl_publish_check(struct node *n);
 void ctl_operations_free(struct node *n);
 void ctl_pings_free(struct node *n);
 

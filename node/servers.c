@@ -158,8 +158,7 @@ static bool learn_record(void *arg, const struct store_rec *rec)
 void servers_stored(struct node *n, const struct store_rec *rec)
 {
     if (rec->item.salt_len == sizeof(salt) - 1 &&
-        memcmp(rec->item.salt, salt, rec->item.salt_len) == 0 &&
-        (n->n_servers < SERVERS_MAX || find(n, &rec->item.k) != NULL))
+        memcmp(rec->item.salt, salt, rec->item.salt_len) == 0)
         (void)learn_record(n, rec);
 }
 

@@ -276,3 +276,20 @@ def test_failures_name_what_was_asked_for(pair):
     for args in (['dht', 'get', b.pk, 'nothing here'], ['dht', 'get', b.pk, 'nothing here', '--network']):
         err = a.cli(*args, code=3).err
         assert b.pk in err and '"nothing here"' in err and err.count('\n') == 1
+
+
+def test_entry_publish_tells_what_came_of_it(world, pair):
+    """Not before the peers have answered; and the entry of a tool's own node ends with it."""
+    relay, a, b = pair
+    before = relay.cli('dht', 'get', a.pk, 'dmsg', '--json').json['seq']
+    told = a.cli('entry', 'publish', '--json').json
+    assert told['stored'] >= 1 and told['delegated'] == 1
+    assert relay.cli('dht', 'get', a.pk, 'dmsg', '--json').json['seq'] > before
+    tool = world.place()
+    pk = tool.cli('keys', 'gen', '-o', tool.dir / 'key').text.strip()
+    told = tool.cli('entry', 'publish', '--bootstrap', relay.join, '--sk-file', tool.dir / 'key')
+    assert 'withdrawn' in told.text and 'held by 0 peers' not in told.text
+    relay.cli('entry', 'get', pk, code=3)
+    relay.stop()
+    wait_until(lambda: a.status['sessions_up'] == 0, 30, 'the session is lost')
+    assert 'relay' in a.cli('entry', 'publish', code=6).err
