@@ -32,7 +32,7 @@ static const char *const local_text[ERR__END - ERR_FORMAT] = {
     LOCAL(QUOTA, "quota of the publisher is used up"),
     LOCAL(NO_SPACE, "no space left"),
     LOCAL(NO_ROUTE, "no route to the peer"),
-    LOCAL(VERSION, "made by a newer version"),
+    LOCAL(VERSION, "made by another version"),
     LOCAL(CORRUPT, "stored data is damaged"),
     LOCAL(UNSAFE, "unsafe owner or permissions"),
     LOCAL(USAGE, "wrong usage"),

@@ -47,7 +47,7 @@ enum err {
     ERR_QUOTA,          /* publisher's quota is used up */
     ERR_NO_SPACE,       /* store or disk is full */
     ERR_NO_ROUTE,       /* no server and no peer leads there */
-    ERR_VERSION,        /* made by a newer program */
+    ERR_VERSION,        /* made by another version of the program */
     ERR_CORRUPT,        /* stored bytes are damaged */
     ERR_UNSAFE,         /* permissions or owner make the file unsafe */
     ERR_USAGE,          /* wrong command line */

@@ -174,7 +174,7 @@ static int check_file(struct opening *o)
     return rc;
 }
 
-/* The schema comes first: a newer one may contain what the page check does not know. */
+/* The schema comes first: another one may contain what the page check does not know. */
 static int check_schema(struct opening *o, MDB_txn *txn, struct pages *pages)
 {
     int rc = pages_check_tree(pages, "meta");
@@ -184,7 +184,7 @@ static int check_schema(struct opening *o, MDB_txn *txn, struct pages *pages)
     rc = db_err(mdb_dbi_open(txn, "meta", 0, &o->db->meta));
     if (rc == 0)
         rc = row_schema_get(o->db, txn, &o->schema);
-    if (rc == 0 && o->schema > DB_SCHEMA)
+    if (rc == 0 && o->schema != DB_SCHEMA)
         rc = ERR_VERSION;
     return rc == ERR_NOT_FOUND ? ERR_FORMAT : rc;
 }
@@ -270,6 +270,11 @@ static void explain(const struct opening *o, const char *path, int rc, pid_t pid
     else if (rc == ERR_VERSION && o->schema > DB_SCHEMA)
         snprintf(why, n, "store %s: schema %u is newer than this program's %u", path, o->schema,
                  DB_SCHEMA);
+    else if (rc == ERR_VERSION && o->schema != 0)
+        snprintf(why, n,
+                 "store %s: schema %u is older than this program's %u; dump it with the program "
+                 "that wrote it",
+                 path, o->schema, DB_SCHEMA);
     else if (rc == ERR_FORMAT)
         snprintf(why, n, "store %s: %s does not hold a store", path, DATA_NAME);
     else if (rc == ERR_NOT_FOUND)

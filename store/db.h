@@ -16,8 +16,8 @@
  * Threads: after db_open() LMDB's rules hold: one write transaction at a time, a read transaction
  * belongs to whoever began it (MDB_NOTLS). Never fork with an open db.
  *
- * Errors: ERR_UNSAFE, ERR_BUSY (another process; `why` names it), ERR_VERSION (newer schema),
- * ERR_CORRUPT, ERR_FORMAT (not a store of ours), ERR_NOT_FOUND (read-only, nothing there),
+ * Errors: ERR_UNSAFE, ERR_BUSY (another process; `why` names it), ERR_VERSION (another schema; `why` has both
+ * numbers), ERR_CORRUPT, ERR_FORMAT (not a store of ours), ERR_NOT_FOUND (read-only, nothing there),
  * ERR_NO_SPACE, system errors; `why` gets one line.
  */
 #pragma once
@@ -31,7 +31,9 @@
 #include "store/dir.h"
 #include "store/record.h"
 
-#define DB_SCHEMA 1u
+/* 1 kept records under (target, kind); 2 keeps them under ids. No release wrote 1, so nothing
+ * converts it. */
+#define DB_SCHEMA 2u
 
 struct db {
     MDB_env *env;

@@ -156,17 +156,19 @@ def test_corrupted_records_are_counted_not_served(world):
     assert node.status['public_key'] == node.pk
 
 
-def test_store_of_a_newer_schema(world):
+@pytest.mark.parametrize('step, word', [(1, 'newer'), (-1, 'older')])
+def test_store_of_another_schema(world, step, word):
     """Refused with both numbers, untouched."""
     node, _ = filled_store(world)
     data = node.store / 'data.mdb'
-    newer = set_schema(data.read_bytes(), 2)
-    data.write_bytes(newer)
-    line = refuses(node, node.store, 'schema')
-    assert '2' in line and '1' in line and data.read_bytes() == newer
+    ours = json.loads(node.cli('store', 'stat', '--store', node.store, '--json').out)['schema']
+    other = set_schema(data.read_bytes(), ours + step)
+    data.write_bytes(other)
+    line = refuses(node, node.store, f'schema {ours + step} is {word}', f"program's {ours}")
+    assert data.read_bytes() == other
     result = world.place().cli('store', 'stat', '--store', node.store, code=1)
     assert result.out == b'' and str(node.store) in result.err
-    data.write_bytes(set_schema(newer, 1))
+    data.write_bytes(set_schema(other, ours))
     node.up()
 
 

@@ -491,29 +491,40 @@ static void test_stamp(void **state)
     assert_int_equal(open_with(&cfg, why), ERR_CORRUPT);
 }
 
-static void test_newer_schema(void **state)
+/* Refused with both numbers and untouched, newer or older. */
+static void check_other_schema(uint32_t schema, const char *tail)
 {
     struct store_lmdb_cfg cfg = stores_cfg();
     char why[STORE_WHY_BYTES], want[STORE_WHY_BYTES];
     struct db db;
     MDB_txn *txn;
 
-    (void)state;
     make_store();
     assert_int_equal(db_open(&db, dir, 1 << 30, false, why, sizeof why), 0);
     assert_int_equal(mdb_txn_begin(db.env, NULL, 0, &txn), 0);
-    assert_int_equal(row_schema_put(&db, txn, DB_SCHEMA + 1), 0);
+    assert_int_equal(row_schema_put(&db, txn, schema), 0);
     assert_int_equal(mdb_txn_commit(txn), 0);
     db_close(&db, true);
     stores_file_copy("data.mdb", "before");
     const size_t size = stores_file_size("data.mdb");
     assert_int_equal(open_with(&cfg, why), ERR_VERSION);
-    snprintf(want, sizeof want, "store %s: schema %u is newer than this program's %u", dir,
-             DB_SCHEMA + 1, DB_SCHEMA);
+    snprintf(want, sizeof want, "store %s: schema %u is %s", dir, schema, tail);
     assert_string_equal(why, want);
     cfg.read_only = true;
     assert_int_equal(open_with(&cfg, why), ERR_VERSION);
     assert_int_equal(stores_file_size("data.mdb"), size);
+}
+
+static void test_newer_schema(void **state)
+{
+    (void)state;
+    check_other_schema(3, "newer than this program's 2");
+}
+
+static void test_older_schema(void **state)
+{
+    (void)state;
+    check_other_schema(1, "older than this program's 2; dump it with the program that wrote it");
 }
 
 /* An LMDB file of somebody else's. */
@@ -885,6 +896,7 @@ int main(void)
         TEST(test_truncated),
         TEST(test_stamp),
         TEST(test_newer_schema),
+        TEST(test_older_schema),
         TEST(test_foreign_file),
         TEST(test_map_full),
         TEST(test_disk_full),
