@@ -247,16 +247,18 @@ static void on_accept(void *arg, struct stream *st)
     struct exchange *x = NULL;
     kad_peer peer = KAD_PEER_NONE;
 
+    /* Its own share first: whoever has used that up must not cost others their places. */
+    if ((c = map_get(&h->callers, stream_remote(st))) != NULL && c->streams >= HOST_SERVE_PEER) {
+        h->stat.refused_peer++;
+        goto refused;
+    }
+    c = NULL; /* what is dropped now may be its last stream */
     if (h->stat.serving >= HOST_SERVE && !drop_silent(h)) {
         h->stat.refused_busy++;
         goto refused;
     }
     if ((c = caller_of(h, stream_remote(st))) == NULL)
         goto refused;
-    if (c->streams >= HOST_SERVE_PEER) {
-        h->stat.refused_peer++;
-        goto refused;
-    }
     peer = host_peer(h, stream_remote(st));
     if (peer == KAD_PEER_NONE || (x = exchange_new(h)) == NULL)
         goto refused;

@@ -402,7 +402,7 @@ static void test_trickle(void **state)
 static void test_silent_streams_of_many_keys(void **state)
 {
     enum { KEYS = HOST_SERVE / HOST_SERVE_PEER };
-    static struct app a[HOST_SERVE];
+    static struct app a[HOST_SERVE], greedy;
     static struct client *c[KEYS];
     (void)state;
     two_nodes();
@@ -423,6 +423,14 @@ static void test_silent_streams_of_many_keys(void **state)
     }
     world_run(&hw.w, NS_PER_S);
     assert_int_equal(stat_of(0).serving, HOST_SERVE);
+    /* Who has all the streams of a peer already costs nobody a place. */
+    app_init(&greedy, &hw.w);
+    assert_int_equal(client_dial(c[1], key(0), KAD_PORT, 5000, 0, &app_cb, &greedy, &greedy.st), 0);
+    world_run(&hw.w, NS_PER_S);
+    assert_true(app_is_over(&greedy));
+    assert_int_equal(stat_of(0).refused_peer, 1);
+    assert_int_equal(stat_of(0).dropped_silent, 0);
+    done(&greedy);
     honest_ping_works();
     assert_int_equal(stat_of(0).dropped_silent, 1);
     assert_int_equal(stat_of(0).refused_busy, 0);
