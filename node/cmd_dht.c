@@ -33,14 +33,17 @@ static int ask(const struct dht_opts *o, enum tool_needs needs, json_t *req, too
     return rc;
 }
 
-static bool salt_too_long(const struct dht_opts *o)
+/* 0, or the exit code: a request carries the salt as JSON text. */
+static int check_salt(struct cmdline *cl)
 {
-    return o->salt != NULL && strlen(o->salt) > ITEM_MAX_SALT;
-}
-
-static int salt_usage(struct cmdline *cl)
-{
-    return cmdline_usage_error(cl, "SALT: longer than %d bytes", ITEM_MAX_SALT);
+    const struct dht_opts *o = cl->opts;
+    if (o->salt == NULL)
+        return 0;
+    if (strlen(o->salt) > ITEM_MAX_SALT)
+        return cmdline_usage_error(cl, "SALT: longer than %d bytes", ITEM_MAX_SALT);
+    json_t *text = json_string(o->salt);
+    json_decref(text);
+    return text != NULL ? 0 : cmdline_usage_error(cl, "SALT: not UTF-8 text");
 }
 
 /* ---- put ---- */
@@ -81,9 +84,10 @@ static int put(struct cmdline *cl)
     size_t n = 0;
     char seq[24];
     json_t *answer = NULL;
-    if (salt_too_long(o))
-        return salt_usage(cl);
-    int rc = read_value(o, &v, &n);
+    int rc = check_salt(cl);
+    if (rc != 0)
+        return rc;
+    rc = read_value(o, &v, &n);
     if (rc == 0 && n > ITEM_MAX_VALUE)
         rc = tool_fail(ERR_TOO_LONG, "put: the value is longer than %d bytes", ITEM_MAX_VALUE);
     char *b64 = rc == 0 ? malloc(BASE64_LEN(n) + 1) : NULL;
@@ -144,11 +148,12 @@ static int get(struct cmdline *cl)
     const struct dht_opts *o = cl->opts;
     char pk[PUBKEY_HEX + 1];
     json_t *answer = NULL;
-    if (salt_too_long(o))
-        return salt_usage(cl);
+    int rc = check_salt(cl);
+    if (rc != 0)
+        return rc;
     json_t *req = json_pack("{s:s, s:s, s:s, s:b}", "cmd", "dht.get", "pk", pubkey_hex(pk, &o->pk),
                             "salt", o->salt, "network", (int)o->network);
-    int rc = ask(o, TOOL_DHT, req, NULL, NULL, &answer);
+    rc = ask(o, TOOL_DHT, req, NULL, NULL, &answer);
     if (rc == 0)
         text_from_base64(answer);
     if (rc == 0 && o->conn.json)
@@ -169,16 +174,19 @@ static void row_json(void *arg, json_t *row)
 
 static void row_item(void *arg, json_t *row)
 {
+    char seq[24];
     (void)arg;
-    printf("%s  %.8s  seq %lld  %s  %lld bytes\n", tool_str(row, "target"), tool_str(row, "k"),
-           tool_num(row, "seq"), tool_str(row, "salt"), tool_num(row, "size"));
+    tool_plain(row);
+    printf("%s  %.8s  seq %s  %s  %lld bytes\n", tool_str(row, "target"), tool_str(row, "k"),
+           seq_text(row, seq), tool_str(row, "salt"), tool_num(row, "size"));
 }
 
 static int list(struct cmdline *cl)
 {
     const struct dht_opts *o = cl->opts;
-    if (salt_too_long(o))
-        return salt_usage(cl);
+    int rc = check_salt(cl);
+    if (rc != 0)
+        return rc;
     json_t *req =
         json_pack("{s:s, s:s}", "cmd", "dht.list", "salt", o->salt != NULL ? o->salt : "");
     return ask(o, TOOL_NODE, req, o->conn.json ? row_json : row_item, NULL, NULL);
@@ -220,10 +228,11 @@ static int status(struct cmdline *cl)
 
 /* ---- why ---- */
 
-static void print_steps(const json_t *answer)
+static void print_steps(json_t *answer)
 {
     size_t i;
     json_t *s;
+    tool_plain(answer);
     json_array_foreach(json_object_get(answer, "steps"), i, s)
     {
         bool ok = json_is_true(json_object_get(s, "ok"));

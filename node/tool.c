@@ -80,7 +80,36 @@ const char *tool_str(const json_t *o, const char *name)
 
 long long tool_num(const json_t *o, const char *name)
 {
-    return (long long)json_number_value(json_object_get(o, name));
+    const json_t *v = json_object_get(o, name);
+    return json_is_real(v) ? (long long)json_real_value(v) : (long long)json_integer_value(v);
+}
+
+void tool_plain(json_t *v)
+{
+    const char *key, *text = json_string_value(v);
+    json_t *member;
+    size_t i;
+    void *tmp;
+    char *copy = text != NULL ? strdup(text) : NULL;
+    if (copy != NULL) {
+        for (char *p = copy; *p != '\0'; p++) {
+            bool c1 = p[0] == '\xc2' && (unsigned char)p[1] < 0xa0; /* U+0080 to U+009F */
+            if (c1 || (unsigned char)*p < 0x20 || *p == 0x7f)
+                *p = '?';
+            if (c1)
+                p[1] = '?';
+        }
+        (void)json_string_set(v, copy);
+        free(copy);
+    }
+    json_array_foreach(v, i, member)
+    {
+        tool_plain(member);
+    }
+    json_object_foreach_safe(v, tmp, key, member)
+    {
+        tool_plain(member);
+    }
 }
 
 /* ---- a running node ---- */

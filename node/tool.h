@@ -77,5 +77,8 @@ int tool_fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)
 /* A member of an answer; "" and 0 when it is not there or of another type. */
 const char *tool_str(const json_t *o, const char *name);
 long long tool_num(const json_t *o, const char *name);
+/* Control characters in texts below v become '?': salts and addresses are what strangers chose, and
+ * a terminal obeys them. For output that people read; JSON escapes them anyway. */
+void tool_plain(json_t *v);
 /* One JSON object and a line end on stdout (taken over). */
 void tool_print(json_t *o);

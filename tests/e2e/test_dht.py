@@ -76,6 +76,21 @@ def test_list(pair):
     assert relay.status['stored_items'] == len(rows)
 
 
+def test_list_for_people(relay):
+    """Every digit of a sequence number, and no control character of a salt that a stranger chose."""
+    for salt, seq in [('plain', 1795187717454510794), ('top', 2**64 - 1), ('\x1b]0;title\a', 7), ('\x9b2J', 8)]:
+        relay.cli('dht', 'put', salt, 'value', '--seq', seq)
+    text = relay.cli('dht', 'list').text
+    for line in ('seq 1795187717454510794  plain  ', 'seq 18446744073709551615  top  ', 'seq 7  ?]0;title?  ', 'seq 8  ??2J  '):
+        assert line in text
+
+
+@pytest.mark.parametrize('command', [['put', 'a\udcff', 'value'], ['get', None, 'a\udcff'], ['list', '--salt', 'a\udcff']], ids=lambda c: c[0])
+def test_salt_that_is_no_text(relay, command):
+    result = relay.cli('dht', *[relay.pk if c is None else c for c in command], code=2)
+    assert result.out == b'' and 'SALT: not UTF-8 text' in result.err
+
+
 def test_list_longer_than_a_page(relay):
     for i in range(300):
         relay.cli('dht', 'put', f'note {i}', 'x' * 100)

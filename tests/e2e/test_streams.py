@@ -1,5 +1,6 @@
 """Streams: bytes through the relay from end to end, half-close, refusals, ping."""
 import hashlib
+import os
 import random
 import subprocess
 
@@ -51,6 +52,15 @@ def test_echo(pair, size):
     path = random_file(a, size)
     with open(path, 'rb') as data:
         assert a.cli('nc', f'{b.pk}:{PORT}', stdin=data).out == path.read_bytes()
+
+
+@pytest.mark.parametrize('fd', [0, 1])
+def test_closed_standard_descriptor(pair, fd):
+    """No socket takes its number: the stream ends like one with nothing to read, or nobody to print for."""
+    _, a, b = pair
+    echo(b)
+    dialer = a.start('nc', f'{b.pk}:{PORT}', limits=[lambda: os.close(fd)])
+    assert dialer.finish().out == b''
 
 
 def test_many_streams_at_once(pair):
