@@ -179,6 +179,19 @@ static void header_value(char *out, size_t cap, const char *p, size_t n)
     snprintf(out, cap, "%.*s", (int)(n < cap ? n : cap - 1), p);
 }
 
+/* "bytes 2-5/10", "bytes 2-5/" and a star, or star and "/10". */
+static void read_content_range(struct transfer *t, const char *value)
+{
+    const char *slash = strchr(value, '/');
+    char *end = NULL;
+    if (strncasecmp(value, "bytes ", 6) != 0 || slash == NULL)
+        return;
+    bool none = value[6] == '*';
+    t->content_first = none ? 0 : strtoull(value + 6, &end, 10);
+    t->content_size = strtoull(slash + 1, NULL, 10);
+    t->has_content_range = none || (end > value + 6 && *end == '-');
+}
+
 static void read_header(struct transfer *t, const char *p, size_t n)
 {
     char value[VALIDATOR];
@@ -189,12 +202,8 @@ static void read_header(struct transfer *t, const char *p, size_t n)
     } else if (n > 14 && strncasecmp(p, "Last-Modified:", 14) == 0 && t->seen[0] == '\0') {
         header_value(t->seen, sizeof(t->seen), p + 14, n - 14);
     } else if (n > 14 && strncasecmp(p, "Content-Range:", 14) == 0) {
-        unsigned long long first = 0, size = 0;
         header_value(value, sizeof(value), p + 14, n - 14);
-        t->has_content_range = sscanf(value, "bytes %llu-%*u/%llu", &first, &size) >= 1 ||
-                               sscanf(value, "bytes */%llu", &size) == 1;
-        t->content_first = first;
-        t->content_size = size;
+        read_content_range(t, value);
     }
 }
 

@@ -200,9 +200,6 @@ int http_range(struct http_range *out, const char *header, uint64_t size)
 
 /* ---- dates ---- */
 
-static const char months[][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                 "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-
 char *http_date(char out[HTTP_DATE_MAX], time_t t)
 {
     struct tm tm = {0};
@@ -213,38 +210,19 @@ char *http_date(char out[HTTP_DATE_MAX], time_t t)
     return out;
 }
 
-static int month_of(const char *name)
-{
-    for (int i = 0; i < 12; i++)
-        if (strcasecmp(name, months[i]) == 0)
-            return i;
-    return -1;
-}
-
 bool http_date_parse(time_t *out, const char *text)
 {
-    struct tm tm = {0};
-    char mon[4] = "";
-    int used = 0;
-    const char *comma = strchr(text, ',');
-    const char *p = comma != NULL ? comma + 1 : text;
-    if (comma != NULL && sscanf(p, " %2d %3[A-Za-z] %4d %2d:%2d:%2d GMT%n", &tm.tm_mday, mon,
-                                &tm.tm_year, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &used) == 6) {
-        tm.tm_year -= 1900;
-    } else if (comma != NULL &&
-               sscanf(p, " %2d-%3[A-Za-z]-%2d %2d:%2d:%2d GMT%n", &tm.tm_mday, mon, &tm.tm_year,
-                      &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &used) == 6) {
-        tm.tm_year += tm.tm_year < 70 ? 100 : 0;
-    } else if (sscanf(text, "%*3[A-Za-z] %3[A-Za-z] %2d %2d:%2d:%2d %4d%n", mon, &tm.tm_mday,
-                      &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &tm.tm_year, &used) == 6) {
-        tm.tm_year -= 1900;
+    static const char *const formats[] = {"%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT",
+                                          "%a %b %e %H:%M:%S %Y"};
+    for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
+        struct tm tm = {0};
+        const char *end = strptime(text, formats[i], &tm);
+        if (end == NULL || *end != '\0')
+            continue;
+        *out = timegm(&tm);
+        return true;
     }
-    tm.tm_mon = month_of(mon);
-    if (used == 0 || tm.tm_mon < 0 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 ||
-        tm.tm_min > 59 || tm.tm_sec > 60 || tm.tm_year < 0)
-        return false;
-    *out = timegm(&tm);
-    return true;
+    return false;
 }
 
 /* ---- conditions ---- */
