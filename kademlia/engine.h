@@ -367,6 +367,8 @@ void kad_lookup_end(struct kad_lookup *lk, enum kad_end why);
 void kad_lookup_clear(struct kad_lookup *lk);
 /* Peers that answered, closest first, at most n of them. No references. */
 size_t kad_lookup_closest(const struct kad_lookup *lk, kad_peer *out, size_t n);
+/* All that were asked, closest first, into the report. */
+void kad_lookup_steps(const struct kad_lookup *lk, struct kad_report *rep);
 /* Those that were asked beside the k closest because these looked crowded. */
 size_t kad_lookup_anchors(const struct kad_lookup *lk, kad_peer out[KAD_LOOKUP_ANCHORS]);
 /* Rank of a before b: kind, then seq or the entry's rank. */
@@ -379,6 +381,7 @@ struct kad_put; /* put.c */
 struct kad_op {
     struct kad *k;
     bool internal; /* no report, except of bootstrap rounds */
+    bool trace;    /* the report lists whom the look-up asked */
     struct list_node node;
     struct list calls;
     struct loop_timer deadline;

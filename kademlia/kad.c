@@ -311,6 +311,7 @@ void kad_act_clear(struct kad_act *a)
     kad_msg_clear(&a->msg);
     item_ref_put(a->report.item);
     free(a->report.closest);
+    free(a->report.steps);
     memset(a, 0, sizeof *a);
 }
 

@@ -200,6 +200,13 @@ enum kad_end {                  /* why a look-up ended */
                KAD_END_CANCELLED,
 };
 
+struct kad_step { /* one contact that a look-up asked */
+    struct pubkey pk;
+    unsigned hop; /* 1 = from our own table */
+    enum { KAD_STEP_ANSWERED, KAD_STEP_FAILED, KAD_STEP_SILENT } how;
+    uint64_t asked_ns;
+};
+
 struct kad_report {
     uint32_t op;
     enum kad_op_type type;
@@ -218,6 +225,8 @@ struct kad_report {
     struct pubkey *closest; /* FIND_NODE: n_closest keys, closest first */
     size_t n_closest;
     uint64_t pulled, pushed; /* SYNC */
+    struct kad_step *steps;  /* after kad_trace(): whom the look-up asked, closest first */
+    size_t n_steps;
 };
 
 /* Start an operation; its number (> 0), or 0 when max_ops are running or an argument is out of
@@ -241,6 +250,8 @@ uint32_t kad_sync(struct kad *k, kad_peer peer, void *user, uint64_t now_ns);
 uint32_t kad_pull(struct kad *k, kad_peer peer, const void *salt, size_t salt_len, void *user,
                   uint64_t now_ns);
 void kad_cancel(struct kad *k, uint32_t op);
+/* The report of this operation is to list whom its look-up asked. Right after it was started. */
+void kad_trace(struct kad *k, uint32_t op);
 
 /* Local copy only: what the dial path asks first. 0 and a record valid until the next call of the
  * engine, or ERR_NOT_FOUND. `fresh` tells whether it may be used without asking the network. */

@@ -575,6 +575,24 @@ void kad_lookup_clear(struct kad_lookup *lk)
     lk->best.item = NULL;
 }
 
+void kad_lookup_steps(const struct kad_lookup *lk, struct kad_report *rep)
+{
+    rep->steps = calloc(lk->n + 1, sizeof *rep->steps);
+    for (size_t i = 0; rep->steps != NULL && i < lk->n; i++) {
+        const struct kad_cand *c = &lk->cands[i];
+        if (c->state == NEW)
+            continue;
+        rep->steps[rep->n_steps++] = (struct kad_step){
+            .pk = *kad_pk(engine(lk), c->peer),
+            .hop = c->hop,
+            .how = c->state == ANSWERED ? KAD_STEP_ANSWERED
+                   : c->state == FAILED ? KAD_STEP_FAILED
+                                        : KAD_STEP_SILENT,
+            .asked_ns = c->asked_ns,
+        };
+    }
+}
+
 size_t kad_lookup_closest(const struct kad_lookup *lk, kad_peer *out, size_t n)
 {
     size_t found = 0;

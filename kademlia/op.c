@@ -73,6 +73,7 @@ void kad_op_free(struct kad_op *op)
     *(op->internal ? &k->n_internal : &k->n_ops) -= 1;
     item_ref_put(op->rep.item);
     free(op->rep.closest);
+    free(op->rep.steps);
     free(op);
 }
 
@@ -85,12 +86,15 @@ void kad_op_finish(struct kad_op *op, int err, enum kad_end end)
     op->rep.err = err;
     op->rep.end = end;
     op->rep.ended_ns = k->now_ns;
+    if (op->trace && a != NULL)
+        kad_lookup_steps(&op->lk, &op->rep);
     if (op->ended != NULL)
         op->ended(op, err);
     if (a != NULL) {
         a->report = op->rep; /* the item and the list move along */
         op->rep.item = NULL;
         op->rep.closest = NULL;
+        op->rep.steps = NULL;
     }
     kad_op_free(op);
 }
@@ -102,6 +106,13 @@ void kad_cancel(struct kad *k, uint32_t op_number)
     if (op != NULL && !op->internal)
         kad_op_finish(op, ERR_CANCELLED, KAD_END_CANCELLED);
     kad_leave(k);
+}
+
+void kad_trace(struct kad *k, uint32_t op_number)
+{
+    struct kad_op *op = map_get(&k->ops, &op_number);
+    if (op != NULL)
+        op->trace = true;
 }
 
 void kad_op_lookup(struct kad_op *op, const struct kad_id *target, bool value, kad_lookup_fn *ended)

@@ -13,9 +13,9 @@
 struct dht_opts {
     struct tool_opts conn;
     struct pubkey pk;
-    const char *salt, *value;
+    const char *salt, *value, *who;
     uint64_t seq;
-    bool network;
+    bool network, trace;
 };
 
 /* One request, one answer; rows are printed as they come. */
@@ -77,20 +77,14 @@ static const char *seq_text(const json_t *o, char out[24])
     return out;
 }
 
-static int put(struct cmdline *cl)
+/* Sign and publish; the answer tells how many took it. */
+static int publish(struct cmdline *cl, const uint8_t *v, size_t n)
 {
     const struct dht_opts *o = cl->opts;
-    uint8_t *v = NULL;
-    size_t n = 0;
     char seq[24];
     json_t *answer = NULL;
-    int rc = check_salt(cl);
-    if (rc != 0)
-        return rc;
-    rc = read_value(o, &v, &n);
-    if (rc == 0 && n > ITEM_MAX_VALUE)
-        rc = tool_fail(ERR_TOO_LONG, "put: the value is longer than %d bytes", ITEM_MAX_VALUE);
-    char *b64 = rc == 0 ? malloc(BASE64_LEN(n) + 1) : NULL;
+    char *b64 = malloc(BASE64_LEN(n) + 1);
+    int rc = b64 == NULL ? tool_fail(ERR_NOMEM, "%s", err_str(ERR_NOMEM)) : 0;
     if (b64 != NULL) {
         size_t len = base64_encode(b64, v, n);
         json_t *req = json_pack("{s:s, s:s, s:s#}", "cmd", "dht.put", "salt", o->salt,
@@ -107,8 +101,51 @@ static int put(struct cmdline *cl)
                tool_num(answer, "asked"), seq_text(answer, seq));
     json_decref(answer);
     free(b64);
+    return rc;
+}
+
+static int put(struct cmdline *cl)
+{
+    const struct dht_opts *o = cl->opts;
+    uint8_t *v = NULL;
+    size_t n = 0;
+    int rc = check_salt(cl);
+    if (rc != 0)
+        return rc;
+    rc = read_value(o, &v, &n);
+    if (rc == 0 && n > ITEM_MAX_VALUE)
+        rc = tool_fail(ERR_TOO_LONG, "put: the value is longer than %d bytes", ITEM_MAX_VALUE);
+    if (rc == 0)
+        rc = publish(cl, v, n);
     free(v);
     return rc;
+}
+
+/* ---- del ---- */
+
+/* What stands for "nothing" under this salt (docs/protocol/dht.md §4): objects have a tombstone,
+ * lists of transports an empty list; other namespaces are opaque to the DHT and get no value. */
+static const char *nothing(const char *salt)
+{
+    static const char *const objects[] = {"dmsg", "dmsg-server", "fullnode", "addr"};
+    for (size_t i = 0; i < sizeof(objects) / sizeof(objects[0]); i++)
+        if (strcmp(salt, objects[i]) == 0)
+            return "{}";
+    if (strncmp(salt, "svc:", 4) == 0 || strncmp(salt, "addr:", 5) == 0)
+        return "{}";
+    if (strcmp(salt, "tp") == 0 || strncmp(salt, "tp:", 3) == 0 || strcmp(salt, "svc") == 0)
+        return "[]";
+    return "";
+}
+
+static int del(struct cmdline *cl)
+{
+    const struct dht_opts *o = cl->opts;
+    int rc = check_salt(cl);
+    if (rc != 0)
+        return rc;
+    const char *v = nothing(o->salt);
+    return publish(cl, (const uint8_t *)v, strlen(v));
 }
 
 /* ---- get ---- */
@@ -226,6 +263,76 @@ static int status(struct cmdline *cl)
     return rc;
 }
 
+/* ---- lookup ---- */
+
+static void print_report(const json_t *answer)
+{
+    size_t i;
+    json_t *s;
+    printf("target     %s\nresult     %s, because %s\nmessages   %lld asked, %lld answered, %lld "
+           "failed, %lld items refused\ncost       %lld hops, %lld bytes, %lld ms\n",
+           tool_str(answer, "target"), tool_str(answer, "result"), tool_str(answer, "end"),
+           tool_num(answer, "asked"), tool_num(answer, "answered"), tool_num(answer, "failed"),
+           tool_num(answer, "rejected"), tool_num(answer, "hops"), tool_num(answer, "bytes"),
+           tool_num(answer, "ms"));
+    json_array_foreach(json_object_get(answer, "closest"), i, s)
+        printf("closest %2zu %s\n", i + 1, json_string_value(s));
+    json_array_foreach(json_object_get(answer, "steps"), i, s)
+        printf("asked   %2zu %s  hop %lld  after %lld ms  %s\n", i + 1, tool_str(s, "public_key"),
+               tool_num(s, "hop"), tool_num(s, "asked_ms"), tool_str(s, "result"));
+}
+
+static int lookup(struct cmdline *cl)
+{
+    const struct dht_opts *o = cl->opts;
+    struct kad_id id;
+    struct pubkey pk;
+    json_t *answer = NULL;
+    bool target = kad_id_from_hex(&id, o->who, strlen(o->who)) == 0;
+    if (!target && pubkey_from_hex(&pk, o->who, strlen(o->who)) < 0)
+        return cmdline_usage_error(cl, "TARGET: neither a target of %d hex digits nor a public key",
+                                   KAD_ID_HEX);
+    if (target && o->salt != NULL)
+        return cmdline_usage_error(cl, "SALT: only with a public key");
+    int rc = check_salt(cl);
+    if (rc != 0)
+        return rc;
+    json_t *req = json_pack("{s:s, s:s, s:s*, s:b}", "cmd", "dht.lookup", target ? "target" : "pk",
+                            o->who, "salt", o->salt, "trace", (int)o->trace);
+    rc = ask(o, TOOL_DHT, req, NULL, NULL, &answer);
+    if (rc == 0 && o->conn.json)
+        tool_print(json_incref(answer));
+    else if (rc == 0)
+        print_report(answer);
+    if (rc == 0)
+        rc = (int)tool_num(answer, "exit");
+    json_decref(answer);
+    return rc;
+}
+
+/* ---- sync ---- */
+
+static int sync_with(struct cmdline *cl)
+{
+    const struct dht_opts *o = cl->opts;
+    char pk[PUBKEY_HEX + 1];
+    json_t *answer = NULL;
+    int rc = check_salt(cl);
+    if (rc != 0)
+        return rc;
+    json_t *req = json_pack("{s:s, s:s*, s:s*}", "cmd", "dht.sync", "salt", o->salt, "pk",
+                            cmdline_given(cl, "PK") ? pubkey_hex(pk, &o->pk) : NULL);
+    rc = ask(o, TOOL_DHT, req, NULL, NULL, &answer);
+    if (rc == 0 && o->conn.json)
+        tool_print(json_incref(answer));
+    else if (rc == 0)
+        printf("pulled %lld, pushed %lld (%lld pages, %lld bytes, %lld ms)\n",
+               tool_num(answer, "pulled"), tool_num(answer, "pushed"), tool_num(answer, "pages"),
+               tool_num(answer, "bytes"), tool_num(answer, "ms"));
+    json_decref(answer);
+    return rc;
+}
+
 /* ---- why ---- */
 
 static void print_steps(json_t *answer)
@@ -299,6 +406,33 @@ static const struct cmd_opt list_flags[] = {{.name = "salt",
                                              .metavar = "S",
                                              .help = "only this namespace"},
                                             {0}};
+static const struct cmd_opt del_args[] = {
+    {.name = "SALT", CMD_STR_AT(struct dht_opts, salt), .help = "namespace of the slot"}, {0}};
+static const struct cmd_opt lookup_args[] = {
+    {.name = "TARGET",
+     CMD_STR_AT(struct dht_opts, who),
+     .help = "a target of 64 hex digits, or a public key"},
+    {.name = "SALT",
+     CMD_STR_AT(struct dht_opts, salt),
+     .optional = true,
+     .help = "look for the value of this slot of the key, not for the nodes closest to it"},
+    {0}};
+static const struct cmd_opt lookup_flags[] = {{.name = "trace",
+                                               CMD_FLAG_AT(struct dht_opts, trace),
+                                               .help = "list every contact that was asked"},
+                                              {0}};
+static const struct cmd_opt sync_args[] = {{.name = "PK",
+                                            CMD_PUBKEY_AT(struct dht_opts, pk),
+                                            .optional = true,
+                                            .help = "the peer; without it a bootstrap node"},
+                                           {0}};
+static const struct cmd_opt sync_flags[] = {{.name = "salt",
+                                             CMD_STR_AT(struct dht_opts, salt),
+                                             .metavar = "S",
+                                             .help = "pull only this namespace, push nothing"},
+                                            {0}};
+static const struct cmd_opt reconcile_args[] = {
+    {.name = "PK", CMD_PUBKEY_AT(struct dht_opts, pk), .help = "the peer"}, {0}};
 static const struct cmd_opt why_args[] = {
     {.name = "PK", CMD_PUBKEY_AT(struct dht_opts, pk), .help = "key to be reached"}, {0}};
 
@@ -316,6 +450,29 @@ static const struct cmd subs[] = {
      .opts = get_flags,
      COMMON,
      .run = get},
+    {.name = "del",
+     .help = "publish that a slot of this key holds nothing any more",
+     .args = del_args,
+     .opts = put_flags,
+     COMMON,
+     .run = del},
+    {.name = "lookup",
+     .help = "walk towards a target and show the report",
+     .args = lookup_args,
+     .opts = lookup_flags,
+     COMMON,
+     .run = lookup},
+    {.name = "sync",
+     .help = "pull what a peer holds, and push what it lacks if it is a full node",
+     .args = sync_args,
+     .opts = sync_flags,
+     COMMON,
+     .run = sync_with},
+    {.name = "reconcile",
+     .help = "the same with one named peer",
+     .args = reconcile_args,
+     COMMON,
+     .run = sync_with},
     {.name = "list", .help = "items in the local store", .opts = list_flags, COMMON, .run = list},
     {.name = "peers", .help = "the routing table", COMMON, .run = peers},
     {.name = "status", .help = "state and counters of the DHT node", COMMON, .run = status},

@@ -9,6 +9,8 @@ const struct ctl_cmd ctl_commands[] = {
     {"wait", ctl_wait},
     {"dht.get", ctl_dht_get},
     {"dht.put", ctl_dht_put},
+    {"dht.lookup", ctl_dht_lookup},
+    {"dht.sync", ctl_dht_sync},
     {"dht.list", ctl_dht_list},
     {"dht.peers", ctl_dht_peers},
     {"dht.status", ctl_dht_status},

@@ -228,6 +228,137 @@ void ctl_dht_get(struct ctl_req *req)
                            ctl_arg_bool(req, "network") ? KAD_GET_NETWORK : 0, w, n->loop->now_ns));
 }
 
+/* ---- look-ups with their report ---- */
+
+static const char *end_name(enum kad_end end)
+{
+    switch (end) {
+    case KAD_END_CLOSEST:
+        return "the closest have answered";
+    case KAD_END_FOUND:
+        return "found";
+    case KAD_END_LOCAL:
+        return "local";
+    case KAD_END_NO_PEERS:
+        return "no DHT peer is known";
+    case KAD_END_TIMEOUT:
+        return "timed out";
+    case KAD_END_CANCELLED:
+        break;
+    }
+    return "cancelled";
+}
+
+static json_t *steps_of(const struct kad_report *r)
+{
+    static const char *const how[] = {"answered", "failed", "silent"};
+    json_t *steps = json_array();
+    for (size_t i = 0; i < r->n_steps; i++) {
+        const struct kad_step *s = &r->steps[i];
+        json_array_append_new(steps,
+                              json_pack("{s:o, s:I, s:s, s:I}", "public_key", key_of(&s->pk), "hop",
+                                        (json_int_t)s->hop, "result", how[s->how], "asked_ms",
+                                        (json_int_t)((s->asked_ns - r->started_ns) / NS_PER_MS)));
+    }
+    return steps;
+}
+
+/* A look-up that found nothing has a report all the same. */
+static void lookup_done(struct waiting *w, const struct kad_report *r)
+{
+    json_t *closest = json_array();
+    for (size_t i = 0; i < r->n_closest; i++)
+        json_array_append_new(closest, key_of(&r->closest[i]));
+    json_t *o = json_pack(
+        "{s:o, s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:o}", "target",
+        hex_of(&r->target), "result", r->err == 0 ? "ok" : err_str(r->err), "exit",
+        (json_int_t)err_exit_code(r->err), "found", r->err == 0, "hops", (json_int_t)r->hops,
+        "asked", (json_int_t)r->asked, "answered", (json_int_t)r->answered, "failed",
+        (json_int_t)r->failed, "rejected", (json_int_t)r->rejected_items, "bytes",
+        (json_int_t)r->bytes, "ms", (json_int_t)ms_of(r), "end", end_name(r->end), "closest",
+        closest, "steps", steps_of(r));
+    if (r->item != NULL) {
+        json_object_set_new(o, "k", key_of(&r->item->item.k));
+        json_object_set_new(o, "seq", seq_of(r->item->item.seq));
+        json_object_set_new(o, "size", json_integer((json_int_t)r->item->item.v_len));
+    }
+    ctl_ok(w->req, o, -1);
+}
+
+/* "pk" with "salt": the value of that slot; "pk" alone or "target": who is closest. */
+void ctl_dht_lookup(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    const char *salt, *target = ctl_arg_str(req, "target", NULL);
+    struct pubkey pk;
+    struct kad_id id;
+    bool value = ctl_arg_str(req, "salt", NULL) != NULL;
+    if (target != NULL && kad_id_from_hex(&id, target, strlen(target)) < 0) {
+        ctl_fail(req, ERR_USAGE, "target: not %d hex digits", KAD_ID_HEX);
+        return;
+    }
+    if (arg_salt(req, &salt) < 0 || (target == NULL && ctl_arg_pubkey(req, "pk", &pk) < 0))
+        return;
+    struct waiting *w = op_new(req, lookup_done);
+    if (w == NULL)
+        return;
+    if (target == NULL && !value)
+        id = kad_id_of(&pk);
+    uint32_t op = target == NULL && value ? kad_get(node_kad(n), &pk, salt, strlen(salt),
+                                                    KAD_GET_NETWORK, w, n->loop->now_ns)
+                                          : kad_find_node(node_kad(n), &id, w, n->loop->now_ns);
+    if (ctl_arg_bool(req, "trace"))
+        kad_trace(node_kad(n), op);
+    op_started(w, op);
+}
+
+/* ---- sync ---- */
+
+static void sync_done(struct waiting *w, const struct kad_report *r)
+{
+    if (r->err != 0) {
+        ctl_fail(w->req, r->err, "sync: %s (%u pages asked, %u answered, %llu items pulled)",
+                 err_str(r->err), r->asked, r->answered, (unsigned long long)r->pulled);
+        return;
+    }
+    ctl_ok(w->req,
+           json_pack("{s:I, s:I, s:I, s:I, s:I}", "pulled", (json_int_t)r->pulled, "pushed",
+                     (json_int_t)r->pushed, "pages", (json_int_t)r->answered, "bytes",
+                     (json_int_t)r->bytes, "ms", (json_int_t)ms_of(r)),
+           -1);
+}
+
+/* With "pk", or a peer that may hold everything; with "salt" that namespace is pulled and nothing
+ * is pushed. */
+void ctl_dht_sync(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    struct pubkey pk;
+    const char *salt;
+    if (arg_salt(req, &salt) < 0)
+        return;
+    if (ctl_arg_str(req, "pk", NULL) == NULL && !servers_full_peer(n, &pk)) {
+        ctl_fail(req, ERR_NO_ROUTE, "sync: no DHT peer is known");
+        return;
+    }
+    if (ctl_arg_str(req, "pk", NULL) != NULL && ctl_arg_pubkey(req, "pk", &pk) < 0)
+        return;
+    if (pubkey_equal(&pk, &n->cfg.pk)) {
+        ctl_fail(req, ERR_USAGE, "sync: that is this node's own key");
+        return;
+    }
+    kad_peer p = host_peer(n->host, &pk);
+    struct waiting *w = p != KAD_PEER_NONE ? op_new(req, sync_done) : NULL;
+    if (p == KAD_PEER_NONE)
+        ctl_fail(req, ERR_LIMIT, "sync: too many peers are known");
+    if (w != NULL)
+        op_started(w, salt[0] != '\0'
+                          ? kad_pull(node_kad(n), p, salt, strlen(salt), w, n->loop->now_ns)
+                          : kad_sync(node_kad(n), p, w, n->loop->now_ns));
+    if (p != KAD_PEER_NONE)
+        host_unref(n->host, p);
+}
+
 /* ---- put ---- */
 
 /* JSON numbers of the library end at 2^63-1, so a sequence number comes as text. */

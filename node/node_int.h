@@ -89,6 +89,8 @@ void ctl_wait(struct ctl_req *req);
 void ctl_wait_check(struct node *n);
 void ctl_dht_get(struct ctl_req *req);
 void ctl_dht_put(struct ctl_req *req);
+void ctl_dht_lookup(struct ctl_req *req);
+void ctl_dht_sync(struct ctl_req *req);
 void ctl_dht_list(struct ctl_req *req);
 void ctl_dht_peers(struct ctl_req *req);
 void ctl_dht_status(struct ctl_req *req);
@@ -120,4 +122,6 @@ void servers_stored(struct node *n, const struct store_rec *rec);
 void servers_tick(struct node *n);
 /* The client's find_server hook. */
 void servers_find(void *arg, const struct pubkey *server);
+/* A DHT peer that may hold everything: a bootstrap node, or any; false when there is none. */
+bool servers_full_peer(struct node *n, struct pubkey *out);
 bool servers_report(struct node *n, const struct kad_report *r);

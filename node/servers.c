@@ -214,7 +214,7 @@ static void tell_relay(struct node *n)
 
 /* ---- looking for more ---- */
 
-static void pull(struct node *n)
+bool servers_full_peer(struct node *n, struct pubkey *out)
 {
     struct pubkey closest[4];
     size_t have = kad_closest(node_kad(n), &(struct kad_id){{0}}, closest, 4);
@@ -223,8 +223,17 @@ static void pull(struct node *n)
                                 : have > 0 ? &closest[0]
                                            : NULL;
     if (from == NULL || pubkey_equal(from, &n->cfg.pk))
+        return false;
+    *out = *from;
+    return true;
+}
+
+static void pull(struct node *n)
+{
+    struct pubkey from;
+    if (!servers_full_peer(n, &from))
         return;
-    kad_peer p = host_peer(n->host, from);
+    kad_peer p = host_peer(n->host, &from);
     if (p == KAD_PEER_NONE)
         return;
     n->servers_op = kad_pull(node_kad(n), p, salt, sizeof(salt) - 1, &n->servers, n->loop->now_ns);

@@ -123,6 +123,71 @@ def test_why(pair):
     assert unknown.code in (0, 3, 6) and unknown.json['steps']
 
 
+def test_del(pair):
+    """What stands for nothing depends on the namespace; the number of peers that took it is told."""
+    _, a, b = pair
+    for salt, nothing in (('note', ''), ('tp', '[]'), ('addr:stcpr', '{}')):
+        before = put(a, salt, 'something')
+        done = a.cli('dht', 'del', salt, '--json').json
+        assert done['seq'] > before['seq'] and done['target'] == before['target'] and done['stored'] >= 1
+        assert get(b, a.pk, salt, '--network')['value'] == nothing
+    put(a, 'svc:vpn', '{"pk":"x"}')
+    a.cli('dht', 'del', 'svc:vpn')
+    b.cli('dht', 'get', a.pk, 'svc:vpn', '--network', code=3)
+    a.cli('dht', 'del', 'x' * 201, code=2)
+    a.cli('dht', 'del', code=2)
+
+
+def test_lookup(pair):
+    """The report, of what was found and of what was not."""
+    relay, a, b = pair
+    done = put(a, 'note', 'value')
+    found = b.cli('dht', 'lookup', a.pk, 'note', '--json').json
+    assert found['target'] == done['target'] and found['found'] is True and found['seq'] == done['seq'] and found['k'] == a.pk
+    assert found['size'] == 5 and found['steps'] == [] and found['end'] and found['bytes'] > 0
+    assert found['asked'] >= found['answered'] >= 1 and found['hops'] >= 1 and found['failed'] == found['asked'] - found['answered']
+    nodes = b.cli('dht', 'lookup', done['target'], '--trace', '--json').json
+    asked = {s['public_key']: s for s in nodes['steps']}
+    assert relay.pk in asked and asked[relay.pk]['hop'] == 1 and asked[relay.pk]['result'] == 'answered' and b.pk not in asked
+    assert len(asked) == nodes['asked'] and set(nodes['closest']) <= set(asked) and nodes['target'] == done['target']
+    assert b.cli('dht', 'lookup', a.pk, '--json').json['target'] == b.cli('dht', 'lookup', a.pk, '', '--json', code=3).json['target']
+    missing = b.cli('dht', 'lookup', a.pk, 'no such note', '--trace', '--json', code=3).json
+    assert missing['found'] is False and missing['exit'] == 3 and relay.pk in {s['public_key'] for s in missing['steps']}
+    assert b'asked' in b.cli('dht', 'lookup', a.pk, 'note', '--trace').out
+    for wrong in ('', 'ab', done['target'][1:], done['target'] + '0'):
+        b.cli('dht', 'lookup', wrong, code=2)
+    b.cli('dht', 'lookup', done['target'], 'note', code=2)
+
+
+def test_sync(pair):
+    """A regular node takes what a full one holds; one namespace alone; peers that are none."""
+    relay, a, b = pair
+    done = [put(a, salt, 'value')['target'] for salt in ('note', 'other')]
+    pulled = b.cli('dht', 'sync', '--salt', 'note', '--json').json
+    assert pulled['pulled'] >= 0 and pulled['pushed'] == 0 and pulled['pages'] >= 1 and pulled['bytes'] > 0
+    assert done[0] in {r['target'] for r in b.cli('dht', 'list', '--json').rows}
+    both = b.cli('dht', 'reconcile', relay.pk, '--json').json
+    assert both['pages'] >= 1
+    here = {r['target'] for r in b.cli('dht', 'list', '--json').rows}
+    assert here >= set(done) and here >= {r['target'] for r in relay.cli('dht', 'list', '--json').rows}
+    assert b'pulled' in b.cli('dht', 'sync', relay.pk).out
+    b.cli('dht', 'sync', b.pk, code=2)
+    b.cli('dht', 'reconcile', code=2)
+    nobody = a.cli('keys', 'gen', '--json').json['public_key']
+    assert b.try_cli('dht', 'reconcile', nobody, '--timeout', 5).code in (3, 5, 6)
+
+
+def test_reconcile_of_full_nodes_goes_both_ways(world, relay):
+    """Two full nodes that were apart hold the same afterwards."""
+    other = world.node('other', '--full', '--bootstrap', relay.join)
+    relay.cli('dht', 'put', 'note', 'of the relay')
+    other.cli('dht', 'put', 'note', 'of the other')
+    other.cli('dht', 'reconcile', relay.pk)
+    for node in (relay, other):
+        owners = {r['k'] for r in node.cli('dht', 'list', '--salt', 'note', '--json').rows}
+        assert owners == {relay.pk, other.pk}
+
+
 def test_entry_is_signed_and_names_its_relays(pair):
     relay, a, b = pair
     answer = find_entry(b, a.pk)

@@ -3,7 +3,7 @@ import pytest
 
 PK = '0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798'
 COMMANDS = [['keys'], ['keys', 'gen'], ['keys', 'show'], ['node'], ['status'], ['dht'], ['dht', 'put'], ['dht', 'get'],
-            ['dht', 'list'], ['dht', 'peers'], ['dht', 'status'], ['dht', 'why'], ['entry'], ['entry', 'get'],
+            ['dht', 'list'], ['dht', 'peers'], ['dht', 'status'], ['dht', 'why'], ['dht', 'del'], ['dht', 'lookup'], ['dht', 'sync'], ['dht', 'reconcile'], ['entry'], ['entry', 'get'],
             ['entry', 'publish'], ['nc'], ['ping'], ['store'], ['store', 'stat'], ['store', 'dump'], ['store', 'load'],
             ['store', 'verify'], ['version'], ['help']]
 WRONG = [
