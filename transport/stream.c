@@ -122,7 +122,9 @@ static void deliver_one(struct stream *st, unsigned what)
         if (st->cb.readable != NULL && (bufq_len(&st->plain) > 0 || st->eof))
             st->cb.readable(st, st->arg);
     } else if (what == STREAM_NEWS_WRITABLE) {
-        if (st->cb.writable != NULL && stream_writable(st) > 0)
+        if (stream_writable(st) == 0)
+            stream_want_write(st); /* others took the room meanwhile: the user still waits */
+        else if (st->cb.writable != NULL)
             st->cb.writable(st, st->arg);
     } else if (st->cb.ended != NULL) {
         st->cb.ended(st, st->arg, st->err);
@@ -381,6 +383,8 @@ static void writable(struct stream *st)
     } else if (st->short_write && write_room(st) > 0) {
         st->short_write = false;
         news(st, STREAM_NEWS_WRITABLE);
+    } else if (st->short_write) {
+        stream_want_write(st); /* what had waited took all the room */
     }
 }
 
