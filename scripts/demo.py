@@ -168,8 +168,8 @@ class Demo:
     def crash(self):
         seqs = dict(zip((v.pk for v in self.visors),
                         each(self.visors, lambda v: v.cli('dht', 'put', 'note', f'by {v.name}', '--json').json['seq'])))
-        time.sleep(0.3)  # several commit intervals
         before = self.items(self.relay)
+        time.sleep(0.5)  # several commit intervals
         step('The relay is killed with -9 and started again',
              'What it had acknowledged must be in its store; the visors must come back by themselves.')
         self.count_lookups(self.relay)

@@ -73,7 +73,7 @@ def test_list(pair):
     assert mine[0]['size'] > 0 and len(rows) >= 3
     assert [r['target'] for r in relay.cli('dht', 'list', '--salt', 'note', '--json').rows] == [done['target']]
     assert relay.cli('dht', 'list', '--salt', 'nothing', '--json').rows == []
-    assert relay.status['stored_items'] == len(rows)
+    wait_until(lambda: relay.status['stored_items'] == len(relay.cli('dht', 'list', '--json').rows), 10, 'status agrees')
 
 
 def test_list_for_people(relay):

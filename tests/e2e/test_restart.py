@@ -152,8 +152,8 @@ def test_the_relay_dies_and_comes_back(pair, tmp_path):
     path = tmp_path / 'data'
     path.write_bytes(bytes(range(256)) * 4096)
     seqs = {node.pk: put(node, 'note', node.name) for node in (a, b)}
-    time.sleep(COMMITTED_S)
     before = items(relay)
+    time.sleep(COMMITTED_S)
     relay.kill()
     relay.up()
     after = items(relay)
