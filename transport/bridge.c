@@ -9,6 +9,8 @@
 
 enum answer { ANSWER_PING, ANSWER_IP, ANSWER_ANNOUNCE };
 
+#define SILENT_MS                                                                                  \
+    1500u /* a link to another relay on which nothing at all comes for so long is dead */
 #define WALK_FACTOR 4u /* times that one relay may take, for all of them */
 
 struct setup {
@@ -22,6 +24,7 @@ struct setup {
     struct mesh_walk walk;
     bool walking; /* the destination is asked for at other relays */
     uint64_t give_up_ns;
+    uint64_t asked_ns; /* when the request was sent on */
     struct pubkey dst;
     struct hash req_hash; /* of the request; the response must name it */
     int verdict;          /* of the destination: 0, or the refusal that is passed on */
@@ -332,7 +335,10 @@ static void forward_to(struct bridge *b, struct rsession *to)
         return;
     }
     leg_attach(&b->dst, to, st, b);
-    deadline_set(b, b->relay->cfg.response_ms);
+    b->setup->asked_ns = now_of(b);
+    deadline_set(b, b->setup->walking && SILENT_MS < b->relay->cfg.response_ms
+                        ? SILENT_MS
+                        : b->relay->cfg.response_ms);
     b->state = BRIDGE_FORWARD;
     write_request(b);
 }
@@ -620,13 +626,28 @@ static void open_timer(struct bridge *b)
     bridge_kill(b, ERR_TIMEOUT);
 }
 
+static void dst_timer(struct bridge *b)
+{
+    struct setup *s = b->setup;
+    struct rsession *to = b->dst.session;
+    uint64_t limit = s->asked_ns + b->relay->cfg.response_ms * NS_PER_MS;
+    if (now_of(b) >= limit) {
+        dst_failed(b, ERR_TIMEOUT);
+    } else if (to->stopped || session_heard_ns(link_session(to->link)) >= s->asked_ns) {
+        loop_timer_set(b->relay->cfg.loop, &b->timer, limit);
+    } else {
+        mesh_silent(to, s->asked_ns);
+        dst_failed(b, ERR_DMSG_SESSION_CLOSED);
+    }
+}
+
 static void on_timer(struct loop_timer *t)
 {
     struct bridge *b = container_of(t, struct bridge, timer);
     if (b->state == BRIDGE_OPEN)
         open_timer(b);
     else if (b->dst.st != NULL && b->state != BRIDGE_RETURN)
-        dst_failed(b, ERR_TIMEOUT);
+        dst_timer(b);
     else
         refuse(b, ERR_TIMEOUT);
 }

@@ -629,10 +629,21 @@ void mesh_missed(struct relay *r, const struct mesh_walk *w, const struct pubkey
 
 /* ---- the search ---- */
 
-/* In this order: the destination itself, links, links to what may be no mesh; the oldest first. */
+void mesh_silent(struct rsession *s, uint64_t asked_ns)
+{
+    s->silent_ns = asked_ns;
+}
+
+/* What may lead nowhere: it does not answer announcements, or has not yet, or it is dead. */
+static bool doubtful(const struct rsession *s)
+{
+    return s->lame || s->announce != NULL || session_heard_ns(link_session(s->link)) < s->silent_ns;
+}
+
+/* In this order: the destination itself, links, doubtful links; the oldest first. */
 static uint64_t rank(const struct rsession *s, const struct pubkey *dst)
 {
-    uint64_t cls = pubkey_equal(&s->pk, dst) ? 0 : s->lame ? 2 : 1;
+    uint64_t cls = pubkey_equal(&s->pk, dst) ? 0 : doubtful(s) ? 2 : 1;
     return cls << 62 | s->link_no;
 }
 

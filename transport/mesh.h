@@ -31,6 +31,11 @@
  * foreign, or when it is forwarded; at most max_relayed in all, a quarter of them per key of the
  * session that it came in on (incident 29). One object owns it: its bridge.
  *
+ * Search. The destination itself first when it is a relay, then links by age, then those that may
+ * lead nowhere: that do not answer announcements, or are silent. One after the other: asked at the
+ * same time, two relays may both open the stream. Each has response_ms, one that gives no byte at
+ * all 1.5 s.
+ *
  * Misses. A destination that every peer asked has denied is refused at once for 2 s, the next time
  * in a row 4 s … 30 s: a client that was moving is found soon, one that is gone costs little. A
  * peer that did not answer in time for a destination is not asked for it again for 60 s. Both are
@@ -107,6 +112,8 @@ struct rsession *mesh_next(struct relay *r, struct mesh_walk *w, const struct pu
                            const struct pubkey *src);
 /* The link that mesh_next() gave last led nowhere, because of err. */
 void mesh_failed(struct relay *r, struct mesh_walk *w, const struct pubkey *dst, int err);
+/* The link has given no byte since it was asked for something at that time: asked last until it does. */
+void mesh_silent(struct rsession *s, uint64_t asked_ns);
 /* No link is left: remember it when all of them denied. */
 void mesh_missed(struct relay *r, const struct mesh_walk *w, const struct pubkey *dst);
 bool mesh_is_missed(struct relay *r, const struct pubkey *dst);

@@ -42,6 +42,8 @@ struct rsession {
     struct loop_timer decide;   /* armed: neither client nor link yet */
     struct list_node link_node; /* in mesh.links */
     uint64_t link_no;
+    uint64_t
+        silent_ns; /* since then something was asked and nothing at all came, if heard before */
 };
 
 struct ip_count { /* pending handshakes of one address */

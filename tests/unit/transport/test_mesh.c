@@ -728,6 +728,58 @@ static void test_liars(void **state)
     twice(liars);
 }
 
+/* A relay that vanished without FIN costs 1.5 s once, long before its session is given up. */
+static void test_frozen_relay(void **state)
+{
+    struct mesh_world m;
+    (void)state;
+    start_fake(&m, RW_ACCEPT);
+    start_relay(&m, 1, NULL);
+    found(&m, 1, 0);
+    rw_run(&m.w, NS_PER_S);
+    struct rw_peer *a = rw_peer_new(at(&m, 0), 1), *b = rw_peer_new(at(&m, 1), 2),
+                   *c = rw_peer_new(&m.w, 3);
+    fake->conn->out.frozen = true;
+    uint64_t from = pipe_now(&m.w.net);
+    assert_int_equal(rw_verdict(rw_dial(a, &b->key.pk)), 0);
+    assert_in_range(pipe_now(&m.w.net) - from, 1500 * NS_PER_MS, 1600 * NS_PER_MS);
+    from = pipe_now(&m.w.net);
+    assert_int_equal(rw_verdict(rw_dial(a, &c->key.pk)), 0);
+    assert_true(pipe_now(&m.w.net) - from < 100 * NS_PER_MS);
+    /* It is heard again: asked first, as before. */
+    fake->conn->out.frozen = false;
+    pipe_wake(fake->conn);
+    fake->answer = RW_FIN;
+    rw_run(&m.w, 5 * NS_PER_S);
+    static const uint8_t marker[2] = {0, 0};
+    rw_write(rw_open(fake), marker, 2);
+    rw_run(&m.w, NS_PER_S);
+    unsigned asked = fake->incoming;
+    assert_int_equal(rw_verdict(rw_dial(a, &b->key.pk)), 0);
+    assert_int_equal(fake->incoming, asked + 1);
+    finish(&m);
+}
+
+/* What does not answer announcements is asked last. */
+static void test_lame_relay_is_asked_last(void **state)
+{
+    struct mesh_world m;
+    (void)state;
+    start_fake(&m, RW_SILENT);
+    start_relay(&m, 1, NULL);
+    found(&m, 1, 0);
+    for (int i = 0; i < 2; i++) { /* at once, and when its time is over */
+        rw_run(&m.w, (i == 0 ? 1 : 10) * NS_PER_S);
+        struct rw_peer *a = rw_peer_new(at(&m, 0), 1 + 2 * (unsigned)i),
+                       *b = rw_peer_new(at(&m, 1), 2 + 2 * (unsigned)i);
+        uint64_t from = pipe_now(&m.w.net);
+        assert_int_equal(rw_verdict(rw_dial(a, &b->key.pk)), 0);
+        assert_true(pipe_now(&m.w.net) - from < 100 * NS_PER_MS);
+    }
+    assert_int_equal(fake->incoming, 1);
+    finish(&m);
+}
+
 /* A signed refusal of the destination comes through two relays, and ends the search. */
 static void refusal(void)
 {
@@ -1098,6 +1150,8 @@ int main(void)
         cmocka_unit_test(test_incident_28_foreign_source),
         cmocka_unit_test(test_incident_28_mute_relay),
         cmocka_unit_test(test_liars),
+        cmocka_unit_test(test_frozen_relay),
+        cmocka_unit_test(test_lame_relay_is_asked_last),
         cmocka_unit_test(test_refusal),
         cmocka_unit_test(test_link_breaks),
         cmocka_unit_test(test_incident_29_fair_slots),
