@@ -141,6 +141,49 @@ static void test_stop_with_connections(void **state)
     close(late);
 }
 
+/* ---- two relays on threads of their own, linked ---- */
+
+static bool linked(struct relay_thread *t, const struct pubkey *to)
+{
+    struct relay_peer_info info[4];
+    for (int i = 0; i < 3000; i++) {
+        size_t have = relay_thread_peers(t, info, 4);
+        if (have == 1 && info[0].out && info[0].in && pubkey_equal(&info[0].pk, to))
+            return true;
+        usleep(10 * 1000);
+    }
+    return false;
+}
+
+static void test_linked_relays(void **state)
+{
+    struct relay_thread *a = NULL, *b = NULL;
+    struct relay_thread_cfg other = cfg;
+    struct relay_server at_a = {.pk = cfg.self}, at_b = {0};
+    struct relay_stat st;
+    (void)state;
+    assert_int_equal(relay_thread_start(&a, &cfg), 0);
+    snprintf(at_a.addr, sizeof at_a.addr, "%s", relay_thread_addr(a));
+    other.peers = &at_a; /* b is told by its configuration, a while it runs */
+    other.n_peers = 1;
+    assert_int_equal(crypto_keypair_from_seed(&other.sk, &other.self, (const uint8_t *)"b", 1), 0);
+    assert_int_equal(relay_thread_start(&b, &other), 0);
+    at_b.pk = other.self;
+    snprintf(at_b.addr, sizeof at_b.addr, "%s", relay_thread_addr(b));
+    assert_true(relay_thread_found(a, &at_b, 1));
+    assert_true(linked(a, &at_b.pk) && linked(b, &at_a.pk));
+    relay_thread_stat(a, &st);
+    assert_true(st.peers == 1 && st.peer_links == 2 && st.announce_ok == 1);
+    assert_true(relay_thread_found(b, NULL, 0)); /* on its way when the thread ends */
+    relay_thread_stop(b);
+    for (int i = 0; i < 3000 && st.peers > 0; i++) {
+        relay_thread_stat(a, &st);
+        usleep(10 * 1000);
+    }
+    assert_int_equal(st.peers, 0);
+    relay_thread_stop(a);
+}
+
 /* ---- a client through the socketpair, as in a node ---- */
 
 struct own_client {
@@ -214,6 +257,7 @@ int main(void)
         TEST(test_port_in_use),
         TEST(test_addresses_that_are_not_ours),
         TEST(test_stop_with_connections),
+        TEST(test_linked_relays),
         TEST(test_own_client),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,9 @@
  * Which relays a node knows: from its configuration, from records in the DHT, from entries.
  */
 #include "node/node_int.h"
+
+#include <unistd.h>
+
 #include "tests/unit/kademlia/host_world.h"
 
 static struct host_world hw;
@@ -142,6 +145,20 @@ static void test_a_flood_of_records(void **state)
     assert_int_equal(st.sessions_up, 1);
 }
 
+/* What was signed later wins, whatever comes later. */
+static void test_the_newest_address_wins(void **state)
+{
+    struct pubkey a = some_key(1);
+    (void)state;
+    network();
+    servers_learn_at(&n, &a, "two.example:2", 200);
+    servers_learn_at(&n, &a, "one.example:1", 100);
+    servers_learn(&n, &a, "zero.example:1");
+    assert_true(knows(&a, "two.example:2"));
+    servers_learn_at(&n, &a, "three.example:3", 300);
+    assert_true(knows(&a, "three.example:3"));
+}
+
 /* ---- records in the DHT ---- */
 
 /* Node 0 says that it is a relay; node 1 has one session where it wants two, and looks. */
@@ -180,6 +197,70 @@ static void test_records_that_are_none(void **state)
         }
     }
     assert_int_equal(n.n_servers, 0);
+}
+
+/* ---- what the own relay links to ---- */
+
+/* Node 0 at this address and nobody else; or nobody. The thread tells once a second. */
+static bool relay_knows(const char *addr)
+{
+    struct relay_peer_info info[8];
+    for (int i = 0; i < 3000; i++) {
+        size_t have = relay_thread_peers(n.relay, info, 8);
+        if (addr == NULL ? have == 0
+                         : have == 1 && pubkey_equal(&info[0].pk, key(0)) && info[0].found &&
+                               strcmp(info[0].addr, addr) == 0)
+            return true;
+        usleep(10 * 1000);
+    }
+    return false;
+}
+
+static void store_put(int node, const char *addr)
+{
+    char text[256];
+    snprintf(text, sizeof text, addr != NULL ? "{\"address\":\"%s\"}" : "{}", addr);
+    assert_int_equal(hw_put(&hw, node, "dmsg-server", text), 0);
+}
+
+static void look(int seconds)
+{
+    for (int i = 0; i < seconds; i++) {
+        servers_tick(&n);
+        world_run(&hw.w, NS_PER_S);
+    }
+}
+
+/* Relays that published themselves, and no others; the newest address; until they say no more. */
+static void test_links_to_what_is_recorded(void **state)
+{
+    struct pubkey other = some_key(3);
+    struct buf_budget budget = {.cap = 64 << 20};
+    struct pk_pool *pk = pk_pool_new(1, 64);
+    struct relay_thread_cfg cfg = {.self = *key(1),
+                                   .sk = hw.w.client[1].key.sk,
+                                   .listen = "127.0.0.1:0",
+                                   .pk_pool = pk,
+                                   .budget = &budget};
+    (void)state;
+    network();
+    assert_int_equal(relay_thread_start(&n.relay, &cfg), 0);
+    servers_learn(&n, &other, "127.0.0.1:8"); /* known, but it did not say that it is a relay */
+    store_put(0, "127.0.0.1:9");
+    look(100);
+    assert_true(relay_knows("127.0.0.1:9"));
+    servers_learn_at(&n, key(0), "127.0.0.1:7", 1); /* older than its record */
+    look(2);
+    assert_true(relay_knows("127.0.0.1:9"));
+    store_put(0, "127.0.0.1:10");
+    look(100);
+    assert_true(relay_knows("127.0.0.1:10"));
+    store_put(0, NULL);
+    look(100);
+    assert_true(relay_knows(NULL));
+    relay_thread_stop(n.relay);
+    n.relay = NULL;
+    pk_pool_free(pk);
 }
 
 /* ---- the client asks for an address ---- */
@@ -231,8 +312,10 @@ int main(void)
         TEST(test_learn),
         TEST(test_addresses_that_are_none),
         TEST(test_a_flood_of_records),
+        TEST(test_the_newest_address_wins),
         TEST(test_pulled_from_a_peer),
         TEST(test_records_that_are_none),
+        TEST(test_links_to_what_is_recorded),
         TEST(test_find),
         TEST(test_free_with_a_question_under_way),
     };
