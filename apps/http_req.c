@@ -134,7 +134,7 @@ static bool starts_like_http(const char *p, size_t n)
     size_t i = 0;
     while (i < n && i <= METHOD_MAX && is_token(p[i]))
         i++;
-    return i == n ? n <= METHOD_MAX : i > 0 && p[i] == ' ';
+    return i <= METHOD_MAX && (i == n || (i > 0 && p[i] == ' '));
 }
 
 long http_req_parse(struct http_req *r, const char *p, size_t n)

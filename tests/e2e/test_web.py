@@ -1,11 +1,11 @@
 """Proxies over streams: socks, web, web srv, with curl, git and plain sockets as their users."""
 import base64
+import contextlib
 import hashlib
 import http.server
 import json
 import os
 import random
-import signal
 import socket
 import socketserver
 import subprocess
@@ -48,9 +48,20 @@ class Upside(socketserver.StreamRequestHandler):
         self.wfile.write(hashlib.sha256(data).hexdigest().encode() + data)
 
 
-class Threads(socketserver.ThreadingMixIn, socketserver.TCPServer):
+class Quiet:
     daemon_threads = True
     request_queue_size = 256
+
+    def handle_error(self, *_):
+        """Clients that leave in the middle are part of the tests."""
+
+
+class Threads(Quiet, socketserver.ThreadingMixIn, socketserver.TCPServer):
+    pass
+
+
+class HttpThreads(Quiet, http.server.ThreadingHTTPServer):
+    pass
 
 
 class Local:
@@ -63,7 +74,7 @@ class Local:
         (self.files / 'hello').write_bytes(b'hello over dmsg\n')
         (self.files / 'big').write_bytes(random.Random(16).randbytes(16 * MIB))
         files = str(self.files)
-        self.http = self.serve(http.server.ThreadingHTTPServer,
+        self.http = self.serve(HttpThreads,
                                lambda *a, **k: Files(*a, directory=files, **k))
         self.upside = self.serve(Threads, Upside)
 
@@ -310,3 +321,211 @@ def test_failures_keep_their_cause(net, site, web):
     assert any(nobody in e['text'] for e in page['errors'])
     html = curl('-x', f'http://127.0.0.1:{web[0]}', 'http://status.dmsg/').decode()
     assert 'kadmsg web' in html and net[0].pk in html
+
+
+def test_requests_that_are_none(net, site, web):
+    for port, data, want in [
+            (web[0], b'GET / HTTP/1.1\r\nHost: x\r\n\r\n', b'HTTP/1.1 400 '),
+            (web[0], b'GET http://friend.dmsg/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n', b'HTTP/1.1 400 '),
+            (web[0], b'POST http://friend.dmsg/ HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n',
+             b'HTTP/1.1 400 '),
+            (web[0], b'CONNECT friend.dmsg HTTP/1.1\r\n\r\n', b'HTTP/1.1 400 '),
+            (web[0], b'GET http://friend.dmsg/ HTTP/1.1\r\nA: ' + b'b' * 40000, b'HTTP/1.1 431 '),
+            (web[1], b'GET / HTTP/1.1\r\n\r\n', b'HTTP/1.1 400 '),
+            (web[1], b'\5\1\0', b'HTTP/1.1 400 '),
+            (web[0], b'\4\1\0\x50\0\0\0\1\0', b'HTTP/1.1 400 '),
+            (web[0], b'\5\1\2', b'\5\xff'),
+            (web[0], b'\5\1\0\5\2\0\1\1\2\3\4\0\x50', b'\5\0\5\7')]:
+        s = connect(port)
+        s.sendall(data)
+        answer = read_all(s)
+        assert answer.startswith(want), (data[:60], answer)
+
+
+def test_tunnels_and_upgrades(net, site, web, run):
+    """CONNECT and Upgrade carry whatever comes behind, both ways, also when it came in the same packet."""
+    _, _, b, local = net
+    run(b, 'web', 'srv', '-p', local.upside, '-d', '91')
+    s = connect(web[0])
+    s.sendall(f'CONNECT {b.pk}.dmsg:91 HTTP/1.1\r\nHost: x\r\n\r\n'.encode() + b'tunnelled')
+    s.shutdown(socket.SHUT_WR)
+    head, _, rest = read_all(s).partition(b'\r\n\r\n')
+    assert head.startswith(b'HTTP/1.1 200 ') and rest == digest(b'tunnelled').encode() + b'tunnelled'
+
+    def upgraded(conn):
+        head = b''
+        while not head.endswith(b'\r\n\r\n'):
+            head += conn.recv(1)
+        conn.sendall(b'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n')
+        conn.sendall(head)
+        while data := conn.recv(4096):
+            conn.sendall(data)
+
+    with listening(upgraded) as port:
+        run(b, 'web', 'srv', '-p', port, '-d', '92')
+        upgrade = 'HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n'
+        for to, line in [(web[0], f'GET http://www.friend.dmsg:92/ws {upgrade.format("www.friend.dmsg:92")}'),
+                         (web[1], f'GET /ws {upgrade.format("www.friend.dmsg:92")}')]:
+            s = connect(to)
+            s.sendall(line.encode() + b'ping')
+            got = b''
+            while not got.endswith(b'ping'):
+                got += s.recv(4096)
+            assert b'\r\n\r\nGET /ws HTTP/1.1\r\nHost: www\r\n' in got
+            s.sendall(b'\x81\x85 Host: x\r\n')
+            assert s.recv(100) == b'\x81\x85 Host: x\r\n'
+            s.close()
+
+
+@contextlib.contextmanager
+def listening(serve):
+    """A TCP server that gives each connection to serve() on a thread of its own: its port."""
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            with contextlib.suppress(OSError):
+                serve(self.request)
+
+    server = Threads(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.05}, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+def test_fixed_forwards(net, site, run):
+    a, pk, local = net[1], site.pk, net[3]
+    run(site, 'web', 'srv', '-p', f'{local.upside}', '-d', '93')
+    ready = run(a, 'web', '-t', f'dmsg://{pk},{pk.upper()}:93', '-p', '0,0', '-c', 'true').ready
+    first, second = ready['ports']
+    assert curl(f'http://127.0.0.1:{first}/hello') == b'hello over dmsg\n'
+    s = connect(second)
+    s.sendall(b'raw')
+    s.shutdown(socket.SHUT_WR)
+    assert read_all(s) == digest(b'raw').encode() + b'raw'
+
+
+def test_environment_file(net, site, run):
+    a, local = net[1], net[3]
+    path = a.dir / 'web.conf'
+    path.write_text(f"# test\nWEBPORT=('0')\nRESOLVEPK=('{site.pk}')\nRAWTCP=('false')\nPROXYPORT=1\n")
+    a.env['DMSGWEB'] = str(path)
+    try:
+        port = run(a, 'web').ready['port']
+        path.write_text('WEBPORT=$(id)\n')
+        assert f'{path}:1: ' in a.cli('web', code=1).err
+    finally:
+        del a.env['DMSGWEB']
+    assert curl(f'http://127.0.0.1:{port}/hello') == b'hello over dmsg\n'
+    for command in [('web', '-E'), ('web', 'srv', '-E')]:
+        assert "=('" in a.cli(*command).text
+
+
+@pytest.mark.parametrize('args', [
+    ('web', '-t', 'PK,PK', '-p', '1,2'), ('web', '-t', 'PK', '-p', '1,2'), ('web', '-t', 'PK', '-p', '1', '-c', 'x'),
+    ('web', '-p', '1,1'), ('web', '-f', 'dmsg'), ('web', '-t', 'PKx'), ('web', '-x', '127.0.0.1:1'), ('web', '--alias', 'x'),
+    ('web', 'srv', '-p', '1,2', '-d', '1'), ('web', 'srv', '-w', ''), ('web', 'srv', '-w', 'PK,PKx'), ('web', 'srv', '-d', '0'),
+    ('socks', 'client'), ('socks', 'client', '-k', 'PKx'), ('socks', 'server', '-w', 'PKPK'), ('socks', 'server', '--allow', '10.0.0.1/8')])
+def test_wrong_usage(net, args):
+    pk = net[0].pk
+    result = net[1].cli(*(a.replace('PKx', pk[:-2]).replace('PK', pk) for a in args), code=2)
+    assert result.out == b'' and result.err.strip()
+
+
+def test_ports_that_are_taken(net, run):
+    _, a, b, local = net
+    assert str(local.http) in a.cli('socks', 'client', '-k', b.pk, '-p', local.http, code=1).err
+    run(a, 'web', '-q', '0', '-p', '0')
+    port = closed_port()
+    assert 'this one' in a.cli('web', '-q', port, '-p', '0', '-r', f'127.0.0.1:{port}', code=1).err
+    run(b, 'web', 'srv', '-p', '9', '-d', '94')
+    assert '94' in b.cli('socks', 'server', '-q', '94', code=1).err
+
+
+# ---- abuse ----
+
+def test_whitelist(net, run):
+    """The key of the stream decides: not what the list looks like, not a part of a key."""
+    relay, a, b, local = net
+    run(b, 'web', 'srv', '-p', local.http, '-d', '95', '-w', relay.pk.upper())
+    run(b, 'socks', 'server', '-q', '96', '--allow-private', '-w', relay.pk)
+    for node, works in [(a, False), (relay, True)]:
+        port = run(node, 'web', '-t', f'{b.pk}:95', '-p', '0').ready['port']
+        if works:
+            assert curl(f'http://127.0.0.1:{port}/hello') == b'hello over dmsg\n'
+        else:
+            s = connect(port)
+            s.sendall(b'GET /hello HTTP/1.0\r\n\r\n')
+            assert read_all_or_reset(s) == b''
+        port = run(node, 'socks', 'client', '-k', b.pk, '-q', '96', '-p', '0').ready['port']
+        s = connect(port)
+        s.sendall(b'\5\1\0')
+        assert read_some_or_reset(s) == (b'\5\0' if works else b'')
+
+
+def read_all_or_reset(s):
+    try:
+        return read_all(s)
+    except ConnectionError:
+        return b''
+
+
+def read_some_or_reset(s):
+    try:
+        return s.recv(100)
+    except ConnectionError:
+        return b''
+
+
+def test_too_many_connections(net, run):
+    """Over the limit they are closed at once; those that are there go on, and room is given again."""
+    _, a, b, _ = net
+    with listening(lambda conn: [conn.sendall(d) for d in iter(lambda: conn.recv(100), b'')]) as port:
+        run(b, 'web', 'srv', '-p', port, '-d', '97', '--max-conns', '8')
+        local = run(a, 'web', '-t', f'{b.pk}:97', '-p', '0', '--max-conns', '20').ready['port']
+
+        def alive():
+            s = connect(local)
+            s.sendall(b'x')
+            return s if read_some_or_reset(s) == b'x' else None
+
+        kept = [alive() for _ in range(8)]
+        assert all(kept)
+        assert not any(alive() for _ in range(4))
+        for s in kept:
+            s.sendall(b'still here')
+            assert s.recv(100) == b'still here'
+        for s in kept:
+            s.close()
+        wait_until(alive, 15, 'there is room again')
+
+
+def test_slow_reader(net, run):
+    """Who takes nothing holds up neither memory nor others, and is closed in the end."""
+    _, a, b, local = net
+    run(b, 'web', 'srv', '-p', local.http, '-d', '98')
+    web = run(a, 'web', '-q', '0', '-p', '0', '--stall-time', '2')
+    port = web.ready['socks_port']
+    slow = []
+    for _ in range(10):
+        s, code = socks_request(port, f'{b.pk}.dmsg', 98, b'GET /big HTTP/1.1\r\nHost: x\r\n\r\n')
+        assert code == 0
+        slow.append(s)
+    assert digest(curl('--socks5-hostname', f'127.0.0.1:{port}', f'http://{b.pk}.dmsg:98/big')) == \
+        digest((local.files / 'big').read_bytes())
+
+    def status():
+        return json.loads(curl('-x', f'http://127.0.0.1:{port}', 'http://status.dmsg/json'))
+
+    assert status()['bytes_waiting'] <= 10 * 128 * 1024
+    wait_until(lambda: status()['ended_stall'] == 10, 20, 'slow readers are closed')
+    assert status()['connections'] == 1
+    for s in slow:
+        s.close()
+
+
+def test_the_node_dies(world):
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0')
+    proc = relay.start('web', '-q', '0', '-p', '0', '--ready')
+    proc.wait_ready()
+    relay.kill()
+    assert proc.wait() == 1 and 'node' in proc.log
