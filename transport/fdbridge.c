@@ -30,8 +30,10 @@ struct fdbridge {
     size_t held_n;
     bool in_file, out_file; /* always ready, and no event tells */
     bool out_sock;
-    bool in_eof;  /* FIN was sent to the stream */
-    bool out_eof; /* its FIN was passed on */
+    bool local;    /* one unix socket for both directions */
+    bool out_gone; /* nobody reads there any more: what still comes is dropped */
+    bool in_eof;   /* FIN was sent to the stream */
+    bool out_eof;  /* its FIN was passed on */
     bool ended;
     int err;
     fdbridge_done_fn *done;
@@ -157,6 +159,23 @@ static ssize_t write_out(struct fdbridge *b)
     return sendmsg(b->out_fd, &msg, MSG_NOSIGNAL);
 }
 
+/* The other end of a unix socket was closed before it had read everything. What it has said before is
+ * wanted all the same: servers answer and close when they do not like a request. */
+static bool closed_early(const struct fdbridge *b, int errnum)
+{
+    return b->local && !b->in_eof && (errnum == EPIPE || errnum == ECONNRESET);
+}
+
+static void out_drop(struct fdbridge *b)
+{
+    b->out_gone = true;
+    do
+        bufq_clear(&b->out);
+    while (stream_read_q(b->st, &b->out, HIGH) > 0);
+    b->out_eof = stream_eof(b->st);
+    done_check(b);
+}
+
 static void out_pump(struct fdbridge *b)
 {
     size_t budget = TURN_BYTES;
@@ -175,7 +194,10 @@ static void out_pump(struct fdbridge *b)
         if (n < 0 && errno == EAGAIN)
             break;
         if (n < 0) {
-            bridge_end(b, err_sys(), false);
+            if (closed_early(b, errno))
+                out_drop(b);
+            else
+                bridge_end(b, err_sys(), false);
             return;
         }
         bufq_consume(&b->out, (size_t)n);
@@ -265,7 +287,7 @@ static bool in_some(struct fdbridge *b, size_t *budget)
         *budget = *budget > (size_t)n ? *budget - (size_t)n : 0;
         return to_stream(b, buf, (size_t)n);
     }
-    if (n == 0)
+    if (n == 0 || closed_early(b, errno))
         in_finish(b);
     else if (errno == EAGAIN)
         again(b->in_ev, b->in_file);
@@ -305,6 +327,10 @@ static void on_readable(struct stream *st, void *arg)
     struct fdbridge *b = arg;
 
     (void)st;
+    if (b->out_gone) {
+        out_drop(b);
+        return;
+    }
     /* While the descriptor is full its event does the work. */
     if (!b->out_eof && !event_pending(b->out_ev, EV_WRITE | EV_TIMEOUT, NULL))
         out_pump(b);
@@ -339,6 +365,7 @@ static bool is_file(int fd, bool *sock)
 {
     struct stat s;
 
+    *sock = false;
     if (fstat(fd, &s) != 0)
         return false;
     *sock = S_ISSOCK(s.st_mode);
@@ -350,6 +377,11 @@ static int events_make(struct fdbridge *b)
     struct event_base *base = drive_loop_base(b->set->drive);
     bool sock;
 
+    int domain = AF_UNSPEC;
+    socklen_t n = sizeof domain;
+
+    b->local = b->in_fd == b->out_fd &&
+               getsockopt(b->in_fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) == 0 && domain == AF_UNIX;
     b->in_file = is_file(b->in_fd, &sock);
     b->out_file = is_file(b->out_fd, &b->out_sock);
     b->in_ev = event_new(base, b->in_file ? -1 : b->in_fd, EV_READ, on_in, b);

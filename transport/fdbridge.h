@@ -10,7 +10,9 @@
  *
  * Ends: both directions are done (0); the stream died (its error) or the descriptor did (-EPIPE …):
  * then the other side is ended at once, the stream by reset; nobody holds the other end of a
- * socket any more (0: seen at once, or within 5 s after a half-close). stream_abort() and the like
+ * socket any more (0: seen at once, or within 5 s after a half-close). Who closes a unix socket without
+ * having read everything is no failure: what it wrote before arrives, and the stream is closed in
+ * order. stream_abort() and the like
  * may not be called on a bridged stream.
  *
  * Owner: a struct fdbridges is the set of all bridges of one loop, a value of its owner; it closes

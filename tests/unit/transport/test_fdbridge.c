@@ -417,6 +417,48 @@ static void test_descriptor_dies(void **state)
     stop(&f);
 }
 
+/* A program that answers and closes without reading the rest, as HTTP servers do: the answer arrives,
+ * whether the rest is there already or still comes. */
+static void test_descriptor_answers_and_closes(void **state)
+{
+    (void)state;
+    for (int late = 0; late < 2; late++) {
+        struct fixture f;
+        struct fdbridge *b;
+        uint8_t *data = noise_bytes(MIB);
+        char got[64];
+        ssize_t n, in = 0;
+        int fd[2];
+
+        start(&f);
+        dial(&f);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
+        assert_int_equal(fdbridge_new(&f.set, f.st, fd[0], fd[0], on_done, &f, &b), 0);
+        run_for(&f, 20); /* the other end is accepted */
+        if (!late)
+            assert_true(write(f.server_fd, data, MIB) > 0);
+        run_for(&f, 50);
+        assert_int_equal(write(fd[1], "too long", 8), 8);
+        close(fd[1]);
+        if (late)
+            assert_true(write(f.server_fd, data, MIB) > 0);
+        for (int i = 0; i < 1000; i++) {
+            n = read(f.server_fd, got + in, sizeof got - (size_t)in);
+            if (n == 0)
+                break;
+            in += n > 0 ? n : 0;
+            run_for(&f, 2);
+        }
+        assert_int_equal(n, 0);
+        assert_int_equal(in, 8);
+        assert_memory_equal(got, "too long", 8);
+        assert_int_equal(f.done_calls, 1);
+        assert_int_equal(f.done_err, 0);
+        free(data);
+        stop(&f);
+    }
+}
+
 /* Closing the set in mid-air leaves nothing behind: stop() looks. */
 static void test_close_under_way(void **state)
 {
@@ -449,6 +491,7 @@ int main(void)
         cmocka_unit_test(test_back_pressure),
         cmocka_unit_test(test_stream_dies),
         cmocka_unit_test(test_descriptor_dies),
+        cmocka_unit_test(test_descriptor_answers_and_closes),
         cmocka_unit_test(test_close_under_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
