@@ -369,10 +369,7 @@ static enum MHD_Result serve_path(struct http *h, struct MHD_Connection *mc, str
 
 static bool allowed(const struct http *h, const struct pubkey *pk)
 {
-    for (size_t i = 0; i < h->cfg.n_whitelist; i++)
-        if (pubkey_equal(&h->cfg.whitelist[i], pk))
-            return true;
-    return h->cfg.n_whitelist == 0;
+    return h->cfg.whitelist == NULL || whitelist_allows(h->cfg.whitelist, pk);
 }
 
 static enum MHD_Result answer(struct http *h, struct MHD_Connection *mc, struct request *r,

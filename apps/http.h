@@ -22,6 +22,7 @@
 #include <stdio.h>
 
 #include "apps/net.h"
+#include "apps/whitelist.h"
 
 #define HTTP_ENTRIES 10000
 
@@ -30,8 +31,7 @@ struct http;
 struct http_cfg {
     const char *dir;
     uint16_t port;
-    const struct pubkey *whitelist; /* n_whitelist 0 = everybody */
-    size_t n_whitelist;
+    const struct whitelist *whitelist; /* NULL or empty = everybody */
     FILE *log;                         /* NULL = none */
     bool no_listing;                   /* a directory without index.html is 404 */
     unsigned max_conns, max_per_peer;  /* 0 = as in stream_server.h */

@@ -9,6 +9,7 @@
 #include "node/cmds.h"
 #include "node/ready.h"
 #include "node/tool_compat.h"
+#include "node/tool_proxy.h"
 
 struct http_opts {
     struct tool_opts conn;
@@ -19,8 +20,6 @@ struct http_opts {
     bool ready, no_listing, quiet;
     uint64_t max_conns, max_per_key;
 };
-
-#define WHITELIST_MAX 4096
 
 static volatile sig_atomic_t stop_asked;
 
@@ -37,25 +36,6 @@ static void on_ready(void *arg, const struct pubkey *pk, uint16_t port)
     if (o->ready)
         ready_print(pk, port);
     fprintf(stderr, "serving %s on dmsg://%s:%u/\n", o->dir, pubkey_hex(hex, pk), port);
-}
-
-/* Lists of keys with commas, or repeated. 0, or the exit code. */
-static int read_whitelist(struct cmdline *cl, const struct http_opts *o, struct pubkey *keys,
-                          size_t *n)
-{
-    for (size_t i = 0; i < o->wl.n; i++) {
-        for (const char *p = o->wl.v[i]; *p != '\0'; p += *p == ',') {
-            size_t len = strcspn(p, ",");
-            if (*n == WHITELIST_MAX)
-                return cmdline_usage_error(cl, "--wl: more than %d keys", WHITELIST_MAX);
-            if (pubkey_from_hex(&keys[(*n)++], p, len) < 0)
-                return cmdline_usage_error(cl, "--wl: not a public key: %.*s", (int)len, p);
-            p += len;
-        }
-    }
-    if (o->wl.n > 0 && *n == 0)
-        return cmdline_usage_error(cl, "--wl: no key");
-    return 0;
 }
 
 static int open_log(const struct http_opts *o, FILE **log)
@@ -86,32 +66,35 @@ static int serve(const struct http_cfg *cfg, const struct tool_opts *conn)
 
 static int run(struct cmdline *cl)
 {
-    static struct pubkey keys[WHITELIST_MAX];
+    struct whitelist wl = {0};
     struct http_opts *o = cl->opts;
     struct tool_opts conn;
     struct sigaction sa = {.sa_handler = on_signal};
     struct http_cfg cfg = {.dir = o->dir,
                            .port = o->port,
-                           .whitelist = keys,
+                           .whitelist = &wl,
                            .no_listing = o->no_listing,
                            .max_conns = (unsigned)o->max_conns,
                            .max_per_peer = (unsigned)o->max_per_key,
                            .stop = &stop_asked,
                            .ready = on_ready,
                            .arg = o};
-    int rc = read_whitelist(cl, o, keys, &cfg.n_whitelist);
+    int rc = tool_whitelist(cl, &o->wl, &wl);
     if (rc == 0)
         rc = tool_compat_apply(cl, &o->compat, &o->conn, "DMSGHTTP_SK", &conn);
     if (rc == 0)
         rc = open_log(o, &cfg.log);
-    if (rc != 0)
+    if (rc != 0) {
+        whitelist_free(&wl);
         return rc;
+    }
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
     rc = serve(&cfg, &conn);
     if (o->log != NULL && fclose(cfg.log) != 0)
         rc = tool_fail(err_sys(), "%s: %s", o->log, strerror(errno));
+    whitelist_free(&wl);
     return rc;
 }
 

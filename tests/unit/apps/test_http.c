@@ -163,8 +163,8 @@ static void test_recorded(void **state)
     }
     assert_int_equal(checked, 8);
     end();
-    cfg.whitelist = &keys[1];
-    cfg.n_whitelist = 1;
+    struct whitelist wl = {.v = &keys[1], .n = 1};
+    cfg.whitelist = &wl;
     start();
     v = json_array_get(vec_get(all, "dmsghttp_not_whitelisted"), 0);
     check_exchange(vec_str(v, "request"), vec_str(v, "response"));
