@@ -212,8 +212,9 @@ struct kad_report {
     enum kad_op_type type;
     void *user;
     int err; /* 0, ERR_NOT_FOUND, ERR_NO_ROUTE (no peers), ERR_TIMEOUT, ERR_REFUSED (put: all
-                refused), ERR_SEQ (put: a newer one exists), ERR_CANCELLED. A tombstone of the
-                owner is ERR_NOT_FOUND with item set */
+                refused), ERR_SEQ (put: a newer one exists), ERR_QUOTA (put: all say that the key's
+                slots are used up), ERR_CANCELLED. A tombstone of the owner is ERR_NOT_FOUND with
+                item set */
     enum kad_source source;
     enum item_kind kind;
     struct item_ref *item; /* GET: the item (a reference of the report); PUT: what was published */

@@ -25,7 +25,7 @@ struct kad_put {
     enum kad_end end;         /* of the look-up */
     kad_peer *to;             /* references */
     size_t n_to, next_to, under_way;
-    unsigned refused_seq;
+    int refusal; /* what all that refused gave as their reason, or ERR_REFUSED */
 };
 
 void kad_put_free(struct kad_put *put)
@@ -72,9 +72,10 @@ static int result_of(const struct kad_put *put)
         return 0; /* without peers the own store is all there is (dht.md §3.5) */
     if (put->n_to == 0)
         return ERR_NO_ROUTE;
-    if (put->refused_seq > 0 && put->refused_seq == rep->refused)
-        return ERR_SEQ;
-    return rep->refused > 0 ? ERR_REFUSED : ERR_TIMEOUT;
+    if (rep->refused == 0)
+        return ERR_TIMEOUT;
+    /* Other reasons are the peers' own, and would read here like a full disk of ours. */
+    return put->refusal == ERR_SEQ || put->refusal == ERR_QUOTA ? put->refusal : ERR_REFUSED;
 }
 
 static void sent(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why)
@@ -89,8 +90,8 @@ static void sent(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why)
     } else if (rsp->stored || (rsp->error == ERR_SEQ && !put->own)) {
         rep->stored++; /* who has it already, or something newer, needs nothing */
     } else {
+        put->refusal = rep->refused == 0 || put->refusal == rsp->error ? rsp->error : ERR_REFUSED;
         rep->refused++;
-        put->refused_seq += rsp->error == ERR_SEQ;
     }
     send_more(put);
 }

@@ -459,6 +459,25 @@ static void test_mirrored_item_is_cached_under_the_asked_slot(void **state)
     item_ref_put(item);
 }
 
+/* Publisher's slots are used up at all who were asked: the reason comes back (upstream only logged
+ * it). */
+static void test_put_over_the_quota(void **state)
+{
+    struct kad_cfg cfg = {.limits = {.slots_per_key = 2}};
+    (void)state;
+    for (size_t i = 0; i < 3; i++)
+        net_add(&n, &cfg);
+    net_run(&n, 10000);
+    struct net_node *publisher = net_add(&n, NULL);
+    net_run(&n, 3000);
+    put_ok(publisher, "one", "v");
+    put_ok(publisher, "two", "v");
+    struct kad_report r = net_put(publisher, "three", "v");
+    assert_int_equal(r.err, ERR_QUOTA);
+    assert_int_equal(r.refused, 3);
+    net_report_clear(&r);
+}
+
 /* Incident 64, basic: newcomers in any number do not push out contacts that live. */
 static void test_incident_64_elders_stay(void **state)
 {
@@ -696,6 +715,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_local_copy_when_nobody_answers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mirrored_item_is_cached_under_the_asked_slot, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_put_over_the_quota, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_64_elders_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_64_crowded_target, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancelled_before_it_was_sent, setup, teardown),
