@@ -273,7 +273,7 @@ static const struct cmd_opt flags[] = {
     {.name = "alias",
      CMD_STRS_AT(struct web_opts, alias),
      .metavar = "NAME=PK",
-     .help = "a name of your own for a key (repeatable)"},
+     .help = "a name of your own for a key"},
     {.name = "envs",
      .letter = 'E',
      CMD_FLAG_AT(struct web_opts, envs),

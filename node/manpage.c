@@ -70,7 +70,7 @@ static void put_help(FILE *out, const struct cmd_opt *o)
     fputc(toupper((unsigned char)o->help[0]), out);
     put_escaped(out, o->help + 1, strlen(o->help + 1));
     fputs(".\n", out);
-    if (o->list && strstr(o->help, "repeatable") == NULL)
+    if (o->list)
         fputs("May be repeated.\n", out);
     if (def != NULL) {
         fputs("Default: ", out);

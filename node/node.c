@@ -604,6 +604,7 @@ static void withdrawn(void *arg)
 static void begin_stop(struct node *n)
 {
     if (n->stopping) { /* asked twice: do not wait for anybody */
+        log_info(LOG_NODE, "stopping at once");
         drive_loop_stop(n->drive);
         return;
     }

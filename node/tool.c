@@ -38,7 +38,7 @@ const struct cmd_opt tool_flags[] = {
      .help = "ask the node behind this socket"},
     {.name = "bootstrap",
      CMD_PEERS_AT(struct tool_opts, bootstrap),
-     .help = "without a running node: join through this relay (repeatable)"},
+     .help = "without a running node: join through this relay"},
     {.name = "sk-file",
      CMD_STR_AT(struct tool_opts, sk_file),
      .metavar = "FILE",
