@@ -35,6 +35,11 @@ def received(listener):
     return listener.out_path.read_bytes().partition(b'\n')[2]
 
 
+def committed(node):
+    """Everything that was put is on disk, however slow that is."""
+    wait_until(lambda: node.status['store']['pending'] == 0, 20, f'{node.name} has committed')
+
+
 def transfer(source, destination, path, port, timeout=60):
     """Send a file by nc from one node to another and compare the SHA-256; returns the bytes received."""
     listener = destination.start('nc', '-l', port, '--ready')

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from net import settled
+from net import committed, settled
 from procs import wait_until
 
 
@@ -199,7 +199,7 @@ def test_disk_full(world):
     node.limits.append(lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN))
     node.up()
     node.cli('dht', 'put', 'before', 'x' * 1000)
-    time.sleep(0.5)
+    committed(node)
     size = (node.store / 'data.mdb').stat().st_size
     resource.prlimit(node.proc.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     refused = None
@@ -214,7 +214,7 @@ def test_disk_full(world):
     wait_until(lambda: visor.status['sessions'] == 1, 15, 'the relay still relays')
     resource.prlimit(node.proc.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     wait_until(lambda: node.try_cli('dht', 'put', 'after', 'room').code == 0, 15, 'puts work again')
-    time.sleep(0.5)
+    committed(node)
     node.kill()
     node.up()
     assert node.cli('dht', 'get', node.pk, 'before').text.startswith('xxx')

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from net import settled, transfer
+from net import committed, settled, transfer
 from procs import wait_until
 
 # An item acknowledged this long before the kill must be there: the commit interval (50 ms) and what a
@@ -98,7 +98,7 @@ def test_seq_continues_after_restart(world, how, clock_s):
     """Also with the clock set back, and with nobody there who could tell."""
     node = world.node('one', '--full', '--listen', '127.0.0.1:0')
     first = put(node, 'note', 'first')
-    time.sleep(COMMITTED_S)
+    committed(node)
     getattr(node, how)()
     node.env['KADMSG_TEST_CLOCK_OFFSET_S'] = str(clock_s)
     node.up()
@@ -153,7 +153,7 @@ def test_the_relay_dies_and_comes_back(pair, tmp_path):
     path.write_bytes(bytes(range(256)) * 4096)
     seqs = {node.pk: put(node, 'note', node.name) for node in (a, b)}
     before = items(relay)
-    time.sleep(COMMITTED_S)
+    committed(relay)
     relay.kill()
     relay.up()
     after = items(relay)

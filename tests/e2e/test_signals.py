@@ -88,12 +88,11 @@ def test_second_signal_does_not_wait(world, relay):
     settled([relay, visor])
     relay.proc.signal(signal.SIGSTOP)  # nobody will take the tombstone
     visor.proc.signal(signal.SIGTERM)
-    time.sleep(0.2)
+    wait_until(lambda: 'stopping' in visor.proc.log, 5, 'the first one is taken')
     assert visor.proc.running
-    begin = time.monotonic()
     visor.proc.signal(signal.SIGTERM)
     assert visor.proc.wait() == 0
-    assert time.monotonic() - begin < 1.5
+    assert 'stopping at once' in visor.proc.log
     relay.proc.signal(signal.SIGCONT)
 
 
@@ -176,7 +175,7 @@ def test_timeout_of_a_command(pair, command):
     args = [b.pk, 'note'] if command[0] == 'dht' else [b.pk]
     begin = time.monotonic()
     failed = a.cli(*command, *args, '--timeout', '1.5', code=5)
-    assert 1.4 < time.monotonic() - begin < 5 and 'timed out after 1500 ms' in failed.err
+    assert 1.4 < time.monotonic() - begin < 15 and 'timed out after 1500 ms' in failed.err
     relay.proc.signal(signal.SIGCONT)
 
 
