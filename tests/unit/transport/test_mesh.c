@@ -17,7 +17,7 @@ struct mesh_world {
     struct rw_world w;
     struct relay *relay[RELAYS];
     struct rw_key key[RELAYS];
-    char addr[RELAYS][16];
+    char addr[RELAYS][24];
     unsigned dialled[RELAYS]; /* connections that reached its address */
 };
 
