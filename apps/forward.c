@@ -29,7 +29,7 @@ static void on_conn(void *arg, int fd)
     struct forward *f = arg;
     struct guest *g = guest_new(f->hub, &ops, f, fd, f->hub->net->timeout_ms);
     if (g != NULL)
-        guest_dial_stream(g, &f->pk, f->port);
+        guest_dial_stream(g, NULL, &f->pk, f->port);
 }
 
 int forward_open(struct forward **out, struct hub *hub, const char *address, uint16_t local_port,

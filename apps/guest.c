@@ -185,10 +185,13 @@ static void on_stream(void *arg, int fd, const struct app_net_failure *failure)
     led(g, fd, fd >= 0 ? 0 : failure->err, fd >= 0 ? NULL : failure->text);
 }
 
-void guest_dial_stream(struct guest *g, const struct pubkey *pk, uint16_t port)
+void guest_dial_stream(struct guest *g, const struct pubkey *via, const struct pubkey *pk,
+                       uint16_t port)
 {
     guest_wait(g);
-    int rc = app_net_dial(g->hub->net, pk, port, on_stream, g, &g->handle);
+    struct app_net *net = g->hub->net;
+    int rc = via != NULL ? app_net_dial_via(net, via, pk, port, on_stream, g, &g->handle)
+                         : app_net_dial(net, pk, port, on_stream, g, &g->handle);
     if (rc < 0)
         led(g, -1, rc, g->hub->net->failure.text);
 }

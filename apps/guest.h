@@ -56,7 +56,9 @@ struct guest *guest_new(struct hub *hub, const struct guest_ops *ops, void *serv
 /* Call after the service's fields are set: reading begins. A service without input() dials instead. */
 void guest_start(struct guest *g);
 
-void guest_dial_stream(struct guest *g, const struct pubkey *pk, uint16_t port);
+/* via NULL: any way. */
+void guest_dial_stream(struct guest *g, const struct pubkey *via, const struct pubkey *pk,
+                       uint16_t port);
 void guest_dial_tcp(struct guest *g, const struct socks_dest *dest, const struct netrule *rule);
 /* The same through a SOCKS5 proxy, which gets dest as it is. */
 void guest_dial_proxy(struct guest *g, const struct socks_dest *proxy,

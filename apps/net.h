@@ -71,6 +71,9 @@ typedef void app_net_sessions_fn(void *arg, const struct app_net_session *v, siz
                                  const struct app_net_failure *failure);
 
 struct app_net_ops {
+    /* via NULL: any way */
+    int (*dial_via)(struct app_net *net, const struct pubkey *via, const struct pubkey *pk,
+                    uint16_t port, app_net_dial_fn *done, void *arg, uint64_t *handle);
     int (*dial)(struct app_net *net, const struct pubkey *pk, uint16_t port, app_net_dial_fn *done,
                 void *arg, uint64_t *handle);
     int (*listen)(struct app_net *net, uint16_t port, app_net_stream_fn *stream,
@@ -99,6 +102,14 @@ static inline int app_net_dial(struct app_net *net, const struct pubkey *pk, uin
                                app_net_dial_fn *done, void *arg, uint64_t *handle)
 {
     return net->ops->dial(net, pk, port, done, arg, handle);
+}
+
+/* The same through one relay only, which is joined for it when there is no session yet. */
+static inline int app_net_dial_via(struct app_net *net, const struct pubkey *via,
+                                   const struct pubkey *pk, uint16_t port, app_net_dial_fn *done,
+                                   void *arg, uint64_t *handle)
+{
+    return net->ops->dial_via(net, via, pk, port, done, arg, handle);
 }
 
 /* Streams to a port of ours; port 0 takes a free one. state may be NULL. */

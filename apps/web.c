@@ -201,14 +201,12 @@ static void go(struct guest *g)
         go_outside(g);
     } else if (rc < 0) {
         fail(g, rc, why);
-    } else if (name.has_via) {
-        fail(g, ERR_UNSUPPORTED, "going through a server of one's choice is not supported");
     } else {
-        if (name.vhost[0] != '\0' && x->kind != WEB_TUNNEL) {
+        if (name.vhost[0] != '\0') {
             x->rewrites = true;
             snprintf(x->relay.host, sizeof(x->relay.host), "%s", name.vhost);
         }
-        guest_dial_stream(g, &name.pk, x->dest.port);
+        guest_dial_stream(g, name.has_via ? &name.via : NULL, &name.pk, x->dest.port);
     }
 }
 

@@ -2,7 +2,7 @@
  * web - the resolving proxy: SOCKS5 and HTTP for browsers, whose host names may lead into the network (docs/protocol/apps.md §2.2, §2.3).
  *
  * One port speaks SOCKS5 and HTTP proxy (CONNECT and requests in absolute form), told apart by the first byte. <key>.dmsg:PORT is a stream to that key's dmsg port; a virtual
- * host in the name goes into the Host header of each request; status.dmsg is answered here (status.dmsg/json for programs); everything else goes to the upstream
+ * host in the name goes into the Host header of each request; a server key in it is the only way taken; status.dmsg is answered here (status.dmsg/json for programs); everything else goes to the upstream
  * SOCKS5 proxy with its name unresolved, or, without one, is dialled directly.
  *
  * Further ports take requests of the older form: the key is in the Host header; its port is the dmsg port, 80 when absent or our own port.

@@ -287,16 +287,26 @@ static json_t *request_to(struct app_net *net, const char *cmd, const struct pub
                      (int)net->direct);
 }
 
-static int net_dial(struct app_net *net, const struct pubkey *pk, uint16_t port,
-                    app_net_dial_fn *done, void *arg, uint64_t *handle)
+static int net_dial_via(struct app_net *net, const struct pubkey *via, const struct pubkey *pk,
+                        uint16_t port, app_net_dial_fn *done, void *arg, uint64_t *handle)
 {
+    char hex[PUBKEY_HEX + 1];
     struct request *r;
-    int rc = start(of(net), request_to(net, "dial", pk, port), NET_DIAL, arg, &r);
+    json_t *req = request_to(net, "dial", pk, port);
+    if (via != NULL)
+        json_object_set_new(req, "via", json_string(pubkey_hex(hex, via)));
+    int rc = start(of(net), req, NET_DIAL, arg, &r);
     if (rc < 0)
         return rc;
     r->dialled = done;
     *handle = (uint64_t)r->id;
     return 0;
+}
+
+static int net_dial(struct app_net *net, const struct pubkey *pk, uint16_t port,
+                    app_net_dial_fn *done, void *arg, uint64_t *handle)
+{
+    return net_dial_via(net, NULL, pk, port, done, arg, handle);
 }
 
 static int net_listen(struct app_net *net, uint16_t port, app_net_stream_fn *stream,
@@ -405,6 +415,7 @@ static int net_fd(const struct app_net *net)
 
 static const struct app_net_ops ops = {
     .dial = net_dial,
+    .dial_via = net_dial_via,
     .listen = net_listen,
     .forward = net_forward,
     .forward_failure = net_forward_failure,

@@ -232,8 +232,17 @@ static void dial_start(struct dialling *d)
     /* Who asks whether a key can be reached wants it tried now, whatever failed a moment ago. */
     unsigned flags = d->what == DIAL_FD ? 0 : CLIENT_DIAL_NOW;
     flags |= ctl_arg_bool(req, "local") ? CLIENT_DIAL_LOCAL : 0;
+    struct pubkey via;
+    bool through = json_object_get(req->args, "via") != NULL;
+    if (through && ctl_arg_pubkey(req, "via", &via) < 0) {
+        d->req = NULL;
+        dial_free(d);
+        return;
+    }
     int rc =
         client_dial(d->node->client, &d->pk, d->port, d->timeout_ms, flags, &dial_cb, d, &d->st);
+    if (rc == 0 && through)
+        client_dial_through(d->st, &via);
     if (rc == 0)
         return;
     pubkey_hex(pk, &d->pk);

@@ -135,6 +135,8 @@ void client_unlisten(struct client *c, uint16_t port);
 int client_dial(struct client *c, const struct pubkey *pk, uint16_t port, unsigned timeout_ms,
                 unsigned flags, const struct stream_cb *cb, void *arg, struct stream **out)
     __attribute__((warn_unused_result));
+/* Right behind client_dial(): only through this server, whatever the destination's entry says. Failing says nothing about the destination. */
+void client_dial_through(struct stream *st, const struct pubkey *server);
 
 /* IP look-up through any session that offers it (§6.1). done(arg, err, ip, 4|16, server). */
 typedef void client_ip_fn(void *arg, int err, const uint8_t *ip, size_t n,

@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,6 +52,7 @@ struct dial {
     uint64_t ticket; /* in client->tickets while RESOLVE */
     unsigned flags;  /* for it */
     bool now;        /* whatever is remembered of the destination */
+    bool through;    /* the one server of route only: says nothing about the destination */
     bool answered, asked;
     int resolve_err;
     struct client_route route;
@@ -154,7 +156,8 @@ static void refused(struct dial *d, int err)
 static void unreachable(struct dial *d, int err)
 {
     attempts_stop(d, ERR_CANCELLED);
-    client_dest_failed(d->client, &d->stream->remote, err, is_local(d));
+    if (!d->through)
+        client_dest_failed(d->client, &d->stream->remote, err, is_local(d));
     give_up(d, err);
 }
 
@@ -227,7 +230,14 @@ static void candidates_connect(struct dial *d, size_t max)
 
 static void candidates_make(struct dial *d)
 {
+    const struct cserver *one = d->through ? cserver_get(d->client, &d->route.servers[0]) : NULL;
+
     d->n_candidates = d->next = 0;
+    if (d->through) {
+        bool up = one != NULL && one->state == CSERVER_UP;
+        candidate_add(d, up ? CLIENT_PHASE_EXISTING : CLIENT_PHASE_CONNECT, &d->route.servers[0]);
+        return;
+    }
     if (cserver_get(d->client, &d->stream->remote) != NULL)
         route_add(d, &d->stream->remote);
     candidates_up(d, CLIENT_PHASE_EXISTING, EXISTING_MAX);
@@ -538,6 +548,10 @@ static void start(struct dial *d)
     const struct static_route *r = map_get(&c->routes, &d->stream->remote);
     const struct cserver *s = cserver_get(c, &d->stream->remote);
 
+    if (d->through) {
+        prepare(d);
+        return;
+    }
     int rc = d->now ? 0 : client_dest_allows(c, &d->stream->remote, d, is_local(d));
     if (rc != 0) {
         stream_step_add(d->stream, CLIENT_PHASE_BACKOFF, NULL, "", rc, client_now(c));
@@ -625,6 +639,16 @@ int dial_new(struct stream *st, unsigned flags)
     st->dial = d;
     loop_task_post(c->cfg.loop, &d->task);
     return 0;
+}
+
+void client_dial_through(struct stream *st, const struct pubkey *server)
+{
+    struct dial *d = st->dial;
+
+    assert(d != NULL && d->state == DIAL_START);
+    d->through = true;
+    d->route.servers[0] = *server;
+    d->route.n_servers = 1;
 }
 
 void dial_tickets_init(struct client *c)

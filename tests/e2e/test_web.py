@@ -529,3 +529,26 @@ def test_the_node_dies(world):
     proc.wait_ready()
     relay.kill()
     assert proc.wait() == 1 and 'node' in proc.log
+
+
+def test_through_a_relay_of_ones_choice(net, site, web):
+    """SERVER.KEY.dmsg: through that server, joined for it when there is no session yet; never another way."""
+    relay, a, b, _ = net
+    other = relay.world.node('other', '--full', '--listen', '127.0.0.1:0', '--bootstrap', relay.join)
+    settled([relay, a, other])
+    proxy = ['--socks5-hostname', f'127.0.0.1:{web[0]}']
+    Files.hosts.clear()
+    assert curl(*proxy, f'http://{base32(relay.pk)}.{base32(b.pk)}.dmsg/hello') == b'hello over dmsg\n'
+    assert curl(*proxy, f'http://blog.{base32(relay.pk)}.friend.dmsg/hello') == b'hello over dmsg\n'
+    assert Files.hosts == [f'{base32(relay.pk)}.{base32(b.pk)}.dmsg', 'blog']
+    nobody = a.cli('keys', 'gen', '--json').json['public_key']
+    for host in [f'{nobody}.friend.dmsg', f'{b.pk}.friend.dmsg']:
+        assert socks_request(web[0], host, 80)[1] in (4, 6), host
+
+    def sessions():
+        page = json.loads(curl('-x', f'http://127.0.0.1:{web[0]}', 'http://status.dmsg/json'))
+        return {s['server'] for s in page['sessions'] if s['up']}
+
+    assert curl(*proxy, f'http://{other.pk}.{other.pk}.dmsg/', code=97) == b''
+    assert other.pk in sessions()
+    assert curl(*proxy, 'http://friend.dmsg/hello') == b'hello over dmsg\n'

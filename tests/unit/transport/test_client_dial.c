@@ -800,9 +800,37 @@ static void test_local_failure_does_not_hold_up_others(void **state)
     stop(&f);
 }
 
+/* Through one server only: nobody is asked, no other way is taken, and failing says nothing about the destination. */
+static void test_through_one_server(void **state)
+{
+    static const struct {
+        int relay, rc;
+        const char *steps;
+    } tries[] = {{0, 0, "E"}, {1, ERR_DMSG_CANNOT_CONNECT, "c"}, {5, ERR_DMSG_CANNOT_CONNECT, "c"}};
+    struct fixture f;
+
+    (void)state;
+    start(&f, 2, 0);
+    route_to(&f.route, &f, 0);
+    for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++) {
+        app_dial(&f.a, 0, &f.w.client[1].key.pk, 80, 20000);
+        client_dial_through(f.a.st, &f.w.relay_key[tries[i].relay].pk);
+        assert_int_equal(app_wait_open(&f.a), tries[i].rc);
+        assert_string_equal(steps_letters(&f), tries[i].steps);
+        app_close(&f.a);
+        app_free(&f.a);
+        app_init(&f.a, &f.w);
+    }
+    assert_int_equal(f.asked, 0);
+    assert_int_equal(dial(&f, 80), 0);
+    assert_string_equal(steps_letters(&f), "RE");
+    stop(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_through_one_server),
         cmocka_unit_test(test_existing_session),
         cmocka_unit_test(test_new_session),
         cmocka_unit_test(test_other_session),
