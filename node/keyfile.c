@@ -103,9 +103,12 @@ int keyfile_write(const char *path, const struct seckey *sk, const struct pubkey
     hex_encode(text + PUBKEY_HEX + 1, sk->b, SECKEY_BYTES);
     text[sizeof(text) - 2] = '\n';
     size_t len = sizeof(text) - 1;
+    ssize_t put = write(fd, text, len);
     int rc = 0;
-    if (write(fd, text, len) != (ssize_t)len || fsync(fd) < 0)
+    if (put < 0 || fsync(fd) < 0)
         rc = err_sys();
+    else if (put != (ssize_t)len) /* no errno tells of that */
+        rc = ERR_NO_SPACE;
     close(fd);
     sodium_memzero(text, sizeof(text));
     if (rc < 0)
