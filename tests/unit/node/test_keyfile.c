@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -214,8 +216,18 @@ static void test_written_file(void **state)
 /* Half a key is none: a full disk leaves no file behind. */
 static void test_full_disk(void **state)
 {
+    const char *path = tmpdir_file(&dir, "cut");
+    struct rlimit old, small;
+
     (void)state;
-    assert_true(keyfile_write("/dev/full", &sk, &pk) < 0);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    small = (struct rlimit){50, old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    int rc = keyfile_write(path, &sk, &pk);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(rc, ERR_NO_SPACE);
+    assert_int_equal(access(path, F_OK), -1);
 }
 
 static void test_open_makes_one_once(void **state)
