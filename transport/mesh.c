@@ -457,7 +457,7 @@ static int read_response(struct announce *a)
         rc = object_decode_response(&rsp, obj, n);
     if (rc == 0)
         rc = object_check_response(&rsp, &a->hash);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     a->checking = true;
     a->accepted = rsp.accepted;

@@ -134,7 +134,9 @@ static void op_request(struct play *p, struct side *s)
         req.noise_msg = (struct gob_bytes){msg, sizeof msg};
     if (how & 16)
         req.src.port = 0;
-    size_t n = rw_sign_request(obj, &req, &s->raw->key.sk);
+    struct rw_key source = (how & 64) ? rw_key_of(8) : s->raw->key;
+    req.src.pk = source.pk;
+    size_t n = rw_sign_request(obj, &req, &source.sk);
     if (how & 8)
         obj[3] ^= 1;
     if (how & 32)
@@ -161,7 +163,8 @@ static void op_response(struct play *p, struct side *s)
         rsp.req_hash.b[0] ^= 1;
     RW_MUST(object_encode_response(obj, sizeof obj, &n, &rsp, OBJECT_2023) == 0);
     object_digest(&digest, obj, n);
-    RW_MUST(crypto_sign_digest(&sig, &s->raw->key.sk, &digest) == 0);
+    struct rw_key signer = (how & 32) ? rw_key_of(9) : s->raw->key;
+    RW_MUST(crypto_sign_digest(&sig, &signer.sk, &digest) == 0);
     object_set_sig(obj, &sig);
     if (how & 4)
         obj[20] ^= 1;
@@ -171,6 +174,25 @@ static void op_response(struct play *p, struct side *s)
         send_filler(s, in.id, 5000);
     if (how & 16)
         rw_raw_header(s->raw, YAMUX_T_WINDOW, YAMUX_F_FIN, in.id, 0);
+}
+
+/* The side says that it is a relay: then it is asked for key 9. */
+static void op_announce(struct play *p, struct side *s)
+{
+    uint8_t how = rd_u8(&p->in), obj[OBJECT_ENCODED_MAX];
+    uint32_t id = rd_u8(&p->in);
+    struct object_announce ann = {1, (how & 1) ? rw_key_of(8).pk : s->raw->key.pk};
+    struct rw_key signer = (how & 2) ? rw_key_of(8) : s->raw->key;
+    struct hash digest;
+    struct sig sig;
+    size_t n;
+    RW_MUST(object_encode_announce(obj, sizeof obj, &n, &ann) == 0);
+    object_digest(&digest, obj, n);
+    RW_MUST(crypto_sign_digest(&sig, &signer.sk, &digest) == 0);
+    object_set_sig(obj, &sig);
+    if (how & 32)
+        rw_raw_header(s->raw, YAMUX_T_WINDOW, YAMUX_F_SYN, id, 0);
+    rw_raw_object(s->raw, id, obj, n);
 }
 
 static void op_object(struct play *p, struct side *s)
@@ -239,6 +261,9 @@ static void run_op(struct play *p)
     case 10:
         relay_drain(p->w.relay);
         break;
+    case 12:
+        op_announce(p, s);
+        break;
     case 11:
         return; /* nothing yet: what follows goes out with what is there */
     default:
@@ -259,7 +284,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                               .syn_per_s = 4,
                               .session_budget = 300000,
                               .total_budget = 500000,
-                              .idle_ms = 20000};
+                              .idle_ms = 20000,
+                              .max_relayed = 4,
+                              .accept_relayed = true};
     rw_init(&p.w, (mode & 2) ? &small : NULL);
     for (unsigned i = 0; i < 2; i++) {
         p.side[i].raw = rw_raw_new(&p.w, 1 + i);
