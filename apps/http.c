@@ -491,6 +491,18 @@ void http_free(struct http *h)
     free(h);
 }
 
+char *http_summary(struct http *h, char *out, size_t cap)
+{
+    struct stream_server_stat s;
+    stream_server_stat(h->server, &s);
+    snprintf(out, cap,
+             "%llu requests on %llu connections; %llu connections refused by a limit, %llu cut "
+             "for slow headers",
+             (unsigned long long)s.served, (unsigned long long)s.accepted,
+             (unsigned long long)s.refused_limit, (unsigned long long)s.slow_headers);
+    return out;
+}
+
 int http_add(struct http *h, int fd, const struct pubkey *pk, uint16_t port)
 {
     return stream_server_add(h->server, fd, pk, port);

@@ -45,5 +45,7 @@ int http_new(struct http **out, const struct http_cfg *cfg) __attribute__((warn_
 void http_free(struct http *h);
 /* Serves until *cfg->stop, then lets requests under way end, 5 s at most. 0, or an error with its text in net->failure. */
 int http_run(struct http *h, struct app_net *net);
+/* What was served, in words for a person, without line end. Returns out. */
+char *http_summary(struct http *h, char *out, size_t cap);
 /* One connection more, for tests. */
 int http_add(struct http *h, int fd, const struct pubkey *pk, uint16_t port);

@@ -51,6 +51,7 @@ static int serve(const struct http_cfg *cfg, const struct tool_opts *conn)
 {
     struct app_net *net = NULL;
     struct http *h = NULL;
+    char summary[256];
     int rc = http_new(&h, cfg);
     if (rc < 0)
         return tool_fail(rc, "%s: %s", cfg->dir, err_str(rc));
@@ -59,6 +60,8 @@ static int serve(const struct http_cfg *cfg, const struct tool_opts *conn)
         fprintf(stderr, "kadmsg: %s\n", app_net_failure(net)->text);
         rc = app_net_failure(net)->exit;
     }
+    if (net != NULL)
+        fprintf(stderr, "served %s\n", http_summary(h, summary, sizeof(summary)));
     http_free(h);
     app_net_close(net);
     return rc;
@@ -154,7 +157,9 @@ const struct cmd cmd_http = {
     .about =
         "Files below the directory, read-only: ranges, conditional requests, index.html, lists of "
         "directories. Symbolic links are followed as long as they stay inside. The server is on "
-        "the key of the node it runs on (or of --sk-file), and is found through the DHT.\n\n"
+        "the key of the node it runs on (or of --sk-file), and is found through the DHT. Letters "
+        "are those of upstream's tool of 2023; a request's line in the log is in the common "
+        "format, with key and port of the caller as its address.\n\n"
         "With --wl only streams of these keys are served; the key of a stream is proven when the "
         "stream is made. The first SIGINT or SIGTERM lets requests under way end, the second one "
         "does not.",

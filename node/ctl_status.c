@@ -101,6 +101,14 @@ static json_t *store_json(struct node *n)
                      st.last_error == 0 ? "" : err_str(st.last_error));
 }
 
+static json_t *forwards_json(const struct node *n)
+{
+    const struct forward_stat *f = &n->forward_stat;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "open", (json_int_t)f->forwards, "accepted",
+                     (json_int_t)f->accepted, "dialled", (json_int_t)f->opened, "dial_failed",
+                     (json_int_t)f->dial_failed, "accept_failed", (json_int_t)f->accept_failed);
+}
+
 static json_t *control_json(struct node *n)
 {
     struct control_stat st;
@@ -157,6 +165,7 @@ void ctl_status(struct ctl_req *req)
     json_object_set_new(o, "store", store_json(n));
     json_object_set_new(o, "entry", published_json(n));
     json_object_set_new(o, "control", control_json(n));
+    json_object_set_new(o, "forwards", forwards_json(n));
     json_object_set_new(o, "sessions_up", json_integer((json_int_t)client.sessions_up));
     json_object_set_new(o, "synced", json_boolean(kad.synced));
     json_object_set_new(o, "loop_max_us",
