@@ -27,7 +27,7 @@ void sim_cfg_default(struct sim_cfg *cfg)
         .duration_ns = 600 * NS_PER_S,
         .nodes = 100,
         .threads = 1,
-        .sample = 100000,
+        .sample = 1000,
         .join = {.over_ns = 60 * NS_PER_S, .bootstrap = 3, .keys = 3},
         .net = {.model = SIM_LAT_LOGNORMAL,
                 .floor_ns = 5 * NS_PER_MS,
@@ -296,6 +296,8 @@ static void begin(struct sim_shard *sh)
 
     for_each_node(sh, i)
     {
+        if (s->cfg.stop != NULL && *s->cfg.stop != 0)
+            return;
         if (s->cfg.join.by == SIM_JOIN_ORACLE) {
             node_start(sh, i, true);
             node_settle(sh, i);

@@ -1,0 +1,181 @@
+/*
+ * bench_sim - the simulator: one JSON line a measurement.
+ *
+ *     sim_events     messages delivered to engines per second of CPU, 10 000 nodes with tables by
+ *                    oracle, one thread; ceiling: the bare event queue with as many events pending
+ *     sim_codec      the same with every message through the JSON codec, 1 000 nodes
+ *     sim_node       memory of a node with a filled table and nothing stored, by the difference
+ *                    between two sizes of network; ceiling: handles and IDs of its contacts alone
+ *
+ * CPU time, not wall time. The queue's ceiling is the median of REPEATS; a network runs once.
+ */
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "base/crypto.h"
+#include "simulator/queue.h"
+#include "simulator/rng.h"
+#include "simulator/sim.h"
+
+#define REPEATS 5
+#define N_QUEUE 3000000u
+#define S       UINT64_C(1000000000)
+
+static struct sim_result result;
+
+static void die(const char *what)
+{
+    fprintf(stderr, "bench_sim: %s\n", what);
+    exit(1);
+}
+
+static double cpu_s(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static void report(const char *name, const char *params, double value, const char *unit, double cpu,
+                   double ceiling)
+{
+    struct rusage ru;
+
+    getrusage(RUSAGE_SELF, &ru);
+    printf("{\"name\":\"%s\",\"params\":%s,\"value\":%.4g,\"unit\":\"%s\",\"cpu_s\":%.3f,"
+           "\"peak_rss_kib\":%ld,\"ceiling\":%.4g,\"ratio\":%.4f}\n",
+           name, params, value, unit, cpu, ru.ru_maxrss, ceiling, value / ceiling);
+    fflush(stdout);
+}
+
+/* ---- the bare queue ---- */
+
+/* Events with the latencies of messages, each taken one adds another, as in a network. */
+static double queue_rate(size_t pending)
+{
+    struct queue q;
+    struct sim_event ev = {0};
+    uint64_t now = 0;
+
+    if (queue_init(&q) != 0)
+        die("queue");
+    for (uint32_t i = 0; i < pending; i++) {
+        ev = (struct sim_event){.at_ns = rng_mix(1, i) % 100000000, .src = i, .seq = i};
+        if (queue_add(&q, &ev) != 0)
+            die("queue");
+    }
+    double begun = cpu_s();
+    for (uint32_t i = 0; i < N_QUEUE;) {
+        now += 5000000;
+        while (queue_take(&q, now, &ev)) {
+            ev.at_ns = now + rng_mix(ev.at_ns, i) % 100000000;
+            ev.seq = i++;
+            if (queue_add(&q, &ev) != 0)
+                die("queue");
+        }
+    }
+    double took = cpu_s() - begun;
+    queue_free(&q);
+    return N_QUEUE / took;
+}
+
+static double queue_ceiling(size_t pending)
+{
+    double v[REPEATS];
+
+    for (int i = 0; i < REPEATS; i++)
+        v[i] = queue_rate(pending);
+    qsort(v, REPEATS, sizeof v[0], by_value);
+    return v[REPEATS / 2];
+}
+
+/* ---- networks ---- */
+
+static struct sim_cfg config(uint32_t nodes)
+{
+    struct sim_cfg c;
+
+    sim_cfg_default(&c);
+    c.nodes = nodes;
+    c.join.by = SIM_JOIN_ORACLE;
+    c.duration_ns = 120 * S;
+    c.puts.start_ns = 0;
+    c.puts.every_ns = 120 * S;
+    c.gets.start_ns = 0;
+    c.gets.every_ns = 60 * S;
+    return c;
+}
+
+/* CPU seconds of the run, without setting up; bytes of heap while it is at its end. */
+static double run(const struct sim_cfg *cfg, size_t *heap)
+{
+    struct sim *s;
+    char why[256];
+
+    if (sim_new(&s, cfg, why, sizeof why) != 0)
+        die(why);
+    double begun = cpu_s();
+    if (sim_run(s) != 0)
+        die("run");
+    double took = cpu_s() - begun;
+    if (heap != NULL) {
+        struct mallinfo2 m = mallinfo2();
+        *heap = m.uordblks + m.hblkhd;
+    }
+    sim_result(s, &result);
+    sim_free(s);
+    return took;
+}
+
+static void bench_events(void)
+{
+    struct sim_cfg c = config(10000);
+    double cpu = run(&c, NULL);
+    double rate = (double)result.sum.delivered / cpu;
+
+    report("sim_events", "{\"nodes\":10000}", rate, "events/core_s", cpu,
+           queue_ceiling(result.queue_peak));
+    c = config(1000);
+    c.codec = SIM_CODEC_JSON;
+    cpu = run(&c, NULL);
+    report("sim_codec", "{\"nodes\":1000,\"codec\":\"json\"}", (double)result.sum.delivered / cpu,
+           "events/core_s", cpu, rate);
+}
+
+static void bench_memory(void)
+{
+    const uint32_t small = 10000, large = 40000;
+    size_t heap[2];
+    uint64_t contacts;
+
+    for (int i = 0; i < 2; i++) {
+        struct sim_cfg c = config(i == 0 ? small : large);
+        c.puts.every_ns = c.gets.every_ns = 0;
+        c.duration_ns = S;
+        (void)run(&c, &heap[i]);
+    }
+    contacts = result.contacts_mean_milli;
+    report("sim_node", "{\"nodes\":40000}", (double)(heap[1] - heap[0]) / (large - small),
+           "bytes/node", 0, 65.0 + 4.0 * (double)contacts / 1000);
+}
+
+int main(void)
+{
+    if (crypto_init() != 0)
+        die("crypto");
+    bench_events();
+    bench_memory();
+    return 0;
+}
