@@ -1,6 +1,6 @@
 #include "simulator/exchange.h"
 
-#include <sched.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -19,6 +19,8 @@ struct exchange {
     struct exchange_report *reports;
     _Alignas(64) atomic_uint arrived;
     _Alignas(64) atomic_uint round;
+    pthread_mutex_t lock;
+    pthread_cond_t next; /* round has grown */
 };
 
 int exchange_new(struct exchange **out, unsigned shards)
@@ -33,6 +35,8 @@ int exchange_new(struct exchange **out, unsigned shards)
     x->reports = calloc(shards, sizeof *x->reports);
     atomic_init(&x->arrived, 0);
     atomic_init(&x->round, 0);
+    (void)pthread_mutex_init(&x->lock, NULL);
+    (void)pthread_cond_init(&x->next, NULL);
     if (x->boxes != NULL && x->reports != NULL)
         return 0;
     exchange_free(x);
@@ -48,6 +52,8 @@ void exchange_free(struct exchange *x)
         free(x->boxes[i].v);
     free(x->boxes);
     free(x->reports);
+    (void)pthread_cond_destroy(&x->next);
+    (void)pthread_mutex_destroy(&x->lock);
     free(x);
 }
 
@@ -73,13 +79,21 @@ void exchange_meet(struct exchange *x)
 
     if (atomic_fetch_add_explicit(&x->arrived, 1, memory_order_acq_rel) + 1 == x->shards) {
         atomic_store_explicit(&x->arrived, 0, memory_order_relaxed);
+        (void)pthread_mutex_lock(&x->lock);
         atomic_store_explicit(&x->round, round + 1, memory_order_release);
+        (void)pthread_cond_broadcast(&x->next);
+        (void)pthread_mutex_unlock(&x->lock);
         return;
     }
-    for (unsigned i = 0; atomic_load_explicit(&x->round, memory_order_acquire) == round; i++) {
-        if (i >= SPINS)
-            (void)sched_yield();
+    for (unsigned i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(&x->round, memory_order_acquire) != round)
+            return;
     }
+    /* Asleep and woken, not yielding: on a busy machine whoever yields waits for everybody. */
+    (void)pthread_mutex_lock(&x->lock);
+    while (atomic_load_explicit(&x->round, memory_order_acquire) == round)
+        (void)pthread_cond_wait(&x->next, &x->lock);
+    (void)pthread_mutex_unlock(&x->lock);
 }
 
 const struct sim_event *exchange_take(struct exchange *x, unsigned from, unsigned to, size_t *n)

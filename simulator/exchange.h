@@ -13,7 +13,7 @@
  * This is the place for shards on other machines: the same three calls over messages.
  *
  * Threads: shard s is one thread; send and take are for the own shard only. The meeting spins for a
- * moment and then yields. Limits: memory; ERR_NOMEM from exchange_send().
+ * moment and then sleeps. Limits: memory; ERR_NOMEM from exchange_send().
  */
 #pragma once
 

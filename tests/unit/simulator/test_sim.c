@@ -22,7 +22,9 @@ static struct sim_cfg busy(void)
 
     sim_cfg_default(&c);
     c.nodes = 60;
-    c.duration_ns = 240 * S;
+    c.duration_ns = 200 * S;
+    c.net.floor_ns = 25 * MS; /* few windows: meetings are slow on a busy machine */
+    c.net.median_ns = 50 * MS;
     c.join.over_ns = 20 * S;
     c.sample = 10;
     c.skew_ns = 100 * MS;
@@ -113,6 +115,8 @@ static void test_oracle(void **state)
     struct sim_result one = *run(&c);
     assert_true(one.passed);
     assert_true(one.contacts_mean_milli > 60000);
+    c.net.floor_ns = 25 * MS;
+    one = *run(&c);
     c.threads = 3;
     assert_memory_equal(run(&c)->digest, one.digest, sizeof one.digest);
 }
@@ -283,7 +287,6 @@ static void test_tiny(void **state)
     sim_cfg_default(&c);
     assert_int_equal(scenario_read(&c, "simulator/scenarios/tiny.yaml", why, sizeof why), 0);
     c.check = true;
-    c.threads = 2;
     const struct sim_result *r = run(&c);
     if (!r->passed)
         fail_msg("%s", r->failed);
