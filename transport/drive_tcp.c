@@ -598,10 +598,21 @@ struct drive_tcp *drive_tcp_new(struct drive_loop *loop, struct bufpool *pool)
     return t;
 }
 
+/* A resolution that was given up calls back from the event base, once for each family, and until
+ * then its conn is there: a name server that does not answer must not make an orderly end an abort. */
+static void let_resolver_end(struct drive_tcp *t)
+{
+    for (int i = 0; i < 8 && t->dns != NULL && t->stat.conns > 0; i++) {
+        event_base_loop(drive_loop_base(t->loop), EVLOOP_NONBLOCK);
+        loop_turn(drive_loop_loop(t->loop), drive_loop_now(t->loop));
+    }
+}
+
 void drive_tcp_free(struct drive_tcp *t)
 {
     if (t == NULL)
         return;
+    let_resolver_end(t);
     assert(t->stat.conns == 0);
     if (t->read_buf != NULL)
         buf_put(t->read_buf);

@@ -22,7 +22,8 @@ struct drive_tcp;
 struct drive_listener;
 
 struct drive_tcp *drive_tcp_new(struct drive_loop *loop, struct bufpool *pool);
-/* All conns and listeners must be closed. */
+/* All conns and listeners must be closed. Not from a callback of the event base: names that are still
+ * being resolved make it run for a moment. */
 void drive_tcp_free(struct drive_tcp *t);
 struct carrier *drive_tcp_carrier(struct drive_tcp *t);
 

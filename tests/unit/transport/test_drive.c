@@ -604,6 +604,17 @@ static void test_names(void **state)
     assert_string_equal(cancelled.log, "");
 }
 
+/* The driver goes while the resolver has not answered: the teardown is the test. */
+static void test_end_while_resolving(void **state)
+{
+    struct fixture *f = *state;
+    struct end a = {0}, b = {0};
+    assert_int_equal(dial(f, &a, "no-such-host.invalid:80", 5000), 0);
+    assert_int_equal(dial(f, &b, "no-other-host.invalid:80", 5000), 0);
+    end_close(&a);
+    end_close(&b);
+}
+
 static void test_listener_pause(void **state)
 {
     struct fixture *f = *state;
@@ -951,6 +962,7 @@ int main(void)
         T(test_pause),
         T(test_close_inside),
         T(test_names),
+        T(test_end_while_resolving),
         T(test_listener_pause),
         T(test_descriptors_used_up),
         T(test_mapped_address),
