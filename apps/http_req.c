@@ -125,7 +125,7 @@ static int take_header(struct http_req *r, struct http_text name, struct http_te
 /* The end of the line at p, which is the byte behind its CRLF; NULL: it is not there yet. */
 static const char *line_end(const char *p, size_t n)
 {
-    const char *lf = memchr(p, '\n', n);
+    const char *lf = n > 0 ? memchr(p, '\n', n) : NULL;
     return lf != NULL ? lf + 1 : NULL;
 }
 
@@ -209,7 +209,9 @@ int http_authority_split(struct http_text text, struct http_text *host, uint16_t
 {
     const char *end = text.p + text.n, *colon;
     *port = 0;
-    if (text.n > 0 && text.p[0] == '[') {
+    if (text.n == 0)
+        return ERR_FORMAT;
+    if (text.p[0] == '[') {
         const char *bracket = memchr(text.p, ']', text.n);
         if (bracket == NULL)
             return ERR_FORMAT;

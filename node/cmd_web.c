@@ -195,7 +195,7 @@ static int open_forwards(struct forwards *f, const struct web_opts *o)
 static int run_forwards(struct cmdline *cl, struct web_opts *o)
 {
     struct forwards f = {0};
-    size_t n_ports;
+    size_t n_ports = 0;
     int rc = read_targets(cl, &o->resolve, &f);
     if (rc == 0)
         rc = tool_ports(cl, "port", &o->port, 8080, ADDR_PORT_0, f.port, WEB_PORTS, &n_ports);

@@ -17,10 +17,8 @@ struct srv_opts {
     bool envs;
 };
 
-static const struct tool_env env_table[] = {{"LOCALPORT", "lport"},
-                                            {"DMSGPORT", "dport"},
-                                            {"WHITELISTPKS", "wl"},
-                                            {NULL, NULL}};
+static const struct tool_env env_table[] = {
+    {"LOCALPORT", "lport"}, {"DMSGPORT", "dport"}, {"WHITELISTPKS", "wl"}, {NULL, NULL}};
 
 static const char example[] =
     "# export DMSGWEBSRV=/etc/dmsgwebsrv.conf; flags win over what is set here\n"
@@ -68,7 +66,7 @@ static int run(struct cmdline *cl)
 {
     struct srv_opts *o = cl->opts;
     uint16_t local[PORTS], dmsg[PORTS];
-    size_t n_local, n_dmsg;
+    size_t n_local = 0, n_dmsg = 0;
     struct srv s = {0};
     if (o->envs) {
         fputs(example, stdout);

@@ -37,6 +37,8 @@ static void test_heads(void **state)
         assert_int_equal(parse(&r, part), 0);
         free(part);
     }
+    assert_int_equal(http_req_parse(&r, NULL, 0),
+                     0); /* an empty evbuffer has no bytes to point to */
     assert_true(parse(&r, "GET / HTTP/1.0\r\n\r\n") > 0);
     assert_int_equal(r.minor, 0);
     assert_true(parse(&r, "GET / HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\n\r\n") > 0);
@@ -134,6 +136,9 @@ static void test_targets(void **state)
     split_is("a:0", true, NULL, 0, NULL);
     split_is("[::1", true, NULL, 0, NULL);
     split_is("a:b", true, NULL, 0, NULL);
+    struct http_text host;
+    uint16_t port;
+    assert_int_equal(http_authority_split((struct http_text){0}, &host, &port), ERR_FORMAT);
 }
 
 /* ---- whole connections ---- */
