@@ -72,7 +72,7 @@ FUZZ_HELP := $(filter-out $(FUZZ_SRC) tests/fuzz/run_corpus.c,$(wildcard tests/f
 BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
 LOAD_SRC  := $(sort $(wildcard tests/bench/load/*.c tests/bench/kadmsg_load.c))
 BENCH_HELP := $(filter-out $(BENCH_SRC) $(LOAD_SRC),$(wildcard tests/bench/*.c))
-C_FILES   := $(sort $(shell find $(call present,$(LIB_DIRS) tests) /dev/null \( -name '*.c' -o -name '*.h' \) 2>/dev/null))
+C_FILES   := $(sort $(shell find $(call present,$(LIB_DIRS) tests docs/example) /dev/null \( -name '*.c' -o -name '*.h' \) 2>/dev/null))
 
 obj = $(patsubst %.c,$(O)/obj/%.o,$(1))
 LIB_OBJ := $(call obj,$(LIB_SRC))
@@ -89,7 +89,7 @@ say = $(if $(V),@:,@printf '%-5s %s\n' '$(1)' '$(patsubst $(O)/%,%,$@)')
 # Recursive builds are parallel even if the caller did not ask for it.
 SUBMAKE = @+$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: man all test unit unit-build e2e demo bench bench-build lint format format-check fuzz fuzz-build \
+.PHONY: stage man all test unit unit-build e2e demo bench bench-build lint format format-check fuzz fuzz-build \
         fuzz-check fuzz-check-build lint-tree lint-unit lint-tidy lint-cppcheck install uninstall clean FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -164,7 +164,12 @@ fuzz-check: $(FUZZ_CHECKS)
 	@$(RUN_TESTS) run --group 'fuzz-check$(GROUP_TAG)' --results $(RESULTS) --timeout $(TEST_TIMEOUT) --logs $(O)/logs \
 	    --corpus tests/fuzz/corpus $^
 
-e2e: all
+# What `make install` leaves, for the tests of the library.
+stage: all
+	@rm -rf $(O)/stage
+	@$(MAKE) --no-print-directory -s install DESTDIR=$(abspath $(O))/stage PREFIX=/usr/local
+
+e2e: all stage
 	@$(RUN_TESTS) pytest --group 'e2e$(GROUP_TAG)' --results $(RESULTS) --timeout $(E2E_TIMEOUT) --build $(O) tests/e2e
 
 test:
@@ -254,6 +259,7 @@ lint-cppcheck:
 API_H    := $(firstword $(wildcard kadmsg.h */kadmsg.h))
 MANPAGES := $(sort $(wildcard docs/man/*.[1578]))
 SOVERSION := 0
+API_PKGS := $(filter-out libmicrohttpd libcurl libsystemd hiredis yaml-0.1,$(PKGS))
 BINDIR := $(PREFIX)/bin
 LIBDIR := $(PREFIX)/lib
 UNITDIR := $(LIBDIR)/systemd/system
@@ -267,20 +273,27 @@ INSTALLED := $(if $(PROG_SRC),$(BINDIR)/kadmsg $(UNITDIR)/kadmsg.service) $(fore
 $(O)/libkadmsg.so.$(SOVERSION): $(call obj,$(API_H:.h=.c)) $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) -shared $(filter-out -pie,$(ALL_LDFLAGS)) -Wl,-soname,$(@F) -Wl,-z,defs -o $@ $(filter %.o %.a,$^) $(PKG_LIBS)
+# One object with the hidden names made local, so that the caller's own functions may have any name.
+$(O)/api/kadmsg.o: $(call obj,$(API_H:.h=.c)) $(LIB)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -r -nostdlib -o $@ $(filter %.o %.a,$^) && objcopy --localize-hidden $@
+$(O)/api/libkadmsg.a: $(O)/api/kadmsg.o
+	$(call say,AR)
+	$(Q)$(archive)
 $(O)/kadmsg.service: node/kadmsg.service.in FORCE
 	@mkdir -p $(@D); sed 's|@BINDIR@|$(BINDIR)|' $< > $@
 $(O)/kadmsg.pc: Makefile FORCE
 	@mkdir -p $(@D); printf '%s\n' 'Name: kadmsg' 'Description: DHT-first node of the DMSG protocols' 'Version: $(VERSION)' \
-	    'Requires.private: $(PKGS)' 'Libs: -L$(LIBDIR) -lkadmsg' 'Libs.private: -pthread' 'Cflags: -I$(PREFIX)/include' > $@
+	    'Requires.private: $(API_PKGS)' 'Libs: -L$(LIBDIR) -lkadmsg' 'Libs.private: -pthread' 'Cflags: -I$(PREFIX)/include' > $@
 
-install: all $(O)/kadmsg.service $(if $(API_H),$(O)/libkadmsg.so.$(SOVERSION) $(O)/kadmsg.pc)
+install: all $(O)/kadmsg.service $(if $(API_H),$(O)/libkadmsg.so.$(SOVERSION) $(O)/api/libkadmsg.a $(O)/kadmsg.pc)
 ifneq ($(PROG_SRC),)
 	install -D -m 755 $(O)/kadmsg $(DESTDIR)$(BINDIR)/kadmsg
 	install -D -m 644 $(O)/kadmsg.service $(DESTDIR)$(UNITDIR)/kadmsg.service
 endif
 	$(foreach m,$(MANPAGES),install -D -m 644 $(m) $(DESTDIR)$(call man_dest,$(m)) &&) :
 ifneq ($(API_H),)
-	install -D -m 644 $(LIB) $(DESTDIR)$(LIBDIR)/libkadmsg.a
+	install -D -m 644 $(O)/api/libkadmsg.a $(DESTDIR)$(LIBDIR)/libkadmsg.a
 	install -D -m 755 $(O)/libkadmsg.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libkadmsg.so.$(SOVERSION)
 	ln -sf libkadmsg.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libkadmsg.so
 	install -D -m 644 $(O)/kadmsg.pc $(DESTDIR)$(LIBDIR)/pkgconfig/kadmsg.pc

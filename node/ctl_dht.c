@@ -372,16 +372,15 @@ static bool seq_parse(uint64_t *out, const char *text)
 
 static void put_done(struct waiting *w, const struct kad_report *r)
 {
-    /* The first node of a network is alone and holds the item itself: a success with stored = 0. */
-    bool founder = r->err == ERR_NO_ROUTE && node_of(w->req)->cfg.n_bootstrap == 0;
-    if (r->err == ERR_NO_ROUTE && !founder) {
+    int err = node_put_err(node_of(w->req), r);
+    if (err == ERR_NO_ROUTE) {
         ctl_fail(w->req, r->err,
                  "put \"%s\": no DHT peer answers; this node keeps it and publishes it when "
                  "one does",
                  ctl_arg_str(w->req, "salt", ""));
         return;
     }
-    if (r->err != 0 && !founder) {
+    if (err != 0) {
         lookup_failed(w->req, r, "put");
         return;
     }

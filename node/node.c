@@ -25,6 +25,13 @@
 #define META_ROUTING    "routing"
 #define ROUTING_MAX     (64u * 1024u)
 
+static void changed(struct node *n)
+{
+    ctl_wait_check(n);
+    if (n->cfg.changed != NULL)
+        n->cfg.changed(n->cfg.arg);
+}
+
 /* ---- the client's questions ---- */
 
 struct route_query { /* one question of the client; the handle to cancel it is in here */
@@ -110,7 +117,7 @@ static void on_sessions_changed(void *arg)
     struct node *n = arg;
     if (n->publish != NULL)
         publish_sessions_changed(n->publish);
-    ctl_wait_check(n);
+    changed(n);
 }
 
 /* ---- the engine's reports ---- */
@@ -130,10 +137,10 @@ static void on_report(void *arg, const struct kad_report *r)
     struct node *n = arg;
     bool taken = resolve_report(n->resolve, r) ||
                  (n->publish != NULL && publish_report(n->publish, r)) || servers_report(n, r) ||
-                 ctl_report(n, r);
+                 ctl_report(n, r) || (n->cfg.report != NULL && n->cfg.report(n->cfg.arg, r));
     (void)taken; /* bootstrap and refresh are nobody's */
     look_for_peers(n);
-    ctl_wait_check(n);
+    changed(n);
     ctl_publish_check(n);
 }
 
@@ -198,7 +205,7 @@ static void on_housekeeping(struct loop_timer *t)
     }
     servers_tick(n);
     log_health(n);
-    ctl_wait_check(n);
+    changed(n);
     loop_timer_set(n->loop, t, n->loop->now_ns + HOUSEKEEPING_NS);
 }
 
@@ -256,25 +263,36 @@ static int open_store(struct node *n, char why[NODE_WHY])
     return store_lmdb_open(&n->store, &cfg, why, NODE_WHY);
 }
 
-static int open_loop(struct node *n)
+static int open_pk_pool(struct node *n)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     unsigned threads = n->cfg.pk_threads != 0 ? n->cfg.pk_threads
                        : cores > 4            ? 4
                        : cores > 1            ? (unsigned)cores
                                               : 1;
+    if ((n->pk_pool = pk_pool_new(threads, PK_QUEUE)) == NULL ||
+        (n->env = drive_env_new(n->pk_pool, n->drive)) == NULL)
+        return ERR_NOMEM;
+    drive_env_set_clock_offset(n->env, n->cfg.clock_offset_ns);
+    return 0;
+}
+
+static int open_loop(struct node *n)
+{
     n->budget.cap = BUFFER_BUDGET;
-    if ((n->drive = drive_loop_new(NULL)) == NULL)
+    if ((n->drive = drive_loop_new(n->cfg.base)) == NULL)
         return ERR_NOMEM;
     n->loop = drive_loop_loop(n->drive);
     n->started_ns = n->health_ns = drive_loop_now(n->drive);
     fdbridges_init(&n->bridges, n->drive);
-    if ((n->pk_pool = pk_pool_new(threads, PK_QUEUE)) == NULL ||
-        (n->env = drive_env_new(n->pk_pool, n->drive)) == NULL ||
-        (n->pool = bufpool_new(&n->budget)) == NULL ||
+    int rc = n->cfg.pk_inline ? env_sys_init(&n->env_sys) : open_pk_pool(n);
+    if (rc < 0)
+        return rc;
+    if (n->cfg.pk_inline)
+        n->env = &n->env_sys.env;
+    if ((n->pool = bufpool_new(&n->budget)) == NULL ||
         (n->tcp = drive_tcp_new(n->drive, n->pool)) == NULL)
         return ERR_NOMEM;
-    drive_env_set_clock_offset(n->env, n->cfg.clock_offset_ns);
     return 0;
 }
 
@@ -538,6 +556,7 @@ void node_free(struct node *n)
     struct list_node *pos, *tmp;
     if (n == NULL)
         return;
+    n->stopping = true; /* a stop that was posted comes too late */
     control_free(n->control);
     fresh_dir_remove(&n->forward_dir);
     ctl_operations_free(n);
@@ -567,7 +586,8 @@ void node_free(struct node *n)
     drive_tcp_free(n->tcp);
     if (n->store != NULL)
         n->store->ops->close(n->store);
-    drive_env_free(n->env);
+    if (n->pk_pool != NULL)
+        drive_env_free(n->env);
     if (n->pool != NULL)
         bufpool_free(n->pool);
     if (n->sigint != NULL)
@@ -585,12 +605,20 @@ void node_free(struct node *n)
 
 /* ---- running and stopping ---- */
 
+static void finished(struct node *n)
+{
+    if (n->cfg.stopped != NULL)
+        n->cfg.stopped(n->cfg.arg);
+    else
+        drive_loop_stop(n->drive);
+}
+
 /* Streams that tools hold have DRAIN_NS to get rid of what was written to them. */
 static void drain(struct loop_timer *t)
 {
     struct node *n = container_of(t, struct node, drain_timer);
     if (n->bridges.n == 0 || n->loop->now_ns >= n->drain_until_ns)
-        drive_loop_stop(n->drive);
+        finished(n);
     else
         loop_timer_set(n->loop, t, n->loop->now_ns + DRAIN_LOOK_NS);
 }
@@ -605,7 +633,7 @@ static void begin_stop(struct node *n)
 {
     if (n->stopping) { /* asked twice: do not wait for anybody */
         log_info(LOG_NODE, "stopping at once");
-        drive_loop_stop(n->drive);
+        finished(n);
         return;
     }
     n->stopping = true;

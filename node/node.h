@@ -26,6 +26,8 @@
 #define NODE_WHY 512
 
 struct node;
+struct event_base;
+struct kad_report;
 
 struct node_cfg {
     struct pubkey pk;
@@ -55,8 +57,16 @@ struct node_cfg {
     bool publish;                /* the entry; tools do not */
     bool lock;                   /* hold the lock of the key */
     int64_t clock_offset_ns;     /* tests */
+    struct event_base *base;     /* whose loop it runs on; NULL: one of its own, for node_run() */
+    bool pk_inline;              /* no threads for public-key work; not with listen */
     void (*stopping)(void *arg); /* optional: the stop has begun */
     void (*reload)(void *arg);   /* optional: SIGHUP */
+    /* Optional, for who drives the node by the functions of its parts (node_int.h): the stop is
+     * over, in place of the end of node_run(); sessions, DHT peers or what is published may have
+     * changed; a report of the engine, true when it was the caller's. */
+    void (*stopped)(void *arg);
+    void (*changed)(void *arg);
+    bool (*report)(void *arg, const struct kad_report *r);
     void *arg;
 };
 

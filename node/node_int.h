@@ -5,6 +5,8 @@
 #pragma once
 
 #include "base/buf.h"
+#include "base/env_sys.h"
+#include "base/err.h"
 #include "kademlia/host.h"
 #include "node/control.h"
 #include "node/fresh_dir.h"
@@ -31,6 +33,7 @@ struct node {
     struct loop *loop;
     struct pk_pool *pk_pool;
     struct env *env;
+    struct env_sys env_sys; /* pk_inline */
     struct bufpool *pool;
     struct drive_tcp *tcp;
     struct store *store;
@@ -72,6 +75,13 @@ struct node {
 static inline struct kad *node_kad(struct node *n)
 {
     return host_kad(n->host);
+}
+
+/* The outcome of a put. The first node of a network is alone and holds the item itself: a success
+ * with stored = 0. */
+static inline int node_put_err(const struct node *n, const struct kad_report *r)
+{
+    return r->err == ERR_NO_ROUTE && n->cfg.n_bootstrap == 0 ? 0 : r->err;
 }
 
 /* "ok", or what is wrong; static. */

@@ -206,7 +206,7 @@ void drive_env_free(struct env *env)
         return;
     /* Cancelled jobs may still be queued or worked on: they come back through the loop. */
     while (e->in_flight > 0)
-        event_base_loop(drive_loop_base(e->loop), EVLOOP_ONCE);
+        drive_loop_wait_message(e->loop);
     free(e);
 }
 

@@ -1,5 +1,6 @@
 #include "transport/drive_loop.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -92,6 +93,13 @@ static void on_messages(evutil_socket_t fd, short what, void *arg)
         m->fn(m);
         m = next;
     }
+}
+
+void drive_loop_wait_message(struct drive_loop *d)
+{
+    struct pollfd p = {d->wake_fd, POLLIN, 0};
+    (void)poll(&p, 1, -1); /* interrupted: the caller looks again */
+    on_messages(d->wake_fd, 0, d);
 }
 
 void drive_post(struct drive_loop *d, struct drive_msg *m)

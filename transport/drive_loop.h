@@ -39,5 +39,9 @@ void drive_loop_stop(struct drive_loop *d); /* from the loop's thread */
 /* Any thread. */
 void drive_post(struct drive_loop *d, struct drive_msg *m);
 
+/* Wait for a message and run those that are there, without the rest of the base: for shutting down
+ * what other threads still answer to. */
+void drive_loop_wait_message(struct drive_loop *d);
+
 /* Longest turn since start, ns: a watchdog gauge. */
 uint64_t drive_loop_max_turn_ns(const struct drive_loop *d);
