@@ -94,7 +94,9 @@ int dmsg_alias_add(struct dmsg_aliases *a, const char *text)
     struct dmsg_alias x = {0};
     struct pubkey pk;
     const char *eq = strchr(text, '=');
-    size_t n = eq != NULL ? (size_t)(eq - text) : 0;
+    if (eq == NULL)
+        return ERR_FORMAT;
+    size_t n = (size_t)(eq - text);
     if (!label_ok(text, n) || from_key(&pk, text, n) == 0)
         return ERR_FORMAT;
     if (from_key(&x.pk, eq + 1, strlen(eq + 1)) < 0)

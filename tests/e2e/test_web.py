@@ -552,3 +552,14 @@ def test_through_a_relay_of_ones_choice(net, site, web):
     assert curl(*proxy, f'http://{other.pk}.{other.pk}.dmsg/', code=97) == b''
     assert other.pk in sessions()
     assert curl(*proxy, 'http://friend.dmsg/hello') == b'hello over dmsg\n'
+
+
+def test_proxies_that_lead_to_each_other(net, run):
+    """A loop ends at the limit of connections, with a failure, and leaves nothing behind."""
+    a, ports = net[1], [closed_port(), closed_port()]
+    for mine, other in [ports, reversed(ports)]:
+        run(a, 'web', '-q', mine, '-p', '0', '-r', f'127.0.0.1:{other}', '--max-conns', '30')
+    assert socks_request(ports[0], 'example.org', 80)[1] != 0
+    for port in ports:
+        wait_until(lambda p=port: json.loads(curl('-x', f'http://127.0.0.1:{p}', 'http://status.dmsg/json'))['connections'] == 1,
+                   15, 'all are closed')
