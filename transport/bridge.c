@@ -24,8 +24,9 @@ struct setup {
     struct mesh_walk walk;
     bool walking; /* the destination is asked for at other relays */
     uint64_t give_up_ns;
-    uint64_t asked_ns; /* when the request was sent on */
-    struct pubkey dst;
+    uint64_t asked_ns;      /* when the request was sent on */
+    struct pubkey src, dst; /* of the request */
+    bool ip_info;
     struct hash req_hash; /* of the request; the response must name it */
     int verdict;          /* of the destination: 0, or the refusal that is passed on */
 };
@@ -490,21 +491,20 @@ static void request_verified(struct pk_wait *w)
     struct bridge *b = s->bridge;
     struct rsession *from = b->src.session;
     struct relay *r = b->relay;
-    struct object_request req;
+    struct object_request req = {.src.pk = s->src, .ip_info = s->ip_info};
 
-    int rc = w->res.err != 0 ? ERR_DMSG_REQ_SIG : object_decode_request(&req, s->obj, s->obj_n);
+    int rc = w->res.err != 0 ? ERR_DMSG_REQ_SIG : 0;
     if (rc == 0)
         rc = object_check_source(&req, &from->pk, from->marked || r->cfg.accept_relayed);
     if (rc < 0) {
         refuse(b, rc);
         return;
     }
-    bool foreign = !pubkey_equal(&req.src.pk, &from->pk);
-    s->dst = req.dst.pk;
+    bool foreign = !pubkey_equal(&s->src, &from->pk);
     object_hash(&s->req_hash, s->obj, s->obj_n);
     mesh_requested(from, !foreign);
-    mesh_found(r, &req.src.pk);
-    if (req.ip_info && pubkey_equal(&req.dst.pk, &r->cfg.self))
+    mesh_found(r, &s->src);
+    if (s->ip_info && pubkey_equal(&s->dst, &r->cfg.self))
         answer_ip(b);
     else
         forward(b, foreign);
@@ -521,8 +521,11 @@ static void judge_request(struct bridge *b)
         refuse(b, rc);
         return;
     }
+    s->src = req.src.pk;
+    s->dst = req.dst.pk;
+    s->ip_info = req.ip_info;
     b->state = BRIDGE_VERIFY_REQUEST;
-    verify(b, &req.src.pk, request_verified);
+    verify(b, &s->src, request_verified);
 }
 
 static void announcement_verified(struct pk_wait *w)
