@@ -24,7 +24,8 @@
 #define SERVERS_MAX   128 /* half of what the client remembers, so that forgetting has time */
 #define LOOK_SOON_NS  (10 * NS_PER_S)
 #define LOOK_LATER_NS (300 * NS_PER_S)
-#define LOOK_RELAY_NS (60 * NS_PER_S) /* a relay links to the others soon */
+#define LOOK_RELAY_NS (60 * NS_PER_S) /* a relay links to the others soon … */
+#define YOUNG_NS      (60 * NS_PER_S) /* … and when it is new, sooner */
 
 static const char salt[] = "dmsg-server";
 
@@ -249,11 +250,14 @@ void servers_tick(struct node *n)
         return;
     client_stat(n->client, &st);
     unsigned want = n->cfg.sessions != 0 ? n->cfg.sessions : 2;
-    bool short_of = st.sessions_up < want || (n->relay != NULL && count_recorded(n) == 0);
+    bool young = n->loop->now_ns - n->started_ns < YOUNG_NS || count_recorded(n) == 0;
+    bool short_of = st.sessions_up < want || (n->relay != NULL && young);
     uint64_t wait_ns = short_of ? LOOK_SOON_NS : n->relay != NULL ? LOOK_RELAY_NS : LOOK_LATER_NS;
     n->servers_next_ns = n->loop->now_ns + env_jitter_ns(n->env, wait_ns, 20);
     learn_from_store(n);
-    if (st.sessions_up > 0 && !n->cfg.full) /* a full node holds the records already */
+    /* A full node gets them anyway, in its own time: not soon enough for a relay (measured: a relay
+     * that joined a second after another one did not know of it 20 s later). */
+    if (st.sessions_up > 0 && (!n->cfg.full || n->relay != NULL))
         pull(n);
 }
 

@@ -6,6 +6,7 @@ from net import settled
 from procs import wait_until
 
 PORT = 1234
+LINK_S = 40  # a relay looks for others every 10 s at first
 NOWHERE = '127.0.0.1:9'  # published by a relay that nobody can dial, as behind NAT
 
 
@@ -49,7 +50,7 @@ def clients(world, relays):
 
 def linked(relays):
     for relay in relays:
-        wait_until(lambda r=relay: mesh(r)['peers'] == len(relays) - 1, 20, f'{relay.name} is linked to all others')
+        wait_until(lambda r=relay: mesh(r)['peers'] == len(relays) - 1, LINK_S, f'{relay.name} is linked to all others')
 
 
 def test_links(relays):
