@@ -46,9 +46,9 @@ static json_t *mesh_json(struct node *n, const struct relay_stat *st)
                      (json_int_t)st->relayed, "missed", (json_int_t)st->missed, "dials",
                      (json_int_t)st->dials, "dial_failed", (json_int_t)st->dial_failed, "announced",
                      (json_int_t)st->announce_ok, "accepted", (json_int_t)st->announce_accepted,
-                     "refused", (json_int_t)(st->announce_refused + st->slot_refused), "forwarded",
-                     (json_int_t)st->forwarded, "forward_failed", (json_int_t)st->forward_failed,
-                     "known", relay_peers_json(n));
+                     "refused", (json_int_t)st->announce_refused + (json_int_t)st->slot_refused,
+                     "forwarded", (json_int_t)st->forwarded, "forward_failed",
+                     (json_int_t)st->forward_failed, "known", relay_peers_json(n));
 }
 
 static json_t *relay_json(struct node *n)
