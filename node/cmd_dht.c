@@ -276,10 +276,14 @@ static void print_report(const json_t *answer)
            tool_num(answer, "rejected"), tool_num(answer, "hops"), tool_num(answer, "bytes"),
            tool_num(answer, "ms"));
     json_array_foreach(json_object_get(answer, "closest"), i, s)
+    {
         printf("closest %2zu %s\n", i + 1, json_string_value(s));
+    }
     json_array_foreach(json_object_get(answer, "steps"), i, s)
+    {
         printf("asked   %2zu %s  hop %lld  after %lld ms  %s\n", i + 1, tool_str(s, "public_key"),
                tool_num(s, "hop"), tool_num(s, "asked_ms"), tool_str(s, "result"));
+    }
 }
 
 static int lookup(struct cmdline *cl)

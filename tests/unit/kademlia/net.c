@@ -201,6 +201,7 @@ static void act_done(struct net_node *node, struct kad_act *a)
     node->reports[node->n_reports++] = a->report;
     a->report.item = NULL;
     a->report.closest = NULL;
+    a->report.steps = NULL;
 }
 
 static void pump(struct net_node *node)
@@ -497,6 +498,7 @@ void net_report_clear(struct kad_report *r)
 {
     item_ref_put(r->item);
     free(r->closest);
+    free(r->steps);
     memset(r, 0, sizeof *r);
 }
 

@@ -128,6 +128,44 @@ static void test_mute_peers_are_overtaken(void **state)
     }
 }
 
+/* The trace names everybody who was asked, once, closest first, and what came of it. */
+static void test_trace(void **state)
+{
+    (void)state;
+    grow(30);
+    struct net_node *a = net_node(&n, 0);
+    for (size_t i = 1; i < n.n; i += 3)
+        net_node(&n, i)->mode = i % 2 == 0 ? NET_DOWN : NET_MUTE;
+    struct kad_id target = kad_id_of(&net_node(&n, 7)->pk);
+    for (int round = 0; round < 2; round++) {
+        uint32_t op = round == 0 ? kad_find_node(a->kad, &target, NULL, n.now_ns)
+                                 : kad_get(a->kad, &net_node(&n, 7)->pk, "none", 4, KAD_GET_NETWORK,
+                                           NULL, n.now_ns);
+        kad_trace(a->kad, op);
+        struct kad_report r = net_wait(a, op);
+        size_t how[3] = {0};
+        assert_int_equal(r.n_steps, r.asked);
+        for (size_t i = 0; i < r.n_steps; i++) {
+            struct kad_id id = kad_id_of(&r.steps[i].pk), before;
+            how[r.steps[i].how]++;
+            assert_true(r.steps[i].hop >= 1 && r.steps[i].asked_ns >= r.started_ns);
+            assert_true(r.steps[i].asked_ns <= r.ended_ns);
+            if (i > 0) {
+                before = kad_id_of(&r.steps[i - 1].pk);
+                assert_true(kad_id_closer(&r.target, &before, &id) < 0);
+            }
+        }
+        assert_int_equal(how[KAD_STEP_ANSWERED], r.answered);
+        assert_int_equal(how[KAD_STEP_FAILED], r.failed);
+        assert_true(how[KAD_STEP_FAILED] + how[KAD_STEP_SILENT] > 0);
+        net_report_clear(&r);
+    }
+    kad_trace(a->kad, 12345678); /* an operation that is over */
+    struct kad_report r = net_get(a, &net_node(&n, 7)->pk, "none", KAD_GET_NETWORK);
+    assert_null(r.steps);
+    net_report_clear(&r);
+}
+
 /* Slow as a whole is not the same as dead. */
 static void test_slow_network(void **state)
 {
@@ -704,6 +742,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_all_peers_dead, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mute_peers_are_overtaken, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_trace, setup, teardown),
         cmocka_unit_test_setup_teardown(test_slow_network, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lossy_network, setup, teardown),
         cmocka_unit_test_setup_teardown(test_small_network_with_one_mute, setup, teardown),

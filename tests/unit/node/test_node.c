@@ -236,6 +236,8 @@ static void ask_everything(int fd, const char *there)
     static const char *const of_key[] = {
         "{\"cmd\": \"dht.get\", \"salt\": \"s\", \"network\": true, \"pk\": \"%s\"}",
         "{\"cmd\": \"entry.get\", \"network\": true, \"pk\": \"%s\"}",
+        "{\"cmd\": \"dht.lookup\", \"trace\": true, \"pk\": \"%s\"}",
+        "{\"cmd\": \"dht.sync\", \"pk\": \"%s\"}",
         "{\"cmd\": \"dht.why\", \"pk\": \"%s\"}",
         "{\"cmd\": \"dial\", \"port\": 5, \"pk\": \"%s\"}",
         "{\"cmd\": \"dial\", \"port\": 100, \"pk\": \"%s\"}",
