@@ -152,7 +152,7 @@ def read_all(s):
 def socks(net, run):
     """A server at b that may go to this host, and a client at a: the client's port."""
     _, a, b, _ = net
-    run(b, 'socks', 'server', '--allow', '127.0.0.0/8', '--wl', a.pk.upper())
+    run(b, 'socks', 'server', '--allow', '127.0.0.0/8', '--wl', a.pk.upper(), '--timeout', '8')
     return run(a, 'socks', 'client', '-k', b.pk, '-p', '0').ready['port']
 
 
