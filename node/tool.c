@@ -66,7 +66,8 @@ int tool_fail(int err, const char *fmt, ...)
 
 void tool_print(json_t *o)
 {
-    json_dumpf(o, stdout, JSON_COMPACT);
+    /* 12 digits: enough for every figure, and 0.1 stays 0.1. */
+    json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(12));
     putchar('\n');
     fflush(stdout);
     json_decref(o);
