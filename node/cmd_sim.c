@@ -67,12 +67,13 @@ static int configure(struct cmdline *cl, struct sim_cfg *cfg)
 static uint64_t available_bytes(void)
 {
     FILE *f = fopen("/proc/meminfo", "r");
+    static const char name[] = "MemAvailable:";
     char line[128];
     uint64_t kib = 0;
 
-    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        if (sscanf(line, "MemAvailable: %" SCNu64, &kib) == 1)
-            break;
+    while (f != NULL && kib == 0 && fgets(line, sizeof line, f) != NULL) {
+        if (strncmp(line, name, sizeof name - 1) == 0)
+            kib = strtoull(line + sizeof name - 1, NULL, 10);
     }
     if (f != NULL)
         (void)fclose(f);
@@ -111,10 +112,13 @@ static double since(const struct timespec *t)
 static long rss_mib(void)
 {
     FILE *f = fopen("/proc/self/statm", "r");
+    char line[128], *end = line;
     long pages = 0;
 
-    if (f == NULL || fscanf(f, "%*d %ld", &pages) != 1)
-        pages = 0;
+    if (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        (void)strtol(line, &end, 10); /* size; the next one is what is resident */
+        pages = strtol(end, NULL, 10);
+    }
     if (f != NULL)
         (void)fclose(f);
     return pages * (sysconf(_SC_PAGESIZE) / 1024) / 1024;
