@@ -552,6 +552,66 @@ static void test_link_first_as_client(void **state)
     finish(&m);
 }
 
+/* The client session of a relay that is linked too: its requests are forwarded, not back to it, and
+ * it may not speak for others. */
+static void test_client_of_a_linked_relay(void **state)
+{
+    struct mesh_world m;
+    struct rw_key lost = rw_key_of(77);
+    (void)state;
+    start_pair(&m, NULL);
+    struct rw_peer *b = rw_peer_new(at(&m, 1), 2), *link = rw_peer_new(at(&m, 0), 10);
+    assert_int_equal(announce(&m, link), 1);
+    struct rw_key k = rw_key_of(10), foreign = rw_key_of(33);
+    struct rw_peer *c = rw_peer_start(&m.w, &k, false);
+    rw_run(&m.w, 6 * NS_PER_S);
+    struct rw_stream *s = rw_open(c);
+    struct object_request req = rw_request(s, &b->key.pk);
+    req.src.pk = foreign.pk;
+    rw_send_request(s, &req, &foreign.sk);
+    rw_run(&m.w, NS_PER_S);
+    assert_int_equal(rw_verdict(s), -1);
+    assert_int_equal(rw_verdict(rw_dial(c, &b->key.pk)), 0);
+    assert_int_equal(rw_verdict(rw_dial(c, &lost.pk)), -1);
+    assert_int_equal(link->incoming, 0);
+    finish(&m);
+}
+
+/* A new link is a new way: what was nowhere is asked for again at once. */
+static void test_new_link_ends_misses(void **state)
+{
+    struct mesh_world m;
+    (void)state;
+    start_pair(&m, NULL);
+    start_relay(&m, 2, NULL);
+    struct rw_peer *a = rw_peer_new(at(&m, 0), 1), *c = rw_peer_new(at(&m, 2), 3);
+    for (int i = 0; i < 6; i++) { /* until it lasts for long */
+        assert_int_equal(rw_verdict(rw_dial(a, &c->key.pk)), -1);
+        rw_run(&m.w, (i < 5 ? 31 : 0) * NS_PER_S);
+    }
+    found(&m, 2, 0);
+    rw_run(&m.w, NS_PER_S);
+    assert_int_equal(rw_verdict(rw_dial(a, &c->key.pk)), 0);
+    finish(&m);
+}
+
+/* A relay speaks for many: ten times the streams that a client may open at once. */
+static void test_rate_of_links(void **state)
+{
+    struct mesh_world m;
+    (void)state;
+    start_first(&m, &(struct relay_cfg){.syn_per_s = 1});
+    struct rw_peer *client = rw_peer_new(at(&m, 0), 1), *link = rw_peer_new(&m.w, 2);
+    assert_int_equal(announce(&m, link), 1);
+    for (int i = 0; i < 30; i++) {
+        (void)rw_open(client);
+        (void)rw_open(link);
+    }
+    rw_run(&m.w, NS_PER_S / 2);
+    assert_int_equal(stat_of(&m, 0).syn_limited, 25);
+    finish(&m);
+}
+
 /* A known relay's session: its first request decides, not a ping marker. */
 static void test_first_event_decides(void **state)
 {
@@ -1145,6 +1205,9 @@ int main(void)
         cmocka_unit_test(test_announced_to),
         cmocka_unit_test(test_link_and_client),
         cmocka_unit_test(test_link_first_as_client),
+        cmocka_unit_test(test_client_of_a_linked_relay),
+        cmocka_unit_test(test_new_link_ends_misses),
+        cmocka_unit_test(test_rate_of_links),
         cmocka_unit_test(test_first_event_decides),
         cmocka_unit_test(test_ping_marker_on_links),
         cmocka_unit_test(test_incident_28_foreign_source),
