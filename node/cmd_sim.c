@@ -340,19 +340,19 @@ static int tell(const struct sim_opts *o, const struct sim_cfg *cfg, const struc
     return rc;
 }
 
-static int simulate(struct cmdline *cl, struct sim_cfg *cfg, struct sim_result *r)
+static int simulate(const struct sim_opts *o, struct sim_cfg *cfg, struct sim_result *r,
+                    struct progress *p)
 {
-    const struct sim_opts *o = cl->opts;
-    struct progress p = {.cfg = cfg};
     struct sim *s;
     char why[512];
 
-    clock_gettime(CLOCK_MONOTONIC, &p.begun);
-    p.shown = p.begun;
+    clock_gettime(CLOCK_MONOTONIC, &p->begun);
+    p->shown = p->begun;
+    p->cfg = cfg;
     cfg->stop = &stop;
     if (!o->quiet) {
         cfg->progress = show_progress;
-        cfg->progress_arg = &p;
+        cfg->progress_arg = p;
     }
     int rc = sim_new(&s, cfg, why, sizeof why);
     if (rc == 0)
@@ -362,9 +362,9 @@ static int simulate(struct cmdline *cl, struct sim_cfg *cfg, struct sim_result *
     if (rc != 0)
         return CMD_EXIT_FAIL;
     sim_result(s, r);
-    if (p.any)
+    if (p->any)
         fputc('\n', stderr);
-    rc = tell(o, cfg, r, since(&p.begun));
+    rc = tell(o, cfg, r, since(&p->begun));
     sim_free(s);
     return rc;
 }
@@ -374,6 +374,7 @@ static int run(struct cmdline *cl)
     const struct sim_opts *o = cl->opts;
     struct sim_cfg *cfg = calloc(1, sizeof *cfg);
     struct sim_result *r = calloc(1, sizeof *r);
+    struct progress p = {0};
     int rc = cfg != NULL && r != NULL ? configure(cl, cfg) : CMD_EXIT_FAIL;
 
     if (rc == 0)
@@ -382,7 +383,7 @@ static int run(struct cmdline *cl)
         rc = make_dir(o->out);
     if (rc == 0) {
         catch_signals();
-        rc = simulate(cl, cfg, r);
+        rc = simulate(o, cfg, r, &p);
     }
     free(cfg);
     free(r);

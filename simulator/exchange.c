@@ -14,18 +14,17 @@ struct box {
 };
 
 struct exchange {
+    atomic_uint arrived, round;
     unsigned shards;
     struct box *boxes; /* from * shards + to */
     struct exchange_report *reports;
-    _Alignas(64) atomic_uint arrived;
-    _Alignas(64) atomic_uint round;
     pthread_mutex_t lock;
     pthread_cond_t next; /* round has grown */
 };
 
 int exchange_new(struct exchange **out, unsigned shards)
 {
-    struct exchange *x = aligned_alloc(64, sizeof *x);
+    struct exchange *x = calloc(1, sizeof *x);
 
     *out = x;
     if (x == NULL)

@@ -18,7 +18,7 @@ static void random32(uint8_t out[32], const struct sim *s, uint32_t node)
 
 struct seckey keys_secret(const struct sim *s, uint32_t node)
 {
-    struct seckey sk;
+    struct seckey sk = {0};
 
     random32(sk.b, s, node);
     return sk;

@@ -1,5 +1,6 @@
 #include "simulator/sim.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,6 +86,7 @@ static int in_parallel(struct sim *s, void (*fn)(struct sim_shard *sh))
     unsigned started = 1;
     int rc = 0;
 
+    assert(s->shards > 0 && s->shards <= SIM_THREADS_MAX);
     for (unsigned i = 0; i < s->shards; i++)
         tasks[i] = (struct task){.shard = &s->shard[i], .fn = fn};
     while (rc == 0 && started < s->shards) {
@@ -98,10 +100,6 @@ static int in_parallel(struct sim *s, void (*fn)(struct sim_shard *sh))
         (void)pthread_join(tasks[i].thread, NULL);
     return rc;
 }
-
-/* Every node of a shard, in order. */
-#define for_each_node(sh, i)                                                                       \
-    for (uint32_t i = (sh)->id; i < (sh)->sim->cfg.nodes; i += (sh)->sim->shards)
 
 /* ---- creation ---- */
 
@@ -169,8 +167,7 @@ static void init_nodes(struct sim_shard *sh)
 {
     struct sim *s = sh->sim;
 
-    for_each_node(sh, i)
-    {
+    for (uint32_t i = sh->id; i < sh->sim->cfg.nodes; i += sh->sim->shards) {
         struct sim_node *n = &s->nodes[i];
         n->timer_ns = LOOP_NEVER;
         n->next_seq = 1;
@@ -294,8 +291,7 @@ static void begin(struct sim_shard *sh)
 {
     struct sim *s = sh->sim;
 
-    for_each_node(sh, i)
-    {
+    for (uint32_t i = sh->id; i < sh->sim->cfg.nodes; i += sh->sim->shards) {
         if (s->cfg.stop != NULL && *s->cfg.stop != 0)
             return;
         if (s->cfg.join.by == SIM_JOIN_ORACLE) {
@@ -573,7 +569,8 @@ static void end_shard(struct sim_shard *sh)
 {
     struct sim_event ev;
 
-    for_each_node(sh, i) node_close(sh, i);
+    for (uint32_t i = sh->id; i < sh->sim->cfg.nodes; i += sh->sim->shards)
+        node_close(sh, i);
     while (sh->queue.n > 0 && queue_take(&sh->queue, QUEUE_NEVER, &ev)) {
         if (ev.type == EV_MSG || ev.type == EV_RELAY)
             wire_free((struct sim_msg *)(uintptr_t)ev.data);
