@@ -34,7 +34,7 @@ static struct decimal shortest(double a)
     }
     while (d.n > 1 && d.digits[d.n - 1] == '0')
         d.n--;
-    d.point = a > 0 ? atoi(e + 1) + 1 : 1;
+    d.point = a > 0 ? (int)strtol(e + 1, NULL, 10) + 1 : 1;
     return d;
 }
 
