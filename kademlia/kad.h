@@ -318,7 +318,7 @@ struct kad_stat {
     uint64_t evictions, neg_cached;
     uint64_t lookups, lookup_hops, lookup_messages;
     bool alone;  /* routing table empty although there are bootstrap keys */
-    bool synced; /* full node: first complete pull is done (or there is nobody to pull from) */
+    bool synced; /* full node: a complete pull is done; false while alone */
     uint64_t network_size_estimate;
 };
 
