@@ -78,6 +78,7 @@ def test_the_header_stands_alone(tmp_path):
 
 def test_values(world, relay, example):
     """What the library publishes, the program reads, and the other way round."""
+    wait_until(lambda: relay.try_cli('entry', 'get', relay.pk).code == 0, 20, 'entry of the relay')
     pk = run(example, relay.join, 'put', 'note', 'of the library').strip()
     assert relay.cli('dht', 'get', pk, 'note', '--json').json['value'] == 'of the library'
     relay.cli('dht', 'put', 'note', 'of the program')
