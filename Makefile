@@ -170,7 +170,7 @@ stage: all
 	@$(MAKE) --no-print-directory -s install DESTDIR=$(abspath $(O))/stage PREFIX=/usr/local
 
 e2e: all stage
-	@$(RUN_TESTS) pytest --group 'e2e$(GROUP_TAG)' --results $(RESULTS) --timeout $(E2E_TIMEOUT) --build $(O) tests/e2e
+	@KADMSG_SAN='$(SAN)' $(RUN_TESTS) pytest --group 'e2e$(GROUP_TAG)' --results $(RESULTS) --timeout $(E2E_TIMEOUT) --build $(O) tests/e2e
 
 test:
 	@scripts/deps.sh

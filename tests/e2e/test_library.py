@@ -15,6 +15,7 @@ from procs import wait_until
 ROOT = Path(__file__).resolve().parents[2]
 STAGE = Path(os.environ.get('KADMSG', ROOT / 'build/kadmsg')).resolve().parent / 'stage'
 LIB = STAGE / 'usr/local/lib'
+SANITIZE = [f'-fsanitize={os.environ["KADMSG_SAN"]}'] if os.environ.get('KADMSG_SAN') else []
 
 
 def run(*args, env=None, code=0, timeout=60):
@@ -49,7 +50,7 @@ def example(request, tmp_path_factory):
         libs = [*pkg_config('--libs'), f'-Wl,-rpath,{LIB}']
     else:
         libs = [LIB / 'libkadmsg.a', *(flag for flag in pkg_config('--libs', '--static') if flag != '-lkadmsg')]
-    run('cc', '-Wall', '-Wextra', '-Werror', source, '-o', program, *pkg_config('--cflags'), *libs, '-levent_core')
+    run('cc', *SANITIZE, '-Wall', '-Wextra', '-Werror', source, '-o', program, *pkg_config('--cflags'), *libs, '-levent_core')
     assert ('libkadmsg.so' in run('readelf', '-d', program)) == (request.param == 'shared')
     return program
 
@@ -72,7 +73,7 @@ def test_the_header_stands_alone(tmp_path):
     source = tmp_path / 'a.c'
     source.write_text('#include <kadmsg.h>\nint main(void) { return kadmsg_version() == 0; }\n')
     link = ['-o', tmp_path / 'a', f'-L{LIB}', '-lkadmsg', f'-Wl,-rpath,{LIB}']
-    run('cc', '-std=c99', '-pedantic', '-Wall', '-Werror', source, *pkg_config('--cflags'), *link)
+    run('cc', *SANITIZE, '-std=c99', '-pedantic', '-Wall', '-Werror', source, *pkg_config('--cflags'), *link)
     run(tmp_path / 'a')
 
 

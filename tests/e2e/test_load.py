@@ -47,7 +47,7 @@ def flags(world):
 @pytest.mark.parametrize('args', MODES.values(), ids=MODES.keys())
 def test_modes(load, flags, args):
     code, out, err = load(*flags, *args)
-    assert (code, err) == (0, '') and out.count('\n') == 1
+    assert (code, err) == (0, '') and out.count('\n') == 1, f'{code} {out}{err}'
     result = json.loads(out)
     assert MEMBERS <= result.keys()
     assert result['mode'] == args[0] and result['errors'] == 0
