@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "kademlia/engine.h"
+#include "kademlia/records/ns.h"
 #include "transport/entry.h"
 
 /* Take over from an entry that may certify itself what is needed to verify and to rank it. */
@@ -56,9 +57,7 @@ int kad_classify(const struct kad *k, const struct item *it, const struct kad_id
 
 bool kad_is_tombstone(const struct item *it)
 {
-    bool entry = item_salt_is(it, "dmsg") || (it->salt_len > 4 && memcmp(it->salt, "svc:", 4) == 0);
-
-    return entry && it->v_len == 2 && memcmp(it->v, "{}", 2) == 0;
+    return ns_is_tombstone(it->salt, it->salt_len, it->v, it->v_len);
 }
 
 /* ---- verification: the item's signature, then one of those that the entry may have ---- */

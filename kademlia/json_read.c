@@ -1,6 +1,7 @@
 #include "kademlia/json_read.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 
@@ -47,4 +48,19 @@ void json_read_pubkey(struct json_in *j, struct json_scratch *s, struct pubkey *
 
     if (json_read_text(j, s, &text, &n) && pubkey_from_json_text(pk, text, n) != 0)
         json_in_fail(j, ERR_FORMAT);
+}
+
+void json_read_short(struct json_in *j, struct json_scratch *s, char *out, size_t cap)
+{
+    const char *text;
+    size_t n;
+
+    if (!json_read_text(j, s, &text, &n))
+        return;
+    if (n >= cap || memchr(text, '\0', n) != NULL) {
+        json_in_fail(j, ERR_FORMAT);
+        return;
+    }
+    memcpy(out, text, n);
+    out[n] = '\0';
 }

@@ -30,3 +30,7 @@ bool json_read_text(struct json_in *j, struct json_scratch *s, const char **text
 
 /* A key as the peers read it (dht.md §3.3); null leaves it alone. */
 void json_read_pubkey(struct json_in *j, struct json_scratch *s, struct pubkey *pk);
+
+/* The next value as a text of at most cap - 1 bytes without NUL, and a NUL behind it; a longer one,
+ * or one with a NUL, is ERR_FORMAT. null leaves it alone. */
+void json_read_short(struct json_in *j, struct json_scratch *s, char *out, size_t cap);

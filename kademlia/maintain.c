@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "kademlia/engine.h"
+#include "kademlia/records/fullnode.h"
 
 #define JITTER           10 /* percent, of every period */
 #define BOOTSTRAP_GAP_NS NS_PER_S
@@ -463,7 +464,7 @@ static void sync_due(struct loop_timer *t)
 static void advert_due(struct loop_timer *t)
 {
     struct kad *k = KAD_OF(t, advert);
-    char text[256];
+    char text[FULLNODE_MAX_TEXT];
     size_t n = kad_advert_text(k, text, sizeof text);
 
     if (n > 0)

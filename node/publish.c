@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "kademlia/records/dmsg_server.h"
 #include "transport/entry.h"
 
 #define DELEGATED_MAX 64
@@ -131,12 +132,12 @@ static void entry_publish(struct publish *p)
 
 static void server_publish(struct publish *p)
 {
-    char text[512], pk[PUBKEY_HEX + 1];
-    int n = snprintf(text, sizeof(text),
-                     "{\"address\":\"%s\",\"dht_bootstrap\":true,\"max_sessions\":%u,\"pk\":\"%s\","
-                     "\"server_type\":null}",
-                     p->cfg.server_address, p->cfg.max_sessions, pubkey_hex(pk, &p->cfg.self));
-    if (n > 0 && (size_t)n < sizeof(text) && !put(p, &p->server, text, (size_t)n))
+    char text[DMSG_SERVER_MAX_TEXT];
+    struct dmsg_server_rec rec = {
+        .dht_bootstrap = true, .max_sessions = p->cfg.max_sessions, .pk = p->cfg.self};
+    size_t n = 0;
+    snprintf(rec.address, sizeof(rec.address), "%s", p->cfg.server_address);
+    if (dmsg_server_encode(text, sizeof(text), &n, &rec) == 0 && !put(p, &p->server, text, n))
         schedule(p, &p->server, PUBLISH_RETRY_NS);
 }
 

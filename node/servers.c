@@ -13,12 +13,12 @@
  * Anybody can publish such a record, so a full table gives up the oldest relay that is neither
  * configured nor connected.
  */
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "base/log.h"
+#include "kademlia/records/dmsg_server.h"
 #include "node/node_int.h"
 
 #define SERVERS_MAX   128 /* half of what the client remembers, so that forgetting has time */
@@ -145,14 +145,13 @@ static bool learn_record(void *arg, const struct store_rec *rec)
     struct node *n = arg;
     if (rec->kind != ITEM_OWNER)
         return true;
-    json_t *o =
-        json_loadb((const char *)rec->item.v, rec->item.v_len, JSON_DISABLE_EOF_CHECK, NULL);
-    const char *addr = json_string_value(json_object_get(o, "address"));
+    struct dmsg_server_rec r;
+    bool said = dmsg_server_decode(&r, rec->item.v, rec->item.v_len) == 0 &&
+                dmsg_server_check(&r, &rec->item.k) == 0;
     int64_t seq = rec->item.seq < INT64_MAX ? (int64_t)rec->item.seq : INT64_MAX;
-    if (addr != NULL)
-        servers_learn_at(n, &rec->item.k, addr, seq);
-    set_recorded(n, find(n, &rec->item.k), addr != NULL);
-    json_decref(o);
+    if (said)
+        servers_learn_at(n, &rec->item.k, r.address, seq);
+    set_recorded(n, find(n, &rec->item.k), said);
     return true;
 }
 

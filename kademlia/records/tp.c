@@ -109,21 +109,6 @@ static struct tp_entry *add(struct reader *r)
     return &l->e[l->n++];
 }
 
-static void read_short(struct reader *r, char out[TP_TEXT_MAX + 1])
-{
-    const char *text;
-    size_t n;
-
-    if (!json_read_text(&r->in, &r->text, &text, &n))
-        return;
-    if (n > TP_TEXT_MAX || memchr(text, '\0', n) != NULL) {
-        json_in_fail(&r->in, ERR_FORMAT);
-        return;
-    }
-    memcpy(out, text, n);
-    out[n] = '\0';
-}
-
 static void read_tp_id(struct reader *r, struct tp_id *id)
 {
     const char *text;
@@ -163,10 +148,10 @@ static void read_entry(struct reader *r, struct tp_entry *e)
             read_edges(r, e->edges);
             break;
         case 2:
-            read_short(r, e->type);
+            json_read_short(&r->in, &r->text, e->type, sizeof e->type);
             break;
         case 3:
-            read_short(r, e->label);
+            json_read_short(&r->in, &r->text, e->label, sizeof e->label);
             break;
         default:
             json_in_skip(&r->in);
@@ -233,7 +218,7 @@ static void read_row(struct reader *r, struct row *row)
                 memset(&row->r, 0, sizeof row->r);
             break;
         case 1:
-            read_short(r, row->t);
+            json_read_short(&r->in, &r->text, row->t, sizeof row->t);
             break;
         case 2:
             if (json_in_peek(&r->in) != JSON_TOK_NUMBER && json_in_peek(&r->in) != JSON_TOK_NULL)
