@@ -7,6 +7,7 @@
 #include "base/base64.h"
 #include "base/err.h"
 #include "kademlia/item.h"
+#include "kademlia/records/ns.h"
 #include "node/cmds.h"
 #include "node/tool.h"
 
@@ -123,28 +124,13 @@ static int put(struct cmdline *cl)
 
 /* ---- del ---- */
 
-/* What stands for "nothing" under this salt (docs/protocol/dht.md §4): objects have a tombstone,
- * lists of transports an empty list; other namespaces are opaque to the DHT and get no value. */
-static const char *nothing(const char *salt)
-{
-    static const char *const objects[] = {"dmsg", "dmsg-server", "fullnode", "addr"};
-    for (size_t i = 0; i < sizeof(objects) / sizeof(objects[0]); i++)
-        if (strcmp(salt, objects[i]) == 0)
-            return "{}";
-    if (strncmp(salt, "svc:", 4) == 0 || strncmp(salt, "addr:", 5) == 0)
-        return "{}";
-    if (strcmp(salt, "tp") == 0 || strncmp(salt, "tp:", 3) == 0 || strcmp(salt, "svc") == 0)
-        return "[]";
-    return "";
-}
-
 static int del(struct cmdline *cl)
 {
     const struct dht_opts *o = cl->opts;
     int rc = check_salt(cl);
     if (rc != 0)
         return rc;
-    const char *v = nothing(o->salt);
+    const char *v = ns_tombstone(o->salt, strlen(o->salt));
     return publish(cl, (const uint8_t *)v, strlen(v));
 }
 

@@ -83,6 +83,14 @@ bool ns_is_tombstone(const void *salt, size_t salt_len, const void *v, size_t n)
     return is_empty(v, n, JSON_TOK_OBJECT);
 }
 
+const char *ns_tombstone(const void *salt, size_t salt_len)
+{
+    enum ns ns = ns_of(salt, salt_len);
+    bool list = ns == NS_TP || (ns == NS_SVC && salt_len == 3);
+
+    return ns == NS_OPAQUE ? "" : list ? "[]" : "{}";
+}
+
 static int check_entry(const struct pubkey *subject, const void *v, size_t n)
 {
     struct entry *e;

@@ -53,6 +53,10 @@ enum ns ns_by_name(const char *name, size_t n);
 /* Does this value say that there is nothing any more? */
 bool ns_is_tombstone(const void *salt, size_t salt_len, const void *v, size_t n);
 
+/* The value that deletes what is under this salt: "{}" or "[]"; "" under an opaque one, where there
+ * is none and an empty value is as good as any. */
+const char *ns_tombstone(const void *salt, size_t salt_len);
+
 /* Is the value what its salt promises, about this key? 0; ERR_NOT_FOUND: a tombstone; ERR_FORMAT;
  * ERR_REFUSED: it speaks of another key; ERR_SIG: the signature inside is missing or wrong;
  * ERR_TIMEOUT: an advert that is not of now; ERR_TOO_LONG; ERR_NOMEM. */

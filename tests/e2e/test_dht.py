@@ -126,14 +126,15 @@ def test_why(pair):
 def test_del(pair):
     """What stands for nothing depends on the namespace; the number of peers that took it is told."""
     _, a, b = pair
-    for salt, nothing in (('note', ''), ('tp', '[]'), ('addr:stcpr', '{}')):
+    for salt, nothing in (('note', ''), ('tp', '[]')):
         before = put(a, salt, 'something')
         done = a.cli('dht', 'del', salt, '--json').json
         assert done['seq'] > before['seq'] and done['target'] == before['target'] and done['stored'] >= 1
         assert get(b, a.pk, salt, '--network')['value'] == nothing
-    put(a, 'svc:vpn', '{"pk":"x"}')
-    a.cli('dht', 'del', 'svc:vpn')
-    b.cli('dht', 'get', a.pk, 'svc:vpn', '--network', code=3)
+    for salt in ('svc:vpn', 'addr:stcpr', 'dmsg-server'):
+        put(a, salt, '{"port":"1"}')
+        a.cli('dht', 'del', salt)
+        b.cli('dht', 'get', a.pk, salt, '--network', code=3)
     a.cli('dht', 'del', 'x' * 201, code=2)
     a.cli('dht', 'del', code=2)
 

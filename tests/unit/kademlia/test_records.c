@@ -86,6 +86,8 @@ static void test_salts(void **state)
         const char *name = ns_name((enum ns)i);
         assert_int_equal(ns_of(name, strlen(name)), i);
         assert_int_equal(ns_by_name(name, strlen(name)), i);
+        const char *dead = ns_tombstone(name, strlen(name));
+        assert_int_equal(ns_is_tombstone(name, strlen(name), dead, strlen(dead)), i != NS_TP);
     }
     assert_int_equal(ns_by_name("opaque", 6), NS_OPAQUE);
     assert_int_equal(ns_by_name("nothing", 7), NS__COUNT);
