@@ -396,6 +396,7 @@ enum field {
     F_ERROR,
     F_ERRORS,
     F_HAS_MORE,
+    F_READ_ONLY,
     F__COUNT
 };
 
@@ -417,14 +418,15 @@ static const char *const field_names[F__COUNT] = {
     [F_ERROR] = "error",
     [F_ERRORS] = "errors",
     [F_HAS_MORE] = "has_more",
+    [F_READ_ONLY] = "read_only",
 };
 
 #define BIT(f)    (UINT32_C(1) << (f))
-#define BY_SENDER (BIT(F_SENDER_ID) | BIT(F_SENDER_PK))
+#define BY_SENDER (BIT(F_SENDER_ID) | BIT(F_SENDER_PK) | BIT(F_READ_ONLY))
 
 /* Members that mean something in a message; all others are unknown there. */
 static const uint32_t fields[KAD_PUT_BATCH + 1][2] = {
-    [KAD_PING] = {0, BIT(F_RESPONDER_ID) | BIT(F_RESPONDER_PK)},
+    [KAD_PING] = {BIT(F_READ_ONLY), BIT(F_RESPONDER_ID) | BIT(F_RESPONDER_PK)},
     [KAD_FIND_NODE] = {BY_SENDER | BIT(F_TARGET), BIT(F_CLOSEST)},
     [KAD_GET_VALUE] = {BY_SENDER | BIT(F_TARGET), BIT(F_ITEM) | BIT(F_CLOSEST)},
     [KAD_PUT_VALUE] = {BY_SENDER | BIT(F_ITEM) | BIT(F_MIRROR_TARGET),
@@ -500,6 +502,9 @@ static void decode_member(struct decoder *d)
     case F_HAS_MORE:
         json_in_bool(j, &m->has_more);
         break;
+    case F_READ_ONLY:
+        json_in_bool(j, &m->read_only);
+        break;
     case F__COUNT:
         break;
     }
@@ -537,8 +542,6 @@ int kad_json_decode(struct kad_msg *out, unsigned method, bool response, const v
     if (method < KAD_PING || method > KAD_PUT_BATCH)
         return ERR_UNSUPPORTED;
     out->wire_bytes = KAD_FRAME_HEAD + n;
-    if (method == KAD_PING && !response)
-        return 0;
     if (json_in_object(&d.in)) {
         while (json_in_member(&d.in))
             decode_member(&d);
@@ -546,6 +549,10 @@ int kad_json_decode(struct kad_msg *out, unsigned method, bool response, const v
     rc = json_in_end_input(&d.in);
     if (rc == 0)
         rc = decode_finish(&d);
+    if (rc != 0 && method == KAD_PING && !response) { /* answered whatever its body (dht.md §3.4) */
+        out->read_only = false;
+        rc = 0;
+    }
     if (rc != 0)
         kad_msg_clear(out);
     json_scratch_free(&d.text);
@@ -678,6 +685,10 @@ static void put_batch_results(struct json_out *o, const struct kad_msg *m)
 static void put_request(struct json_out *o, const struct kad_msg *m)
 {
     put_key(o, "sender_id", "sender_pk", &m->sender);
+    if (m->read_only) {
+        json_out_name(o, "read_only");
+        json_out_bool(o, true);
+    }
     switch (m->method) {
     case KAD_PING:
         break;

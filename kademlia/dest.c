@@ -54,6 +54,7 @@ static bool send(struct kad_call *c, struct kad_msg *msg)
     }
     uint64_t left = c->timeout.at_ns - k->now_ns;
     msg->sender = k->self;
+    msg->read_only = k->client_only;
     a->peer = c->peer;
     a->call = c->id;
     a->timeout_ms = (unsigned)(left / NS_PER_MS) + 1;

@@ -61,7 +61,7 @@ struct kad {
     uint64_t given_max_bytes;
     struct pubkey self;
     struct seckey sk;
-    bool full;
+    bool full, client_only;
     struct kad_keyset whitelisted, trusted, mirrors, bootstrap;
     struct env *env;
     struct store *store;

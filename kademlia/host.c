@@ -471,11 +471,11 @@ int host_new(struct host **out, const struct host_cfg *cfg)
     struct kad_hooks hooks = {
         .arg = h, .ready = ready, .stored = cfg->stored != NULL ? stored : NULL};
     rc = kad_new(&h->kad, cfg->kad, cfg->env, cfg->store, &h->ops, &hooks, cfg->loop->now_ns);
-    if (rc == 0)
-        rc = client_listen(cfg->client, KAD_PORT, on_accept, h);
+    h->listening = rc == 0 && !cfg->kad->client_only;
+    if (h->listening && (rc = client_listen(cfg->client, KAD_PORT, on_accept, h)) < 0)
+        h->listening = false;
     if (rc < 0)
         goto fail;
-    h->listening = true;
     host_kick(h);
     *out = h;
     return 0;

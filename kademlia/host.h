@@ -2,7 +2,7 @@
  * host - runs a kad engine over dmsg streams: the bridge between transport/client.h and
  * kademlia/kad.h.
  *
- * It owns the engine, listens on port 100 of the client, turns KAD_ACT_CALL into a dialled stream
+ * It owns the engine, listens on port 100 of the client (but for a client_only engine), turns KAD_ACT_CALL into a dialled stream
  * with one JSON frame each way (docs/protocol/dht.md §3.1), serves incoming ones, keeps the
  * engine's one timer, and hands finished operations to `report`.
  *

@@ -129,6 +129,10 @@ struct kad_cfg {
     struct pubkey self;
     struct seckey sk;
     bool full; /* keeps everything it is given and syncs with other full nodes */
+    bool
+        client_only; /* asks and puts, but serves nobody: says so in its requests, so that peers of our
+                         kind do not take it for a contact, and looks at no range it has no question
+                         about; not with full */
     const struct pubkey *whitelisted, *trusted, *mirrors, *bootstrap; /* copied */
     size_t n_whitelisted, n_trusted, n_mirrors, n_bootstrap;
     struct kad_limits limits;

@@ -50,7 +50,7 @@ static void round_done(struct kad_op *op, int err)
 
     (void)err;
     arm(k, &k->m.bootstrap, kad_ms(k->lim.bootstrap_retry_ms) * (empty ? 1 : 10));
-    if (!empty && !k->m.joined) {
+    if (!empty && !k->m.joined && !k->client_only) {
         k->m.join_bucket = 0;
         loop_timer_set(&k->loop, &k->m.refresh, k->now_ns);
     }
@@ -71,6 +71,10 @@ static void pings_done(struct kad_op *op)
 
     if (table_count(&k->table) == 0) {
         kad_op_finish(op, ERR_NO_ROUTE, KAD_END_NO_PEERS);
+        return;
+    }
+    if (k->client_only) { /* it has no neighbourhood to meet */
+        kad_op_finish(op, 0, KAD_END_CLOSEST);
         return;
     }
     k->m.self_refresh_ns = k->now_ns;
@@ -552,7 +556,8 @@ void kad_maintain_start(struct kad *k)
     k->m.advert.fn = advert_due;
     k->m.self_refresh_ns = k->now_ns;
     loop_timer_set(&k->loop, &k->m.bootstrap, k->now_ns);
-    arm(k, &k->m.refresh, kad_ms(k->lim.refresh_ms));
+    if (!k->client_only)
+        arm(k, &k->m.refresh, kad_ms(k->lim.refresh_ms));
     arm(k, &k->m.sweep, SWEEP_NS);
     arm(k, &k->m.hand_on, pass_ns(k));
     if (!list_empty(&k->own))

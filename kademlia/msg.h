@@ -45,6 +45,7 @@ struct kad_msg {
     /* requests: sender as claimed in the body (the engine believes the stream); responses to PING:
      * responder */
     struct pubkey sender;
+    bool read_only; /* requests: the sender serves nobody, and is to be no contact of anybody */
     struct kad_id target;   /* FIND_NODE, GET_VALUE */
     struct pubkey *closest; /* n_closest contacts, closest first */
     size_t n_closest;

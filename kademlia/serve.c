@@ -305,8 +305,9 @@ void kad_request(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
     kad_enter(k, now_ns);
     k->stat.requests[req->method & 7]++;
     /* Whoever calls over an authenticated stream exists; the body's sender is not looked at
-     * (incident 61). */
-    kad_peer_heard(k, from, false, req->method != KAD_PING);
+     * (incident 61). One that says it serves nobody would be a dead contact in a moment. */
+    if (!req->read_only)
+        kad_peer_heard(k, from, false, req->method != KAD_PING);
     bool may = is_exempt(k, from) || kad_note_request(k, from);
     int rc = may ? serve(k, from, req, token) : ERR_LIMIT;
     if (rc != 0)

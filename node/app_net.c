@@ -282,9 +282,11 @@ static json_t *request_to(struct app_net *net, const char *cmd, const struct pub
                           uint16_t port)
 {
     char hex[PUBKEY_HEX + 1];
-    return json_pack("{s:s, s:s, s:i, s:I, s:b}", "cmd", cmd, "pk", pubkey_hex(hex, pk), "port",
-                     (int)port, "timeout_ms", (json_int_t)net->timeout_ms, "local",
-                     (int)net->direct);
+    json_t *req =
+        json_pack("{s:s, s:s, s:i, s:I, s:b}", "cmd", cmd, "pk", pubkey_hex(hex, pk), "port",
+                  (int)port, "timeout_ms", (json_int_t)net->timeout_ms, "local", (int)net->direct);
+    tool_route(of(net)->tool, req);
+    return req;
 }
 
 static int net_dial_via(struct app_net *net, const struct pubkey *via, const struct pubkey *pk,

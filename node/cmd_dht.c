@@ -9,10 +9,11 @@
 #include "kademlia/item.h"
 #include "kademlia/records/ns.h"
 #include "node/cmds.h"
-#include "node/tool.h"
+#include "node/tool_compat.h"
 
 struct dht_opts {
     struct tool_opts conn;
+    struct tool_compat compat;
     struct pubkey pk;
     const char *salt, *value, *who;
     uint64_t seq;
@@ -20,13 +21,16 @@ struct dht_opts {
 };
 
 /* One request, one answer; rows are printed as they come. */
-static int ask(const struct dht_opts *o, enum tool_needs needs, json_t *req, tool_row_fn *row,
-               void *arg, json_t **answer)
+static int ask(struct cmdline *cl, enum tool_needs needs, json_t *req, tool_row_fn *row, void *arg,
+               json_t **answer)
 {
+    struct dht_opts *o = cl->opts;
     struct tool *t;
-    int rc = tool_open(&t, &o->conn, needs);
+    int rc = tool_compat_open(&t, cl, &o->compat, &o->conn, NULL, needs);
     if (rc == 0) {
         json_object_set_new(req, "timeout_ms", json_integer((json_int_t)tool_timeout_ms(t)));
+        if (needs == TOOL_SESSION)
+            tool_route(t, req);
         rc = tool_call(t, json_incref(req), row, arg, answer, NULL);
     }
     tool_close(t);
@@ -93,7 +97,7 @@ static int publish(struct cmdline *cl, const uint8_t *v, size_t n)
         snprintf(seq, sizeof(seq), "%llu", (unsigned long long)o->seq);
         if (cmdline_given(cl, "seq"))
             json_object_set_new(req, "seq", json_string(seq));
-        rc = ask(o, TOOL_DHT, req, NULL, NULL, &answer);
+        rc = ask(cl, TOOL_DHT, req, NULL, NULL, &answer);
     }
     if (rc == 0 && o->conn.json)
         tool_print(json_incref(answer));
@@ -176,7 +180,7 @@ static int get(struct cmdline *cl)
         return rc;
     json_t *req = json_pack("{s:s, s:s, s:s, s:b}", "cmd", "dht.get", "pk", pubkey_hex(pk, &o->pk),
                             "salt", o->salt, "network", (int)o->network);
-    rc = ask(o, TOOL_DHT, req, NULL, NULL, &answer);
+    rc = ask(cl, TOOL_DHT, req, NULL, NULL, &answer);
     if (rc == 0)
         text_from_base64(answer);
     if (rc == 0 && o->conn.json)
@@ -212,7 +216,7 @@ static int list(struct cmdline *cl)
         return rc;
     json_t *req =
         json_pack("{s:s, s:s}", "cmd", "dht.list", "salt", o->salt != NULL ? o->salt : "");
-    return ask(o, TOOL_NODE, req, o->conn.json ? row_json : row_item, NULL, NULL);
+    return ask(cl, TOOL_NODE, req, o->conn.json ? row_json : row_item, NULL, NULL);
 }
 
 static void row_peer(void *arg, json_t *row)
@@ -225,7 +229,7 @@ static void row_peer(void *arg, json_t *row)
 static int peers(struct cmdline *cl)
 {
     const struct dht_opts *o = cl->opts;
-    return ask(o, TOOL_DHT, json_pack("{s:s}", "cmd", "dht.peers"),
+    return ask(cl, TOOL_DHT, json_pack("{s:s}", "cmd", "dht.peers"),
                o->conn.json ? row_json : row_peer, NULL, NULL);
 }
 
@@ -233,7 +237,7 @@ static int status(struct cmdline *cl)
 {
     const struct dht_opts *o = cl->opts;
     json_t *answer = NULL;
-    int rc = ask(o, TOOL_NODE, json_pack("{s:s}", "cmd", "dht.status"), NULL, NULL, &answer);
+    int rc = ask(cl, TOOL_NODE, json_pack("{s:s}", "cmd", "dht.status"), NULL, NULL, &answer);
     if (rc == 0 && o->conn.json)
         tool_print(json_incref(answer));
     else if (rc == 0)
@@ -289,7 +293,7 @@ static int lookup(struct cmdline *cl)
         return rc;
     json_t *req = json_pack("{s:s, s:s, s:s*, s:b}", "cmd", "dht.lookup", target ? "target" : "pk",
                             o->who, "salt", o->salt, "trace", (int)o->trace);
-    rc = ask(o, TOOL_DHT, req, NULL, NULL, &answer);
+    rc = ask(cl, TOOL_DHT, req, NULL, NULL, &answer);
     if (rc == 0 && o->conn.json)
         tool_print(json_incref(answer));
     else if (rc == 0)
@@ -312,7 +316,7 @@ static int sync_with(struct cmdline *cl)
         return rc;
     json_t *req = json_pack("{s:s, s:s*, s:s*}", "cmd", "dht.sync", "salt", o->salt, "pk",
                             cmdline_given(cl, "PK") ? pubkey_hex(pk, &o->pk) : NULL);
-    rc = ask(o, TOOL_DHT, req, NULL, NULL, &answer);
+    rc = ask(cl, TOOL_DHT, req, NULL, NULL, &answer);
     if (rc == 0 && o->conn.json)
         tool_print(json_incref(answer));
     else if (rc == 0)
@@ -352,7 +356,7 @@ static int why(struct cmdline *cl)
     const struct dht_opts *o = cl->opts;
     char pk[PUBKEY_HEX + 1];
     json_t *answer = NULL;
-    int rc = ask(o, TOOL_SESSION,
+    int rc = ask(cl, TOOL_SESSION,
                  json_pack("{s:s, s:s}", "cmd", "dht.why", "pk", pubkey_hex(pk, &o->pk)), NULL,
                  NULL, &answer);
     if (rc == 0 && o->conn.json)
@@ -368,7 +372,9 @@ static int why(struct cmdline *cl)
 /* ---- the table ---- */
 
 static const struct cmd_group groups[] = {
-    {"Connection flags", tool_flags, offsetof(struct dht_opts, conn)}, {0}};
+    {"Connection flags", tool_flags, offsetof(struct dht_opts, conn)},
+    {TOOL_COMPAT_TITLE, tool_compat_flags_dht, offsetof(struct dht_opts, compat)},
+    {0}};
 static const struct cmd_opt put_args[] = {
     {.name = "SALT",
      CMD_STR_AT(struct dht_opts, salt),
@@ -468,6 +474,8 @@ static const struct cmd subs[] = {
     {.name = "status", .help = "state and counters of the DHT node", COMMON, .run = status},
     {.name = "why",
      .help = "try to reach a key and show every step",
+     .about = "This one may be told not to look anything up: --direct shows what the sessions to "
+              "the named servers give.",
      .args = why_args,
      COMMON,
      .run = why},

@@ -1,21 +1,22 @@
 #include <stdio.h>
 
 #include "node/cmds.h"
-#include "node/tool.h"
+#include "node/tool_compat.h"
 
 struct entry_opts {
     struct tool_opts conn;
+    struct tool_compat compat;
     struct pubkey pk;
     bool network;
 };
 
 static int get(struct cmdline *cl)
 {
-    const struct entry_opts *o = cl->opts;
+    struct entry_opts *o = cl->opts;
     struct tool *t;
     char pk[PUBKEY_HEX + 1];
     json_t *answer = NULL;
-    int rc = tool_open(&t, &o->conn, TOOL_DHT);
+    int rc = tool_compat_open(&t, cl, &o->compat, &o->conn, NULL, TOOL_DHT);
     if (rc == 0)
         rc = tool_call(t,
                        json_pack("{s:s, s:s, s:b}", "cmd", "entry.get", "pk",
@@ -32,10 +33,12 @@ static int get(struct cmdline *cl)
 
 static int publish(struct cmdline *cl)
 {
-    const struct entry_opts *o = cl->opts;
+    struct entry_opts *o = cl->opts;
     struct tool *t;
     json_t *answer = NULL;
-    int rc = tool_open(&t, &o->conn, TOOL_REACHABLE);
+    if (o->compat.direct)
+        return cmdline_usage_error(cl, "--direct: this command is about the DHT");
+    int rc = tool_compat_open(&t, cl, &o->compat, &o->conn, NULL, TOOL_REACHABLE);
     if (rc == 0)
         rc = tool_call(t, json_pack("{s:s}", "cmd", "entry.publish"), NULL, NULL, &answer, NULL);
     if (rc == 0 && o->conn.json)
@@ -50,7 +53,9 @@ static int publish(struct cmdline *cl)
 }
 
 static const struct cmd_group groups[] = {
-    {"Connection flags", tool_flags, offsetof(struct entry_opts, conn)}, {0}};
+    {"Connection flags", tool_flags, offsetof(struct entry_opts, conn)},
+    {TOOL_COMPAT_TITLE, tool_compat_flags_dht, offsetof(struct entry_opts, compat)},
+    {0}};
 static const struct cmd_opt get_args[] = {
     {.name = "PK", CMD_PUBKEY_AT(struct entry_opts, pk), .help = "whose entry"}, {0}};
 static const struct cmd_opt get_flags[] = {{.name = "network",

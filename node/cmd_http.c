@@ -148,7 +148,7 @@ static const struct cmd_opt flags[] = {
     {0}};
 static const struct cmd_group groups[] = {
     {"Connection flags", tool_flags, offsetof(struct http_opts, conn)},
-    {"Connection flags of upstream's tools", tool_compat_flags, offsetof(struct http_opts, compat)},
+    {TOOL_COMPAT_TITLE, tool_compat_flags, offsetof(struct http_opts, compat)},
     {0}};
 
 const struct cmd cmd_http = {

@@ -28,13 +28,11 @@ static int gen(struct cmdline *cl)
     int rc = o->out != NULL ? keyfile_write(o->out, &sk, &pk) : 0;
     if (rc < 0)
         rc = keyfile_tell(rc, o->out);
-    else if (o->out != NULL && o->json)
-        tool_print(json_pack("{s:s, s:s}", "public_key", pk_hex, "file", o->out));
+    else if (o->json)
+        tool_print(json_pack("{s:s, s:s, s:s*}", "public_key", pk_hex, "secret_key",
+                             hex_encode(sk_hex, sk.b, SECKEY_BYTES), "file", o->out));
     else if (o->out != NULL)
         printf("%s\n", pk_hex);
-    else if (o->json)
-        tool_print(json_pack("{s:s, s:s}", "public_key", pk_hex, "secret_key",
-                             hex_encode(sk_hex, sk.b, SECKEY_BYTES)));
     else
         printf("%s\n%s\n", pk_hex, hex_encode(sk_hex, sk.b, SECKEY_BYTES));
     seckey_wipe(&sk);

@@ -11,7 +11,7 @@
 #include "base/err.h"
 #include "node/cmds.h"
 #include "node/ready.h"
-#include "node/tool.h"
+#include "node/tool_compat.h"
 
 #define PIECE   65536
 #define STREAMS 256 /* of nc -l at once */
@@ -19,6 +19,7 @@
 
 struct nc_opts {
     struct tool_opts conn;
+    struct tool_compat compat;
     const char *target;
     uint16_t listen;
     bool echo, ready;
@@ -120,7 +121,7 @@ static int relay_stdio(int fd)
 
 /* ---- dial ---- */
 
-static int dial(struct cmdline *cl, const struct nc_opts *o)
+static int dial(struct cmdline *cl, struct nc_opts *o)
 {
     struct addr_dmsg to;
     struct tool *t;
@@ -129,13 +130,13 @@ static int dial(struct cmdline *cl, const struct nc_opts *o)
     int fd = -1;
     if (addr_dmsg_parse(&to, o->target, strlen(o->target), &why) < 0)
         return cmdline_usage_error(cl, "PK:PORT: %s: %s", o->target, why);
-    int rc = tool_open(&t, &o->conn, TOOL_SESSION);
-    if (rc == 0)
-        rc =
-            tool_call(t,
-                      json_pack("{s:s, s:s, s:i, s:I}", "cmd", "dial", "pk", pubkey_hex(pk, &to.pk),
-                                "port", (int)to.port, "timeout_ms", (json_int_t)tool_timeout_ms(t)),
-                      NULL, NULL, NULL, &fd);
+    int rc = tool_compat_open(&t, cl, &o->compat, &o->conn, NULL, TOOL_SESSION);
+    if (rc == 0) {
+        json_t *req = json_pack("{s:s, s:s, s:i, s:I}", "cmd", "dial", "pk", pubkey_hex(pk, &to.pk),
+                                "port", (int)to.port, "timeout_ms", (json_int_t)tool_timeout_ms(t));
+        tool_route(t, req);
+        rc = tool_call(t, req, NULL, NULL, NULL, &fd);
+    }
     if (rc == 0)
         rc = relay_stdio(fd);
     if (fd >= 0)
@@ -242,14 +243,14 @@ static int serve(const struct nc_opts *o, struct tool *t)
     return rc < 0 ? 0 : rc;
 }
 
-static int listen_on(const struct nc_opts *o)
+static int listen_on(struct cmdline *cl, struct nc_opts *o)
 {
     struct tool *t;
     struct sigaction sa = {.sa_handler = on_signal};
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
-    int rc = tool_open(&t, &o->conn, TOOL_REACHABLE);
+    int rc = tool_compat_open(&t, cl, &o->compat, &o->conn, NULL, TOOL_REACHABLE);
     if (rc == 0)
         rc = tool_send(t, json_pack("{s:s, s:i}", "cmd", "listen", "port", (int)o->listen));
     if (rc == 0)
@@ -262,12 +263,12 @@ static int listen_on(const struct nc_opts *o)
 
 static int run(struct cmdline *cl)
 {
-    const struct nc_opts *o = cl->opts;
+    struct nc_opts *o = cl->opts;
     if (o->listen == 0 && o->target == NULL)
         return cmdline_usage_error(cl, "PK:PORT or -l PORT is missing");
     if (o->listen != 0 && o->target != NULL)
         return cmdline_usage_error(cl, "PK:PORT and -l exclude each other");
-    return o->listen != 0 ? listen_on(o) : dial(cl, o);
+    return o->listen != 0 ? listen_on(cl, o) : dial(cl, o);
 }
 
 static const struct cmd_opt args[] = {{.name = "PK:PORT",
@@ -288,7 +289,9 @@ static const struct cmd_opt flags[] = {
      .help = "with -l: print one JSON line on stdout when it listens"},
     {0}};
 static const struct cmd_group groups[] = {
-    {"Connection flags", tool_flags, offsetof(struct nc_opts, conn)}, {0}};
+    {"Connection flags", tool_flags, offsetof(struct nc_opts, conn)},
+    {TOOL_COMPAT_TITLE, tool_compat_flags_no_l, offsetof(struct nc_opts, compat)},
+    {0}};
 
 const struct cmd cmd_nc = {
     .name = "nc",

@@ -1,27 +1,28 @@
 #include <stdio.h>
 
 #include "node/cmds.h"
-#include "node/tool.h"
+#include "node/tool_compat.h"
 
 struct ping_opts {
     struct tool_opts conn;
+    struct tool_compat compat;
     struct pubkey pk;
     uint64_t count;
 };
 
 static int run(struct cmdline *cl)
 {
-    const struct ping_opts *o = cl->opts;
+    struct ping_opts *o = cl->opts;
     struct tool *t;
     char pk[PUBKEY_HEX + 1];
     pubkey_hex(pk, &o->pk);
-    int rc = tool_open(&t, &o->conn, TOOL_SESSION);
+    int rc = tool_compat_open(&t, cl, &o->compat, &o->conn, NULL, TOOL_SESSION);
     for (uint64_t i = 0; rc == 0 && i < o->count; i++) {
         json_t *answer = NULL;
-        rc = tool_call(t,
-                       json_pack("{s:s, s:s, s:I}", "cmd", "ping", "pk", pk, "timeout_ms",
-                                 (json_int_t)tool_timeout_ms(t)),
-                       NULL, NULL, &answer, NULL);
+        json_t *req = json_pack("{s:s, s:s, s:I}", "cmd", "ping", "pk", pk, "timeout_ms",
+                                (json_int_t)tool_timeout_ms(t));
+        tool_route(t, req);
+        rc = tool_call(t, req, NULL, NULL, &answer, NULL);
         if (rc != 0)
             break;
         if (o->conn.json)
@@ -48,7 +49,9 @@ static const struct cmd_opt flags[] = {{.name = "count",
                                         .help = "how often"},
                                        {0}};
 static const struct cmd_group groups[] = {
-    {"Connection flags", tool_flags, offsetof(struct ping_opts, conn)}, {0}};
+    {"Connection flags", tool_flags, offsetof(struct ping_opts, conn)},
+    {TOOL_COMPAT_TITLE, tool_compat_flags, offsetof(struct ping_opts, compat)},
+    {0}};
 
 const struct cmd cmd_ping = {
     .name = "ping",

@@ -30,6 +30,7 @@ struct forward {
     struct pubkey pk;
     uint16_t port;
     unsigned timeout_ms, flags; /* of client_dial() */
+    struct pubkey via;          /* the only relay to go through; null = any */
     int fd;
     struct event *ev;
     struct loop_timer rest;
@@ -143,6 +144,8 @@ static void take(struct forward *f, int fd)
         close(fd);
         return;
     }
+    if (!pubkey_is_null(&f->via))
+        client_dial_through(d->st, &f->via);
     d->forward = f;
     d->fd = fd;
     list_push_back(&f->dials, &d->node);
@@ -223,10 +226,12 @@ static struct forward *forward_new(struct ctl_req *req)
 
 void ctl_forward(struct ctl_req *req)
 {
-    struct pubkey pk;
+    struct pubkey pk, via = {0};
     json_int_t port;
     unsigned timeout_ms;
-    if (ctl_arg_pubkey(req, "pk", &pk) < 0 || ctl_arg_timeout(req, &timeout_ms) < 0 ||
+    bool through = json_object_get(req->args, "via") != NULL;
+    if (ctl_arg_pubkey(req, "pk", &pk) < 0 || (through && ctl_arg_pubkey(req, "via", &via) < 0) ||
+        ctl_arg_timeout(req, &timeout_ms) < 0 ||
         ctl_arg_range(req, "port", 1, 65535, 80, &port) < 0)
         return;
     struct forward *f = forward_new(req);
@@ -235,9 +240,10 @@ void ctl_forward(struct ctl_req *req)
         return;
     }
     f->pk = pk;
+    f->via = via;
     f->port = (uint16_t)port;
     f->timeout_ms = timeout_ms;
-    f->flags = ctl_arg_bool(req, "local") ? CLIENT_DIAL_LOCAL : 0;
+    f->flags = node_dial_flags(f->owner, req);
     int rc = forward_open(f);
     if (rc < 0) {
         forward_free(f);

@@ -231,7 +231,7 @@ static void dial_start(struct dialling *d)
     char pk[PUBKEY_HEX + 1];
     /* Who asks whether a key can be reached wants it tried now, whatever failed a moment ago. */
     unsigned flags = d->what == DIAL_FD ? 0 : CLIENT_DIAL_NOW;
-    flags |= ctl_arg_bool(req, "local") ? CLIENT_DIAL_LOCAL : 0;
+    flags |= node_dial_flags(d->node, req);
     struct pubkey via;
     bool through = json_object_get(req->args, "via") != NULL;
     if (through && ctl_arg_pubkey(req, "via", &via) < 0) {

@@ -417,6 +417,7 @@ static int open_dht(struct node *n)
         .self = n->cfg.pk,
         .sk = n->cfg.sk,
         .full = n->cfg.full,
+        .client_only = n->cfg.client_only,
         .whitelisted = n->cfg.whitelisted,
         .n_whitelisted = n->cfg.n_whitelisted,
         .trusted = n->cfg.trusted,
@@ -424,7 +425,7 @@ static int open_dht(struct node *n)
         .mirrors = n->cfg.mirrors,
         .n_mirrors = n->cfg.n_mirrors,
         .bootstrap = boot,
-        .n_bootstrap = n->cfg.n_bootstrap,
+        .n_bootstrap = n->cfg.no_dht ? 0 : n->cfg.n_bootstrap,
         .limits = {.max_bytes = n->cfg.store_bytes},
     };
     struct host_cfg cfg = {
@@ -449,7 +450,7 @@ static int open_dht(struct node *n)
 
 static int open_publish(struct node *n)
 {
-    if (!n->cfg.publish)
+    if (!n->cfg.publish || n->cfg.no_dht)
         return 0;
     struct publish_cfg cfg = {
         .env = n->env,

@@ -52,10 +52,12 @@ struct node_cfg {
     bool accept_relayed;
     /* Sessions of others that the relay takes and publishes; 0 = its own cap, and 2048 in the entry */
     uint32_t max_sessions;
-    unsigned sessions;           /* wanted sessions to relays; 0 = 2 */
-    unsigned pk_threads;         /* 0 = by cores, 1 … 4 */
-    bool publish;                /* the entry; tools do not */
-    bool lock;                   /* hold the lock of the key */
+    unsigned sessions;   /* wanted sessions to relays; 0 = 2 */
+    unsigned pk_threads; /* 0 = by cores, 1 … 4 */
+    bool client_only;    /* asks the DHT and serves nobody in it (kad.h); not with full */
+    bool no_dht;  /* direct mode: bootstrap are sessions only, nothing is looked up or published */
+    bool publish; /* the entry; tools do not */
+    bool lock;    /* hold the lock of the key */
     int64_t clock_offset_ns;     /* tests */
     struct event_base *base;     /* whose loop it runs on; NULL: one of its own, for node_run() */
     bool pk_inline;              /* no threads for public-key work; not with listen */

@@ -84,6 +84,12 @@ static inline int node_put_err(const struct node *n, const struct kad_report *r)
     return r->err == ERR_NO_ROUTE && n->cfg.n_bootstrap == 0 ? 0 : r->err;
 }
 
+/* enum client_flags of a dial for a request: "local", and what the node's mode says. */
+static inline unsigned node_dial_flags(const struct node *n, const struct ctl_req *req)
+{
+    return n->cfg.no_dht || ctl_arg_bool(req, "local") ? CLIENT_DIAL_LOCAL : 0;
+}
+
 /* "ok", or what is wrong; static. */
 const char *node_health(struct node *n);
 /* A session to the own relay, through a socketpair. */

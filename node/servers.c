@@ -218,7 +218,7 @@ bool servers_full_peer(struct node *n, struct pubkey *out)
 {
     struct pubkey closest[4];
     size_t have = kad_closest(node_kad(n), &(struct kad_id){{0}}, closest, 4);
-    const struct pubkey *from = n->cfg.n_bootstrap > 0
+    const struct pubkey *from = n->cfg.n_bootstrap > 0 && !n->cfg.no_dht
                                     ? &n->cfg.bootstrap[n->cfg.n_bootstrap - 1].pk
                                 : have > 0 ? &closest[0]
                                            : NULL;
@@ -245,7 +245,7 @@ void servers_tick(struct node *n)
 {
     struct client_stat st;
     tell_relay(n);
-    if (n->loop->now_ns < n->servers_next_ns || n->servers_op != 0)
+    if (n->loop->now_ns < n->servers_next_ns || n->servers_op != 0 || n->cfg.no_dht)
         return;
     client_stat(n->client, &st);
     unsigned want = n->cfg.sessions != 0 ? n->cfg.sessions : 2;

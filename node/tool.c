@@ -27,6 +27,8 @@ struct tool {
     struct node *node; /* of its own, else NULL */
     pthread_t thread;
     bool runs; /* thread */
+    bool direct;
+    struct pubkey via; /* null: any way */
     char *packet;
 };
 
@@ -149,6 +151,8 @@ static int start_own(struct tool *t, const struct tool_opts *opts, struct node_c
     cfg->bootstrap = opts->bootstrap.v;
     cfg->n_bootstrap = opts->bootstrap.n;
     cfg->pk_threads = 1;
+    cfg->client_only = true;
+    cfg->no_dht = opts->direct;
     /* a command tells of its own failures */
     if (log_set_levels(opts->log_level != NULL ? opts->log_level : "warn", why, sizeof(why)) < 0)
         return tool_fail(ERR_STATE, "log: %s", why);
@@ -268,6 +272,9 @@ int tool_open(struct tool **out, const struct tool_opts *opts, enum tool_needs n
     }
     t->fd = -1;
     t->timeout_ms = opts->timeout != 0 ? (unsigned)(opts->timeout / 1000000) : TIMEOUT_DEFAULT_MS;
+    t->direct = opts->direct;
+    if (opts->via != NULL)
+        t->via = *opts->via;
     struct node_cfg cfg = {.publish = needs == TOOL_REACHABLE,
                            .lock = opts->sk_file != NULL || opts->sk != NULL,
                            .sessions = opts->sessions};
@@ -312,6 +319,15 @@ unsigned tool_timeout_ms(const struct tool *t)
 }
 
 /* ---- packets ---- */
+
+void tool_route(const struct tool *t, json_t *req)
+{
+    char via[PUBKEY_HEX + 1];
+    if (t->direct)
+        json_object_set_new(req, "local", json_true());
+    if (!pubkey_is_null(&t->via) && json_object_get(req, "via") == NULL)
+        json_object_set_new(req, "via", json_string(pubkey_hex(via, &t->via)));
+}
 
 int tool_post(struct tool *t, json_t *req, json_int_t *id)
 {

@@ -32,8 +32,9 @@ struct tool_opts { /* the connection flags, tool_flags */
     /* no flags of their own: tool_compat.h */
     const struct seckey *sk; /* in place of sk_file */
     unsigned sessions;       /* of a node of its own; 0 = 2 */
-    bool direct;             /* dials look up nothing in the network: sessions are tried */
-    const char *log_level;   /* of a node of its own; NULL = warn */
+    bool direct; /* a node of its own without DHT; dials try the sessions, and nothing else */
+    const struct pubkey *via; /* dials go through this relay only; NULL = any way */
+    const char *log_level;    /* of a node of its own; NULL = warn */
 };
 
 extern const struct cmd_opt tool_flags[];
@@ -63,6 +64,8 @@ int tool_call(struct tool *t, json_t *req, tool_row_fn *fn, void *arg, json_t **
  * timeout_ms < 0 = for ever. */
 int tool_send(struct tool *t, json_t *req);
 int tool_event(struct tool *t, int timeout_ms, json_t **event, int *fd);
+/* Add to a request that dials (dial, forward, ping, dht.why) what the flags said about the way. */
+void tool_route(const struct tool *t, json_t *req);
 /* One packet either way, silent: for those who keep several requests apart by their ids. 0;
  * ERR_TOO_LONG, -errno; ERR_TIMEOUT, ERR_CANCELLED (a signal), ERR_RESET (the node is gone),
  * ERR_FORMAT. */

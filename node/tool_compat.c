@@ -6,51 +6,70 @@
 
 #include "base/err.h"
 
-const struct cmd_opt tool_compat_flags[] = {
-    {.name = "srv",
-     .letter = 'S',
-     CMD_PEERS_AT(struct tool_compat, srv),
-     .help = "the same as --bootstrap"},
-    {.name = "dmsgconf",
-     .letter = 'D',
-     CMD_STR_AT(struct tool_compat, dmsgconf),
-     .metavar = "FILE",
-     .help = "join through the servers of a dmsghttp-config.json"},
-    {.name = "direct",
-     .letter = 'B',
-     CMD_FLAG_AT(struct tool_compat, direct),
-     .help = "use only the servers named by -S, -D or --bootstrap, and look nothing up"},
-    {.name = "disc-addr",
-     .letter = 'A',
-     CMD_STR_AT(struct tool_compat, disc_addr),
-     .metavar = "dmsg://PK:PORT",
-     .help = "of the servers named, use the one of this key"},
-    {.name = "sess",
-     .letter = 'e',
-     CMD_U64_AT(struct tool_compat, sessions),
-     .metavar = "N",
-     .max = 16,
-     .help = "sessions of a node of its own"},
-    {.name = "dmsg-disc",
-     CMD_STR_AT(struct tool_compat, dmsg_disc),
-     .metavar = "URL",
-     .help = "refused: peers are found in the DHT"},
-    {.name = "disc-url",
-     CMD_STR_AT(struct tool_compat, disc_url),
-     .metavar = "URL",
-     .help = "the same as --dmsg-disc"},
-    {.name = "loglvl",
-     .letter = 'l',
-     CMD_CHOICE_AT(struct tool_compat, log_level),
-     .choices = "panic|fatal|error|warn|info|debug|trace",
-     .def = "warn",
-     .help = "log level of a node of its own"},
-    {.name = "sk",
-     .letter = 's',
-     CMD_SECKEY_AT(struct tool_compat, sk),
-     .def_text = "a fresh key",
-     .help = "secret key to act as; others on this machine can see it, --sk-file is better"},
-    {0}};
+/* The lines that all tables have; those that differ are the log level's letter and what is said of --direct. */
+#define SERVER_LINES                                                                               \
+    {.name = "srv",                                                                                \
+     .letter = 'S',                                                                                \
+     CMD_PEERS_AT(struct tool_compat, srv),                                                        \
+     .help = "the same as --bootstrap"},                                                           \
+        {.name = "dmsgconf",                                                                       \
+         .letter = 'D',                                                                            \
+         CMD_STR_AT(struct tool_compat, dmsgconf),                                                 \
+         .metavar = "FILE",                                                                        \
+         .help = "join through the servers of a dmsghttp-config.json"},                            \
+        {.name = "sess",                                                                           \
+         .letter = 'e',                                                                            \
+         CMD_U64_AT(struct tool_compat, sessions),                                                 \
+         .metavar = "N",                                                                           \
+         .max = 16,                                                                                \
+         .help = "sessions of a node of its own"},                                                 \
+        {.name = "dmsg-disc",                                                                      \
+         CMD_STR_AT(struct tool_compat, dmsg_disc),                                                \
+         .metavar = "URL",                                                                         \
+         .help = "refused: peers are found in the DHT"},                                           \
+        {.name = "disc-url",                                                                       \
+         CMD_STR_AT(struct tool_compat, disc_url),                                                 \
+         .metavar = "URL",                                                                         \
+         .help = "the same as --dmsg-disc"},                                                       \
+    {                                                                                              \
+        .name = "sk", .letter = 's', CMD_SECKEY_AT(struct tool_compat, sk),                        \
+        .def_text = "a fresh key",                                                                 \
+        .help = "secret key to act as; others on this machine can see it, --sk-file is better"     \
+    }
+
+#define DIRECT_LINES                                                                               \
+    {.name = "direct",                                                                             \
+     .letter = 'B',                                                                                \
+     CMD_FLAG_AT(struct tool_compat, direct),                                                      \
+     .help = "no discovery of any kind: only the servers named by -S, -D, --bootstrap or -A, no "  \
+             "look-up, nothing published"},                                                        \
+    {                                                                                              \
+        .name = "disc-addr", .letter = 'A', CMD_STR_AT(struct tool_compat, disc_addr),             \
+        .metavar = "dmsg://PK:PORT",                                                               \
+        .help = "of the servers named, use the one of this key; with -B and none named, go "       \
+                "through this relay from the node that runs on this machine"                       \
+    }
+
+#define NO_DIRECT_LINES                                                                            \
+    {.name = "direct",                                                                             \
+     .letter = 'B',                                                                                \
+     CMD_FLAG_AT(struct tool_compat, direct),                                                      \
+     .help = "refused where the DHT is asked; -S and --bootstrap need no other discovery"},        \
+    {                                                                                              \
+        .name = "disc-addr", .letter = 'A', CMD_STR_AT(struct tool_compat, disc_addr),             \
+        .metavar = "dmsg://PK:PORT", .help = "of the servers named, use the one of this key"       \
+    }
+
+#define LOG_LINE(letter_)                                                                          \
+    {                                                                                              \
+        .name = "loglvl", .letter = (letter_), CMD_CHOICE_AT(struct tool_compat, log_level),       \
+        .choices = "panic|fatal|error|warn|info|debug|trace", .def = "warn",                       \
+        .help = "log level of a node of its own"                                                   \
+    }
+
+const struct cmd_opt tool_compat_flags[] = {SERVER_LINES, DIRECT_LINES, LOG_LINE('l'), {0}};
+const struct cmd_opt tool_compat_flags_no_l[] = {SERVER_LINES, DIRECT_LINES, LOG_LINE(0), {0}};
+const struct cmd_opt tool_compat_flags_dht[] = {SERVER_LINES, NO_DIRECT_LINES, LOG_LINE('l'), {0}};
 
 /* ---- a list of servers ---- */
 
@@ -104,14 +123,19 @@ static bool is_url(const char *s)
                          strncmp(s, "dmsg://", 7) == 0);
 }
 
-/* -A: keep the server of this key. */
-static int keep_one(struct cmdline *cl, struct tool_compat *c, size_t *n)
+/* -A: keep the server of this key; direct and none named: *via is the relay to go through. */
+static int keep_one(struct cmdline *cl, struct tool_compat *c, size_t *n, const struct pubkey **via)
 {
     struct addr_dmsg at;
     const char *text = c->disc_addr;
     text += strncmp(text, "dmsg://", 7) == 0 ? 7 : 0;
     if (addr_dmsg_from_text(&at, text, strlen(text)) < 0)
         return cmdline_usage_error(cl, "--disc-addr: %s: not dmsg://PK:PORT", c->disc_addr);
+    if (c->direct && *n == 0) {
+        c->via = at.pk;
+        *via = &c->via;
+        return 0;
+    }
     for (size_t i = 0; i < *n; i++) {
         if (!pubkey_equal(&c->servers[i].pk, &at.pk))
             continue;
@@ -159,6 +183,7 @@ int tool_compat_apply(struct cmdline *cl, struct tool_compat *c, const struct to
                       const char *sk_env, struct tool_opts *out)
 {
     static const char *const levels[] = {"off", "error", "error", "warn", "info", "debug", "trace"};
+    const struct pubkey *via = NULL;
     size_t n = 0;
     int rc = 0;
     bool has_key = cmdline_given(cl, "sk");
@@ -174,9 +199,9 @@ int tool_compat_apply(struct cmdline *cl, struct tool_compat *c, const struct to
         return cmdline_usage_error(cl, "--sk and --sk-file exclude each other");
     if ((rc = gather(cl, c, given, &n)) != 0)
         return rc;
-    if (c->direct && n == 0)
-        return cmdline_usage_error(cl, "--direct needs -S, -D or --bootstrap");
-    if (c->disc_addr != NULL && (rc = keep_one(cl, c, &n)) != 0)
+    if (c->direct && n == 0 && c->disc_addr == NULL && given->control == NULL)
+        return cmdline_usage_error(cl, "--direct needs -S, -D, --bootstrap or -A");
+    if (c->disc_addr != NULL && (rc = keep_one(cl, c, &n, &via)) != 0)
         return rc;
     if (!has_key && sk_env != NULL && given->sk_file == NULL) {
         rc = key_from_env(c, sk_env, &has_key);
@@ -188,6 +213,18 @@ int tool_compat_apply(struct cmdline *cl, struct tool_compat *c, const struct to
     out->bootstrap = (struct cmd_peers){c->servers, n};
     out->sessions = (unsigned)c->sessions;
     out->direct = c->direct;
+    out->via = via;
     out->log_level = levels[c->log_level];
     return 0;
+}
+
+int tool_compat_open(struct tool **out, struct cmdline *cl, struct tool_compat *c,
+                     const struct tool_opts *given, const char *sk_env, enum tool_needs needs)
+{
+    struct tool_opts opts;
+    *out = NULL;
+    if (c->direct && needs == TOOL_DHT)
+        return cmdline_usage_error(cl, "--direct: this command is about the DHT");
+    int rc = tool_compat_apply(cl, c, given, sk_env, &opts);
+    return rc != 0 ? rc : tool_open(out, &opts, needs);
 }

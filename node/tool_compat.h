@@ -3,8 +3,8 @@
  *
  *     -S PK@HOST:PORT          the same as --bootstrap
  *     -D FILE                  a dmsghttp-config.json: its servers are joined
- *     -B                       use only the servers that are named (-S, -D, --bootstrap); needs one; dials look up nothing
- *     -A dmsg://PK:PORT        together with a list of servers: the one of this key
+ *     -B                       use only the servers that are named (-S, -D, --bootstrap, -A); needs one; no DHT: nothing is looked up or published
+ *     -A dmsg://PK:PORT        together with a list of servers: the one of this key; with -B alone: streams go through this relay, from the running node
  *     -e N                     sessions of a node of its own
  *     -s KEY, environment      the secret key itself
  *     -l LEVEL                 log level of a node of its own
@@ -30,12 +30,20 @@ struct tool_compat {
     int log_level;
     struct cmd_peers srv;
     struct seckey sk;
+    struct pubkey via;
     struct addr_peer servers[TOOL_SERVERS]; /* the union, filled in by tool_compat_apply() */
 };
 
 extern const struct cmd_opt tool_compat_flags[];
+extern const struct cmd_opt tool_compat_flags_no_l[]; /* for commands that have a -l of their own */
+extern const struct cmd_opt tool_compat_flags_dht[];  /* for commands without direct mode */
+
+#define TOOL_COMPAT_TITLE "Connection flags of upstream's tools"
 
 /* The connection flags with those of upstream applied; *out borrows from c and given. sk_env: environment variables that may hold a secret key, separated by blanks; NULL =
  * none. 0, or the exit code (a line was printed). */
 int tool_compat_apply(struct cmdline *cl, struct tool_compat *c, const struct tool_opts *given,
                       const char *sk_env, struct tool_opts *out);
+/* tool_open() with them; TOOL_DHT excludes --direct. */
+int tool_compat_open(struct tool **out, struct cmdline *cl, struct tool_compat *c,
+                     const struct tool_opts *given, const char *sk_env, enum tool_needs needs);

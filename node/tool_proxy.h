@@ -23,8 +23,7 @@ extern const struct cmd_opt tool_proxy_flags[];
     {                                                                                              \
         {"Limits", tool_proxy_flags, 0},                                                           \
             {"Connection flags", tool_flags, offsetof(struct tool_proxy, conn)},                   \
-            {"Connection flags of upstream's tools", tool_compat_flags,                            \
-             offsetof(struct tool_proxy, compat)},                                                 \
+            {TOOL_COMPAT_TITLE, tool_compat_flags, offsetof(struct tool_proxy, compat)},           \
         {                                                                                          \
             0                                                                                      \
         }                                                                                          \

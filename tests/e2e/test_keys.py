@@ -36,10 +36,11 @@ def test_gen_json(tool):
 def test_gen_to_a_file_is_private_and_never_overwrites(tool):
     os.umask(0o022)
     path = tool.dir / 'new'
-    pk = tool.cli('keys', 'gen', '-o', path, '--json').json['public_key']
+    made = tool.cli('keys', 'gen', '-o', path, '--json').json
+    pk = made['public_key']
     assert path.stat().st_mode & 0o777 == 0o600
     before = path.read_text()
-    assert before.splitlines()[0] == pk
+    assert before.split() == [pk, made['secret_key']]
     refused = tool.cli('keys', 'gen', '-o', path, code=1)
     assert str(path) in refused.err
     assert path.read_text() == before

@@ -110,6 +110,35 @@ static void test_hundred_nodes(void **state)
     put_and_get(100);
 }
 
+/* Tools come and go under fresh keys: they put and get, and nobody's routing table knows of them. */
+static void test_client_only(void **state)
+{
+    struct kad_cfg cfg = {.client_only = true};
+    size_t contacts[8];
+    (void)state;
+    grow(8);
+    for (size_t i = 0; i < 8; i++)
+        contacts[i] = net_contacts(net_node(&n, i));
+    for (size_t i = 0; i < 10; i++) {
+        struct net_node *tool = net_add(&n, &cfg);
+        char text[32];
+        net_run(&n, 2000);
+        assert_true(net_contacts(tool) > 0);
+        snprintf(text, sizeof text, "value %zu", i);
+        struct kad_report r = net_put(tool, "dmsg", text);
+        assert_int_equal(r.err, 0);
+        assert_int_equal(r.stored, 8);
+        net_report_clear(&r);
+        net_assert_value(net_get(net_node(&n, i % 8), &tool->pk, "dmsg", KAD_GET_NETWORK), text);
+        net_assert_value(net_get(tool, &tool->pk, "dmsg", KAD_GET_NETWORK), text);
+        net_run(&n, 30 * 60 * 1000); /* also what it does by itself tells nobody */
+        tool->mode = NET_NO_DHT;
+        net_stop(tool);
+    }
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(net_contacts(net_node(&n, i)), contacts[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -119,6 +148,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_five_nodes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_twenty_nodes_deferred, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hundred_nodes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_client_only, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
