@@ -19,6 +19,7 @@
 #define SMALL_BUF  512u /* headers and small frames share buffers of this size */
 #define COPY_BELOW 256u /* shorter pieces are copied: a slice would cost and pin more */
 #define PING_STALE (10 * NS_PER_S)
+#define STUCK_NS   (2 * NS_PER_S)
 
 enum state_bit {
     ST_ACKED = 1,      /* the peer has accepted our stream, or we theirs */
@@ -54,6 +55,7 @@ struct yamux {
     struct list parked;  /* streams with unread bytes, longest untouched first */
     struct list syn;     /* ours without ACK, oldest first */
     struct list linger;  /* released, waiting for the peer's FIN, oldest first */
+    struct list stuck;   /* the same, but the peer has no credit left to get there */
     struct list held;    /* closed or reset, and not yet released by the user */
     size_t rx_bytes;
 
@@ -231,7 +233,8 @@ static bool table_room(struct yamux *y)
 {
     if (map_len(&y->streams) < y->cfg.max_streams)
         return true;
-    struct yamux_stream *st = list_first_as(&y->linger, struct yamux_stream, deadline_node);
+    struct list *old = list_empty(&y->stuck) ? &y->linger : &y->stuck;
+    struct yamux_stream *st = list_first_as(old, struct yamux_stream, deadline_node);
     if (st == NULL)
         return false;
     send_rst(y, st->id, 0);
@@ -271,6 +274,23 @@ static void rx_consumed(struct yamux_stream *st, size_t n)
         list_push_back(&y->parked, &st->rx_node);
     }
     grant_credit(st);
+}
+
+static void wait_for_fin(struct yamux_stream *st, struct list *l, uint64_t wait_ns)
+{
+    list_remove(&st->deadline_node);
+    st->deadline_ns = st->mux->now_ns + wait_ns;
+    list_push_back(l, &st->deadline_node);
+}
+
+/* A released stream gives no credit: a peer that has used it up can send neither the rest nor FIN.
+ * It is given the time that what we wrote takes to arrive. */
+static void stuck_check(struct yamux_stream *st)
+{
+    struct yamux *y = st->mux;
+    if (st->released && st->recv_window == 0 && !(st->state & (ST_REMOTE_FIN | ST_GONE)) &&
+        st->deadline_ns > y->now_ns + STUCK_NS)
+        wait_for_fin(st, &y->stuck, STUCK_NS);
 }
 
 /* ---- input ---- */
@@ -434,7 +454,11 @@ static int on_body(struct yamux *y, struct slice in, size_t n)
     if (y->body_left > 0)
         return 0;
     y->body_stream = NULL;
-    return st != NULL && y->body_fin ? on_fin(st) : 0;
+    if (st != NULL && y->body_fin)
+        return on_fin(st);
+    if (st != NULL)
+        stuck_check(st);
+    return 0;
 }
 
 /* Gather a header; returns how many bytes of in were taken, *rc what came of it. */
@@ -630,8 +654,10 @@ static uint64_t first_deadline(const struct list *l)
 
 uint64_t yamux_deadline(const struct yamux *y)
 {
-    uint64_t syn = first_deadline(&y->syn), linger = first_deadline(&y->linger);
-    return syn < linger ? syn : linger;
+    uint64_t first = first_deadline(&y->syn), linger = first_deadline(&y->linger),
+             stuck = first_deadline(&y->stuck);
+    first = first < linger ? first : linger;
+    return first < stuck ? first : stuck;
 }
 
 static void expire_list(struct yamux *y, struct list *l)
@@ -648,6 +674,7 @@ void yamux_tick(struct yamux *y, uint64_t now_ns)
     y->now_ns = now_ns;
     expire_list(y, &y->syn);
     expire_list(y, &y->linger);
+    expire_list(y, &y->stuck);
 }
 
 void yamux_compact(struct yamux *y)
@@ -954,9 +981,8 @@ void yamux_release(struct yamux_stream *st, bool linger)
     rx_clear(st);
     list_remove(&st->ready_node);
     stream_acked(st); /* the linger time bounds the wait for an ACK too */
-    list_remove(&st->deadline_node);
-    st->deadline_ns = y->now_ns + y->cfg.linger_ms * NS_PER_MS;
-    list_push_back(&y->linger, &st->deadline_node);
+    wait_for_fin(st, &y->linger, y->cfg.linger_ms * NS_PER_MS);
+    stuck_check(st);
 }
 
 /* ---- the session's own frames ---- */
@@ -1020,6 +1046,7 @@ struct yamux *yamux_new(const struct yamux_cfg *cfg, struct bufpool *pool,
     list_init(&y->parked);
     list_init(&y->syn);
     list_init(&y->linger);
+    list_init(&y->stuck);
     list_init(&y->held);
     return y;
 }

@@ -31,7 +31,8 @@
  *     both FINs     -> closed;   RST from either side -> closed (YAMUX_RESET when it was the peer)
  *     yamux_release(): the user has no more interest. Never blocks. A stream that is not fully
  *     closed gets RST, which overtakes and so discards what was written; or, when linger is asked
- *     for, FIN and a deadline of 30 s, then RST. A stream lives until it is released.
+ *     for, FIN and a deadline of 30 s, then RST; of 2 s only when the peer has used up its credit
+ *     and so can't end in order. A stream lives until it is released.
  *
  * Half-close is real here: after yamux_close_write() data is still received and credit granted.
  *
@@ -191,7 +192,7 @@ bool yamux_fin_received(const struct yamux_stream *st);
 bool yamux_eof(const struct yamux_stream *st);          /* FIN received and everything read */
 bool yamux_write_closed(const struct yamux_stream *st); /* our FIN or a reset is out */
 /* The user forgets the stream; its pointer is dead. linger: a half-closed stream may end in order
- * within linger_ms, otherwise it is reset. */
+ * within linger_ms (2 s when the peer has no credit left for its FIN), otherwise it is reset. */
 void yamux_release(struct yamux_stream *st, bool linger);
 
 /* Send a ping; ERR_BUSY while one is under way for less than 10 s. The answer is YAMUX_PONG. */

@@ -728,6 +728,37 @@ static void test_table_full_and_linger(void **state)
     side_close(&c);
 }
 
+/* Nobody reads a released stream. A peer that has used up its credit cannot even end it: it is reset
+ * soon, while others have the time to finish. */
+static void test_peer_stuck_behind_a_release(void **state)
+{
+    struct side s;
+    side_init(&s, pool_of(state), (struct yamux_cfg){0});
+    for (uint32_t id = 1; id <= 7; id += 2) {
+        struct yamux_stream *st = open_accepted(&s, id);
+        uint32_t before = id == 7 ? YAMUX_WINDOW : 0, left = YAMUX_WINDOW - before - (id == 3);
+        for (uint32_t n = before; n > 0; n -= 32768)
+            assert_int_equal(feed_frame(&s, YAMUX_T_DATA, 0, id, 32768), 0);
+        yamux_release(st, true);
+        for (uint32_t n; left > 0; left -= n) {
+            n = left < 32768 ? left : 32768;
+            assert_int_equal(
+                feed_frame(&s, YAMUX_T_DATA, id == 5 && left == n ? YAMUX_F_FIN : 0, id, n), 0);
+        }
+    }
+    assert_int_equal(stat_of(&s).streams, 3); /* 5 has ended in order */
+    assert_int_equal(yamux_deadline(s.y), s.now_ns + 2 * NS_PER_S);
+    (void)sent_frames(&s, YAMUX_T_WINDOW, YAMUX_F_RST);
+    s.now_ns += 2 * NS_PER_S;
+    yamux_tick(s.y, s.now_ns);
+    assert_int_equal(sent_frames(&s, YAMUX_T_WINDOW, YAMUX_F_RST), 2); /* 1 and 7 */
+    assert_int_equal(stat_of(&s).streams, 1);
+    assert_int_equal(yamux_deadline(s.y), s.now_ns + 28 * NS_PER_S);
+    assert_int_equal(feed_frame(&s, YAMUX_T_DATA, YAMUX_F_FIN, 3, 1), 0);
+    assert_int_equal(stat_of(&s).streams, 0);
+    side_close(&s);
+}
+
 /* Ids of our parity taken by the peer are stepped over. */
 static void test_foreign_parity(void **state)
 {
@@ -1217,6 +1248,7 @@ int main(void)
         T(test_backlog_of_the_peer),
         T(test_backlog_of_ours),
         T(test_table_full_and_linger),
+        T(test_peer_stuck_behind_a_release),
         T(test_foreign_parity),
         T(test_ping_flood),
         T(test_window_flood_costs_nothing),
