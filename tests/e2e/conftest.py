@@ -56,3 +56,36 @@ def pair(world, relay):
     b = world.node('b', '--bootstrap', relay.join)
     settled([relay, a, b])
     return relay, a, b
+
+
+@pytest.fixture(scope='module')
+def net():
+    """(relay, a, b), one for all tests of a module, and local servers."""
+    from local import Local
+    from net import settled
+    with World(os.environ.get('KADMSG', ROOT / 'build/kadmsg'), prefix='kadmsg-e2e-') as world:
+        relay = world.node('relay', '--full', '--listen', '127.0.0.1:0')
+        a = world.node('a', '--bootstrap', relay.join)
+        b = world.node('b', '--bootstrap', relay.join)
+        settled([relay, a, b])
+        local = Local(world.dir)
+        yield relay, a, b, local
+        local.close()
+        print(world.describe())
+
+
+@pytest.fixture
+def run(net):
+    """Start a serving command; it ends with the test, in order."""
+    started = []
+
+    def start(place, *args):
+        proc = place.start(*args, '--ready')
+        started.append(proc)
+        proc.wait_ready()
+        return proc
+
+    yield start
+    for proc in started:
+        if proc.running:
+            proc.stop()

@@ -1,150 +1,16 @@
 """Proxies over streams: socks, web, web srv, with curl, git and plain sockets as their users."""
 import base64
-import contextlib
-import hashlib
-import http.server
 import json
 import os
 import random
 import socket
-import socketserver
 import subprocess
-import threading
-from pathlib import Path
 
 import pytest
+from local import (MIB, Files, closed_port, connect, curl, digest, listening, read_all, read_all_or_reset, read_some_or_reset,
+                   socks_request)
 from net import settled
-from procs import Failed, World, wait_until
-
-MIB = 1 << 20
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Files(http.server.SimpleHTTPRequestHandler):
-    protocol_version = 'HTTP/1.1'
-    hosts = []
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        self.hosts.append(self.headers['Host'])
-        super().do_GET()
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers['Content-Length']))
-        answer = hashlib.sha256(body).hexdigest().encode()
-        self.send_response(200)
-        self.send_header('Content-Length', str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-
-class Upside(socketserver.StreamRequestHandler):
-    """Reads to the end, answers with the digest, then sends everything back: needs half-close to work."""
-
-    def handle(self):
-        data = self.rfile.read()
-        self.wfile.write(hashlib.sha256(data).hexdigest().encode() + data)
-
-
-class Quiet:
-    daemon_threads = True
-    request_queue_size = 256
-
-    def handle_error(self, *_):
-        """Clients that leave in the middle are part of the tests."""
-
-
-class Threads(Quiet, socketserver.ThreadingMixIn, socketserver.TCPServer):
-    pass
-
-
-class HttpThreads(Quiet, http.server.ThreadingHTTPServer):
-    pass
-
-
-class Local:
-    """Servers on this host that stand for services behind `web srv`."""
-
-    def __init__(self, folder):
-        self.files = folder / 'www'
-        self.files.mkdir()
-        self.servers = []
-        (self.files / 'hello').write_bytes(b'hello over dmsg\n')
-        (self.files / 'big').write_bytes(random.Random(16).randbytes(16 * MIB))
-        files = str(self.files)
-        self.http = self.serve(HttpThreads,
-                               lambda *a, **k: Files(*a, directory=files, **k))
-        self.upside = self.serve(Threads, Upside)
-
-    def serve(self, kind, handler):
-        server = kind(('127.0.0.1', 0), handler)
-        threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.05}, daemon=True).start()
-        self.servers.append(server)
-        return server.server_address[1]
-
-    def close(self):
-        for server in self.servers:
-            server.shutdown()
-            server.server_close()
-
-
-@pytest.fixture(scope='module')
-def net():
-    """(relay, a, b), one for all tests here, and the local servers."""
-    with World(os.environ.get('KADMSG', ROOT / 'build/kadmsg'), prefix='kadmsg-e2e-') as world:
-        relay = world.node('relay', '--full', '--listen', '127.0.0.1:0')
-        a = world.node('a', '--bootstrap', relay.join)
-        b = world.node('b', '--bootstrap', relay.join)
-        settled([relay, a, b])
-        local = Local(world.dir)
-        yield relay, a, b, local
-        local.close()
-        print(world.describe())
-
-
-@pytest.fixture
-def run(net):
-    """Start a serving command; it ends with the test, in order."""
-    started = []
-
-    def start(place, *args):
-        proc = place.start(*args, '--ready')
-        started.append(proc)
-        proc.wait_ready()
-        return proc
-
-    yield start
-    for proc in started:
-        if proc.running:
-            proc.stop()
-
-
-def curl(*args, code=0, timeout=30):
-    done = subprocess.run(['curl', '-sS', '--max-time', '25', *map(str, args)], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=timeout, env={'PATH': os.environ['PATH']})
-    if done.returncode != code:
-        raise Failed(f'curl {args}: exit code {done.returncode}: {done.stderr.decode()}')
-    return done.stdout
-
-
-def digest(data):
-    return hashlib.sha256(data).hexdigest()
-
-
-def connect(port):
-    s = socket.create_connection(('127.0.0.1', port), 20)
-    s.settimeout(20)
-    return s
-
-
-def read_all(s):
-    parts = []
-    while part := s.recv(1 << 16):
-        parts.append(part)
-    return b''.join(parts)
-
+from procs import wait_until
 
 # ---- socks ----
 
@@ -167,18 +33,6 @@ def test_socks_curl(net, socks):
     assert answer.decode() == digest(data.read_bytes())
 
 
-def socks_request(port, host, target_port, data=b''):
-    """Everything in one write, as hasty clients do; returns the socket and the reply code."""
-    s = connect(port)
-    name = host.encode()
-    s.sendall(b'\5\1\0' + b'\5\1\0\3' + bytes([len(name)]) + name + target_port.to_bytes(2, 'big') + data)
-    reply = b''
-    while len(reply) < 12 and (part := s.recv(12 - len(reply))):
-        reply += part
-    assert reply[:3] == b'\5\0\5', reply
-    return s, reply[3]
-
-
 def test_socks_data_right_behind_the_request(net, socks):
     """Nothing of it is lost, and the half-close arrives: the server answers only then."""
     data = random.Random(1).randbytes(300_000)
@@ -186,12 +40,6 @@ def test_socks_data_right_behind_the_request(net, socks):
     assert code == 0
     s.shutdown(socket.SHUT_WR)
     assert read_all(s) == digest(data).encode() + data
-
-
-def closed_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
 
 
 def test_socks_reply_codes(net, socks):
@@ -377,21 +225,6 @@ def test_tunnels_and_upgrades(net, site, web, run):
             s.close()
 
 
-@contextlib.contextmanager
-def listening(serve):
-    """A TCP server that gives each connection to serve() on a thread of its own: its port."""
-    class Handler(socketserver.BaseRequestHandler):
-        def handle(self):
-            with contextlib.suppress(OSError):
-                serve(self.request)
-
-    server = Threads(('127.0.0.1', 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.05}, daemon=True).start()
-    yield server.server_address[1]
-    server.shutdown()
-    server.server_close()
-
-
 def test_fixed_forwards(net, site, run):
     a, pk, local = net[1], site.pk, net[3]
     run(site, 'web', 'srv', '-p', f'{local.upside}', '-d', '93')
@@ -460,20 +293,6 @@ def test_whitelist(net, run):
         s = connect(port)
         s.sendall(b'\5\1\0')
         assert read_some_or_reset(s) == (b'\5\0' if works else b'')
-
-
-def read_all_or_reset(s):
-    try:
-        return read_all(s)
-    except ConnectionError:
-        return b''
-
-
-def read_some_or_reset(s):
-    try:
-        return s.recv(100)
-    except ConnectionError:
-        return b''
 
 
 def test_too_many_connections(net, run):
