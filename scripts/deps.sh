@@ -12,9 +12,13 @@ packages='
 '
 
 missing=''
+# shellcheck disable=SC2086  # a list of words on purpose
+have=" $(dpkg-query -W -f '${Package} ${db:Status-Status} ' $packages 2>/dev/null)"
 for package in $packages; do
-    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)
-    [ "$status" = installed ] || missing="$missing $package"
+    case $have in
+    *" $package installed "*) ;;
+    *) missing="$missing $package" ;;
+    esac
 done
 [ -z "$missing" ] && exit 0
 
