@@ -356,7 +356,8 @@ static int open_relay(struct node *n, char why[NODE_WHY])
         .listen = n->cfg.listen,
         .pk_pool = n->pk_pool,
         .budget = &n->budget,
-        .max_sessions = n->cfg.max_sessions,
+        .guard = n->cfg.guard,
+        .key_bytes_per_s = n->cfg.key_bytes_per_s,
         .changed = relay_changed,
         .arg = n,
     };

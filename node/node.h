@@ -22,6 +22,7 @@
 
 #include "base/addr.h"
 #include "base/crypto.h"
+#include "transport/guard.h"
 
 #define NODE_WHY 512
 
@@ -50,11 +51,13 @@ struct node_cfg {
     const struct pubkey *accepted_peers;
     size_t n_accepted_peers;
     bool accept_relayed;
-    /* Sessions of others that the relay takes and publishes; 0 = its own cap, and 2048 in the entry */
-    uint32_t max_sessions;
-    unsigned sessions;   /* wanted sessions to relays; 0 = 2 */
-    unsigned pk_threads; /* 0 = by cores, 1 … 4 */
-    bool client_only;    /* asks the DHT and serves nobody in it (kad.h); not with full */
+    uint32_t max_sessions;    /* of the relay, in its entry; 0 = 2048 */
+    struct guard_cfg guard;   /* limits of the relay: transport/guard.h */
+    uint64_t key_bytes_per_s; /* that one key may bring in; 0 = no limit */
+    const char *allow, *deny; /* files of keys for the relay; NULL = none */
+    unsigned sessions;        /* wanted sessions to relays; 0 = 2 */
+    unsigned pk_threads;      /* 0 = by cores, 1 … 4 */
+    bool client_only;         /* asks the DHT and serves nobody in it (kad.h); not with full */
     bool no_dht;  /* direct mode: bootstrap are sessions only, nothing is looked up or published */
     bool publish; /* the entry; tools do not */
     bool lock;    /* hold the lock of the key */

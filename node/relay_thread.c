@@ -23,6 +23,8 @@ struct relay_thread {
     struct drive_tcp *tcp;
     struct drive_listener *listener;
     struct relay *relay;
+    struct guard *guard;
+    uint64_t rests;
     char addr[CONN_ADDR_MAX];
     struct drive_msg stop;
     struct loop_timer stat_timer;
@@ -42,6 +44,11 @@ struct found_msg {
     struct relay_server list[];
 };
 
+struct recheck_msg {
+    struct drive_msg msg;
+    struct relay_thread *t;
+};
+
 struct pair_msg {
     struct drive_msg msg;
     struct relay_thread *t;
@@ -52,7 +59,12 @@ static void publish_stat(struct relay_thread *t)
 {
     pthread_mutex_lock(&t->lock);
     relay_stat(t->relay, &t->stat);
+    struct drive_tcp_stat tcp;
+    drive_tcp_stat(t->tcp, &tcp);
     t->stat.loop_max_ns = drive_loop_max_turn_ns(t->drive);
+    t->stat.fd_exhausted = tcp.fd_exhausted;
+    t->stat.no_buffer = tcp.no_buffer;
+    t->stat.accept_rests = t->rests;
     t->n_peers = relay_peers(t->relay, t->peers, RELAY_THREAD_PEERS);
     pthread_mutex_unlock(&t->lock);
 }
@@ -90,6 +102,10 @@ static void on_accept(void *arg, struct conn *conn)
 {
     struct relay_thread *t = arg;
     relay_accept(t->relay, conn, false);
+    if (!guard_is_full(t->guard))
+        return;
+    t->rests++;
+    drive_listener_rest(t->listener);
 }
 
 static void on_stop(struct drive_msg *m)
@@ -160,6 +176,30 @@ bool relay_thread_found(struct relay_thread *t, const struct relay_server *list,
     return true;
 }
 
+static void on_recheck(struct drive_msg *m)
+{
+    struct recheck_msg *k = (struct recheck_msg *)m;
+    if (k->t->relay != NULL)
+        relay_recheck(k->t->relay);
+    free(k);
+}
+
+bool relay_thread_recheck(struct relay_thread *t)
+{
+    struct recheck_msg *k = calloc(1, sizeof(*k));
+    if (k == NULL)
+        return false;
+    k->msg.fn = on_recheck;
+    k->t = t;
+    drive_post(t->drive, &k->msg);
+    return true;
+}
+
+struct guard *relay_thread_guard(struct relay_thread *t)
+{
+    return t->guard;
+}
+
 static void thread_free(struct relay_thread *t)
 {
     if (t->relay != NULL)
@@ -171,6 +211,7 @@ static void thread_free(struct relay_thread *t)
     drive_env_free(t->env);
     if (t->pool != NULL)
         bufpool_free(t->pool);
+    guard_free(t->guard);
     drive_loop_free(t->drive);
     pthread_mutex_destroy(&t->lock);
     free(t);
@@ -180,7 +221,7 @@ static int build(struct relay_thread *t, const struct relay_thread_cfg *cfg)
 {
     struct relay_cfg rc = {.self = cfg->self,
                            .sk = cfg->sk,
-                           .max_sessions = cfg->max_sessions,
+                           .key_bytes_per_s = cfg->key_bytes_per_s,
                            .peers = cfg->peers,
                            .n_peers = cfg->n_peers,
                            .accepted = cfg->accepted,
@@ -192,6 +233,11 @@ static int build(struct relay_thread *t, const struct relay_thread_cfg *cfg)
         (t->env = drive_env_new(cfg->pk_pool, t->drive)) == NULL ||
         (t->tcp = drive_tcp_new(t->drive, t->pool)) == NULL)
         return ERR_NOMEM;
+    struct guard_cfg gc = cfg->guard;
+    memcpy(gc.hash_key, t->env->hash_key, sizeof(gc.hash_key));
+    if (guard_new(&t->guard, &gc) < 0)
+        return ERR_NOMEM;
+    rc.guard = t->guard;
     rc.env = t->env;
     rc.loop = drive_loop_loop(t->drive);
     rc.pool = t->pool;

@@ -23,7 +23,8 @@ struct relay_thread_cfg {
     const char *listen; /* "host:port" */
     struct pk_pool *pk_pool;
     struct buf_budget *budget;
-    uint32_t max_sessions;
+    struct guard_cfg guard; /* hash_key is filled in */
+    uint64_t key_bytes_per_s;
     const struct relay_server *peers; /* other relays, and who may be one: relay.h */
     size_t n_peers;
     const struct pubkey *accepted;
@@ -47,5 +48,9 @@ bool relay_thread_found(struct relay_thread *t, const struct relay_server *list,
 /* Up to cap other relays, at most a second old; returns how many are known. */
 #define RELAY_THREAD_PEERS 64
 size_t relay_thread_peers(struct relay_thread *t, struct relay_peer_info *out, size_t cap);
+/* What its workers share; lives as long as the relay. */
+struct guard *relay_thread_guard(struct relay_thread *t);
+/* The guard's lists of keys have changed: relay_recheck(). False: out of memory. */
+bool relay_thread_recheck(struct relay_thread *t);
 /* Counters and gauges, at most a second old. */
 void relay_thread_stat(struct relay_thread *t, struct relay_stat *out);

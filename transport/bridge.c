@@ -57,6 +57,7 @@ static void leg_detach(struct leg *leg, bool linger)
     if (leg->st == NULL)
         return;
     list_remove(&leg->node);
+    flow_leave(leg);
     yamux_release(leg->st, linger);
     leg->st = NULL;
     relay_recount(leg->session);
@@ -82,6 +83,7 @@ static void bridge_end(struct bridge *b, bool linger)
         r->stat.bridges--;
     else
         r->stat.setups--;
+    guard_stream_leave(r->guard);
     loop_timer_cancel(r->cfg.loop, &b->timer);
     setup_free(b);
     if (b->share != NULL)
@@ -205,7 +207,8 @@ static bool pump(struct bridge *b, struct leg *from, struct leg *to)
 {
     if (yamux_write_closed(to->st))
         return true; /* this direction is over, or YAMUX_RESET is under way */
-    long n = yamux_splice(to->st, from->st);
+    size_t may = flow_may(from);
+    long n = may > 0 ? yamux_splice_some(to->st, from->st, may) : 0;
     bool fin = n >= 0 && yamux_eof(from->st);
     if (n < 0 || (fin && yamux_close_write(to->st) < 0)) {
         bridge_kill(b, ERR_NOMEM);
@@ -215,6 +218,7 @@ static bool pump(struct bridge *b, struct leg *from, struct leg *to)
         return true;
     b->relay->stat.bytes += (uint64_t)n;
     b->moved_ns = now_of(b);
+    flow_moved(from, (size_t)n);
     relay_recount(from->session);
     link_kick(to->session->link);
     link_kick(from->session->link); /* credit */
@@ -240,6 +244,16 @@ static void open_event(struct bridge *b, struct yamux_stream *st, unsigned what)
         return;
     if (what & YAMUX_WRITABLE)
         (void)pump(b, other, self);
+}
+
+void bridge_resume(struct bridge *b, struct yamux_stream *st)
+{
+    open_event(b, st, YAMUX_READABLE);
+}
+
+bool bridge_waits(const struct bridge *b, const struct yamux_stream *st)
+{
+    return flow_waits(b->src.st == st ? &b->src : &b->dst);
 }
 
 static void bridge_open(struct bridge *b)
@@ -501,6 +515,11 @@ static void request_verified(struct pk_wait *w)
         return;
     }
     bool foreign = !pubkey_equal(&s->src, &from->pk);
+    if (foreign && !guard_allows(r->guard, &s->src, GUARD_CONFIGURED)) {
+        r->stat.refused_key++;
+        refuse(b, ERR_DMSG_REQ_SRC_PK);
+        return;
+    }
     object_hash(&s->req_hash, s->obj, s->obj_n);
     mesh_requested(from, !foreign);
     mesh_found(r, &s->src);
@@ -618,6 +637,8 @@ static void open_timer(struct bridge *b)
 {
     struct relay *r = b->relay;
     uint64_t limit = (b->half ? r->cfg.drain_ms : r->cfg.idle_ms) * NS_PER_MS;
+    if (flow_waits(&b->src) || flow_waits(&b->dst))
+        b->moved_ns = now_of(b);
     if (now_of(b) - b->moved_ns < limit) {
         loop_timer_set(r->cfg.loop, &b->timer, b->moved_ns + limit);
         return;
@@ -659,10 +680,13 @@ bool bridge_start(struct rsession *s, struct yamux_stream *st)
 {
     struct relay *r = s->relay;
     struct bridge *b = NULL;
+    bool counted = false;
     if (!relay_syn_allowed(s)) {
         r->stat.syn_limited++;
         goto refused;
     }
+    if (!(counted = guard_stream_enter(r->guard)))
+        goto refused;
     if ((b = calloc(1, sizeof(*b))) == NULL || (b->setup = calloc(1, sizeof(*b->setup))) == NULL ||
         yamux_accept(st) < 0)
         goto refused;
@@ -677,6 +701,8 @@ bool bridge_start(struct rsession *s, struct yamux_stream *st)
     deadline_set(b, r->cfg.object_ms);
     return true;
 refused:
+    if (counted)
+        guard_stream_leave(r->guard);
     if (b != NULL)
         free(b->setup);
     free(b);

@@ -499,13 +499,19 @@ static void on_rested(evutil_socket_t fd, short what, void *arg)
         evconnlistener_enable(l->ev);
 }
 
+void drive_listener_rest(struct drive_listener *l)
+{
+    struct timeval tv = {0, REST_US};
+    evconnlistener_disable(l->ev);
+    event_add(l->rest, &tv);
+}
+
 static void on_accept_error(struct evconnlistener *ev, void *arg)
 {
     struct drive_listener *l = arg;
-    struct timeval tv = {0, REST_US};
+    (void)ev;
     l->tcp->stat.fd_exhausted++;
-    evconnlistener_disable(ev);
-    event_add(l->rest, &tv);
+    drive_listener_rest(l);
 }
 
 static int bound_addr(struct drive_listener *l)

@@ -74,6 +74,12 @@ static bool allowed(const struct relay *r, const struct pubkey *pk)
     return r->cfg.n_accepted == 0;
 }
 
+bool mesh_is_configured(const struct relay *r, const struct pubkey *pk)
+{
+    const struct target *t = target_get(r, pk);
+    return (t != NULL && t->own_addr != NULL) || (r->cfg.n_accepted > 0 && allowed(r, pk));
+}
+
 static void on_target_timer(struct loop_timer *t);
 
 static struct target *target_make(struct relay *r, const struct pubkey *pk)
@@ -221,9 +227,12 @@ static void on_target_timer(struct loop_timer *timer)
     struct relay *r = t->relay;
     /* What was found is newer than what was written down; every second try is for the latter. */
     bool own = t->found_addr == NULL || (t->own_addr != NULL && t->failures % 2 == 1);
-    r->stat.dials++;
-    int rc = r->cfg.carrier->dial(r->cfg.carrier, own ? t->own_addr : t->found_addr, DIAL_MS,
+    int rc = ERR_REFUSED;
+    if (guard_allows(r->guard, &t->pk, GUARD_CONFIGURED)) {
+        r->stat.dials++;
+        rc = r->cfg.carrier->dial(r->cfg.carrier, own ? t->own_addr : t->found_addr, DIAL_MS,
                                   &dial_user, t, &t->conn);
+    }
     if (rc < 0)
         dial_failed(t, rc);
 }

@@ -107,6 +107,9 @@ bool mesh_announced(struct rsession *s);
 /* A valid request came on s: its source is the session's key, or not. */
 void mesh_requested(struct rsession *s, bool own);
 
+/* The operator has named this relay: in cfg.peers or cfg.accepted. */
+bool mesh_is_configured(const struct relay *r, const struct pubkey *pk);
+
 /* The next link to ask for dst, or NULL. A request that came from src is not sent back to it. */
 struct rsession *mesh_next(struct relay *r, struct mesh_walk *w, const struct pubkey *dst,
                            const struct pubkey *src);

@@ -8,11 +8,10 @@
 #include "base/log.h"
 #include "transport/relay_int.h"
 
-#define SYN_BURST_NS    (5 * NS_PER_S) /* of the SYN rate that may be saved up */
-#define STALL_NS        (3 * NS_PER_S) /* a stream that has not moved for so long stalls */
-#define LOOK_NS         (NS_PER_S / 2)
-#define PEER_SYN_FACTOR 10u /* a relay speaks for many clients */
-#define STOP_FACTOR     4u  /* budgets that a session may hold before its socket is stopped */
+#define SYN_BURST_NS (5 * NS_PER_S) /* of the SYN rate that may be saved up */
+#define STALL_NS     (3 * NS_PER_S) /* a stream that has not moved for so long stalls */
+#define LOOK_NS      (NS_PER_S / 2)
+#define STOP_FACTOR  4u /* budgets that a session may hold before its socket is stopped */
 
 static const int codes[16] = {
     0,
@@ -41,57 +40,25 @@ unsigned relay_code_index(int err)
     return 0;
 }
 
-/* ---- pending handshakes, in all and per address ---- */
-
-/* Who counts as one: an IPv4 address (in the form ::ffff:a.b.c.d), or an IPv6 network, in which
- * addresses are free. */
-static void ip_group(uint8_t out[16], const struct conn *conn)
-{
-    memset(out, 0, 16);
-    if (conn->peer_ip_len == 16) {
-        memcpy(out, conn->peer_ip, 8);
-    } else if (conn->peer_ip_len == 4) {
-        out[10] = out[11] = 0xff;
-        memcpy(out + 12, conn->peer_ip, 4);
-    }
-}
-
-static bool handshake_begin(struct rsession *s, const struct conn *conn)
-{
-    struct relay *r = s->relay;
-    uint8_t group[16];
-    if (r->stat.handshakes >= r->cfg.max_handshakes)
-        return false;
-    ip_group(group, conn);
-    struct ip_count *ip = map_get(&r->ips, group);
-    if (ip == NULL) {
-        if ((ip = calloc(1, sizeof(*ip))) == NULL)
-            return false;
-        memcpy(ip->ip, group, sizeof(ip->ip));
-        if (map_put(&r->ips, ip) < 0) {
-            free(ip);
-            return false;
-        }
-    } else if (ip->pending >= r->cfg.max_handshakes_ip) {
-        return false;
-    }
-    ip->pending++;
-    s->ip = ip;
-    r->stat.handshakes++;
-    return true;
-}
+/* ---- handshakes ---- */
 
 static void handshake_end(struct rsession *s)
 {
-    struct ip_count *ip = s->ip;
-    if (ip == NULL)
-        return;
-    s->ip = NULL;
-    s->relay->stat.handshakes--;
-    if (--ip->pending == 0) {
-        map_del(&s->relay->ips, ip->ip);
-        free(ip);
-    }
+    if (s->addr != NULL && !s->up)
+        s->relay->stat.handshakes--;
+}
+
+static void guard_end(struct rsession *s)
+{
+    handshake_end(s);
+    if (s->addr != NULL)
+        guard_leave(s->relay->guard, s->addr, s->up);
+    s->addr = NULL;
+}
+
+static enum guard_who who_is(const struct rsession *s)
+{
+    return s->dialled || mesh_is_configured(s->relay, &s->pk) ? GUARD_CONFIGURED : GUARD_ANYONE;
 }
 
 /* ---- budgets ---- */
@@ -157,11 +124,19 @@ static struct rsession *worst_session(struct relay *r)
     return worst;
 }
 
-/* Its longest stalled stream has not moved for so long that it will not be missed. */
+/* Its longest stalled stream has not moved for so long that it will not be missed. One that we keep
+ * from moving, for the sake of the bandwidth, does not stall. */
 static bool has_stalled(const struct rsession *s)
 {
-    const struct yamux_stream *st = yamux_longest_stalled(link_mux(s->link));
-    return st != NULL && s->relay->cfg.loop->now_ns - st->rx_since_ns >= STALL_NS;
+    uint64_t now = s->relay->cfg.loop->now_ns;
+    struct yamux_stream *st;
+    while ((st = yamux_longest_stalled(link_mux(s->link))) != NULL &&
+           now - st->rx_since_ns >= STALL_NS) {
+        if (st->user == NULL || !bridge_waits(st->user, st))
+            return true;
+        yamux_excuse(st, now);
+    }
+    return false;
 }
 
 /* Above its budget a session loses the streams that stall. Many busy streams are no stall: those
@@ -211,7 +186,7 @@ static void on_look(struct loop_timer *t)
  * may be SYN_BURST_NS ahead. */
 bool relay_syn_allowed(struct rsession *s)
 {
-    uint64_t rate = (uint64_t)s->relay->cfg.syn_per_s * (s->marked ? PEER_SYN_FACTOR : 1);
+    uint64_t rate = (uint64_t)s->relay->cfg.syn_per_s * (s->marked ? RELAY_PEER_FACTOR : 1);
     uint64_t now = s->relay->cfg.loop->now_ns, step = NS_PER_S / rate;
     uint64_t from = s->syn_ns > now ? s->syn_ns : now;
     if (now + SYN_BURST_NS - from < step)
@@ -242,12 +217,11 @@ void relay_session_drop(struct rsession *s)
         struct leg *leg = container_of(n, struct leg, node);
         bridge_lost(leg->st->user, leg);
     }
-    handshake_end(s);
+    guard_end(s);
+    flow_session_end(s);
     r->stat.buffered -= s->accounted;
     list_remove(&s->parked_node);
     list_remove(&s->node);
-    if (!s->local && !s->dialled)
-        r->links--;
     bool known = false;
     if (s->up && map_get(&r->table, &s->pk) == s) { /* a successor of the same key stays */
         map_del(&r->table, &s->pk);
@@ -287,6 +261,15 @@ static void on_up(struct link *l)
     handshake_end(s);
     s->pk = *link_remote(l);
     s->up = true;
+    if (s->addr != NULL)
+        guard_up(r->guard, s->addr);
+    if (!s->local && !guard_allows(r->guard, &s->pk, who_is(s))) {
+        r->stat.refused_key++;
+        if (s->dialled)
+            mesh_link_down(s, ERR_REFUSED);
+        relay_session_drop(s);
+        return;
+    }
     log_debug(LOG_RELAY, "session up peer=%s from=%s", pubkey_short(name, &s->pk),
               link_conn(l)->peer);
     if (s->dialled) {
@@ -358,6 +341,7 @@ static bool session_link(struct rsession *s, struct conn *conn, const struct pub
     s->link = link_new(r->cfg.loop, conn, &cfg, &owner, s);
     if (s->link == NULL)
         return false;
+    flow_session_init(s);
     s->id = ++r->next_id;
     list_push_back(&r->sessions, &s->node);
     return true;
@@ -383,26 +367,41 @@ struct rsession *relay_dialled(struct relay *r, struct conn *conn, struct target
 void relay_accept(struct relay *r, struct conn *conn, bool local)
 {
     struct rsession *s = NULL;
-    if (r->draining || (!local && r->links >= r->cfg.max_sessions) ||
-        (s = session_new_for(r)) == NULL)
+    if (r->draining || (s = session_new_for(r)) == NULL)
         goto refused;
     s->local = local;
-    if (!local && !handshake_begin(s, conn))
-        goto refused;
+    if (!local) {
+        if (guard_enter(r->guard, conn, r->cfg.loop->now_ns, &s->addr) < 0)
+            goto refused;
+        r->stat.handshakes++;
+    }
     if (!session_link(s, conn, NULL)) {
         r->stat.refused_limit++;
-        handshake_end(s);
+        guard_end(s);
         free(s);
         return;
     }
     r->stat.accepted++;
-    if (!local)
-        r->links++;
     return;
 refused:
     r->stat.refused_limit++;
     free(s);
     conn_close(conn);
+}
+
+void relay_recheck(struct relay *r)
+{
+    struct list_node *pos, *tmp;
+    list_for_each(pos, tmp, &r->sessions)
+    {
+        struct rsession *s = container_of(pos, struct rsession, node);
+        if (!s->up || s->local || guard_allows(r->guard, &s->pk, who_is(s)))
+            continue;
+        r->stat.closed_key++;
+        if (s->dialled)
+            mesh_link_down(s, ERR_REFUSED);
+        relay_session_drop(s);
+    }
 }
 
 void relay_drain(struct relay *r)
@@ -434,15 +433,21 @@ static uint64_t or64(uint64_t v, uint64_t def)
     return v != 0 ? v : def;
 }
 
+static int guard_of(struct relay *r)
+{
+    struct guard_cfg gc = r->cfg.guard_cfg;
+    r->guard = r->cfg.guard;
+    r->own_guard = r->guard == NULL;
+    memcpy(gc.hash_key, r->cfg.env->hash_key, sizeof(gc.hash_key));
+    return r->own_guard ? guard_new(&r->guard, &gc) : 0;
+}
+
 int relay_new(struct relay **out, const struct relay_cfg *cfg)
 {
     struct relay *r = calloc(1, sizeof(*r));
     if (r == NULL)
         return ERR_NOMEM;
     r->cfg = *cfg;
-    r->cfg.max_sessions = or32(cfg->max_sessions, 100000);
-    r->cfg.max_handshakes = or32(cfg->max_handshakes, 1024);
-    r->cfg.max_handshakes_ip = or32(cfg->max_handshakes_ip, 64);
     r->cfg.max_streams = or32(cfg->max_streams, 2048);
     r->cfg.syn_per_s = or32(cfg->syn_per_s, 200);
     r->cfg.session_budget = or64(cfg->session_budget, UINT64_C(4) << 20);
@@ -454,12 +459,14 @@ int relay_new(struct relay **out, const struct relay_cfg *cfg)
     r->cfg.max_peers = or32(cfg->max_peers, 512);
     r->cfg.max_relayed = or32(cfg->max_relayed, 4096);
     map_init(&r->table, MAP_KEY(struct rsession, pk), cfg->env->hash_key, 0);
-    map_init(&r->ips, MAP_KEY(struct ip_count, ip), cfg->env->hash_key, r->cfg.max_handshakes);
     list_init(&r->sessions);
     list_init(&r->parked);
     list_init(&r->bridges);
     r->look_timer.fn = on_look;
+    flow_init(r);
     int rc = mesh_init(r, cfg);
+    if (rc == 0)
+        rc = guard_of(r);
     if (rc < 0) {
         relay_free(r);
         return rc;
@@ -479,8 +486,10 @@ void relay_free(struct relay *r)
     assert(list_empty(&r->bridges));
     mesh_free(r);
     loop_timer_cancel(r->cfg.loop, &r->look_timer);
+    flow_end(r);
     map_free(&r->table);
-    map_free(&r->ips);
+    if (r->own_guard)
+        guard_free(r->guard);
     seckey_wipe(&r->cfg.sk);
     free(r);
 }

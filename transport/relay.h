@@ -36,10 +36,12 @@
  * under the same key (relay_accept with local = true: the node's DHT listener, port 100), an IP
  * look-up is answered here, everything else is closed.
  *
- * Limits: links (hard cap), handshakes pending, in all and per address (IPv6: per /64), streams per
- * session, SYNs per session per second, size of a set-up object (RELAY_OBJECT_MAX), all counted. A
- * peer can never end another one's session. Threads: one relay belongs to one loop. Errors of peers
- * are counters and debug lines.
+ * Limits: what guard.h counts before anything is computed for a stranger (links, handshakes pending
+ * and per second, in all and per address; streams in all; which keys may come in), streams per
+ * session, SYNs per session per second, size of a set-up object (RELAY_OBJECT_MAX), all counted.
+ * Bandwidth, off by default: bytes per second that one key brings in, and in all; streams wait for
+ * their turn then, keys share equally. A peer can never end another one's session. Threads: one
+ * relay belongs to one loop; several share a guard. Errors of peers are counters and debug lines.
  *
  *     relay_new(&r, &cfg);
  *     drive_tcp_listen(tcp, "0.0.0.0:8081", on_accept, r, &listener);
@@ -55,6 +57,7 @@
 #include "base/env.h"
 #include "base/loop.h"
 #include "transport/conn.h"
+#include "transport/guard.h"
 #include "transport/link.h"
 
 /* Largest plaintext of a request or response that is forwarded. Real ones have 350 to 1 600 bytes;
@@ -73,19 +76,19 @@ struct relay_cfg { /* 0 = default */
     struct loop *loop;
     struct bufpool *pool;
     struct pubkey self;
-    struct seckey sk;           /* copied, wiped on free */
-    uint32_t max_sessions;      /* hard cap, with handshakes; local ones do not count. 100 000 */
-    uint32_t max_handshakes;    /* pending, 1 024 */
-    uint32_t max_handshakes_ip; /* 64 */
-    uint32_t max_streams;       /* per session, 2 048 */
-    uint32_t syn_per_s;         /* per session, 200; five seconds of it may come at once */
-    uint64_t session_budget;    /* 4 MiB */
-    uint64_t total_budget;      /* 256 MiB */
-    uint32_t handshake_ms;      /* 5 000, from the connection to message 3 */
-    uint32_t object_ms;         /* 5 000 */
-    uint32_t response_ms;       /* 5 000 */
-    uint32_t drain_ms;          /* 30 000 */
-    uint32_t idle_ms;           /* 300 000 */
+    struct seckey sk;    /* copied, wiped on free */
+    struct guard *guard; /* shared with other relays, outlives this one. NULL: one of its own */
+    struct guard_cfg guard_cfg; /* of its own guard; hash_key is filled in */
+    uint64_t key_bytes_per_s; /* that one key may bring in, a relay ten times that; 0 = no limit */
+    uint32_t max_streams;     /* per session, 2 048 */
+    uint32_t syn_per_s;       /* per session, 200; five seconds of it may come at once */
+    uint64_t session_budget;  /* 4 MiB */
+    uint64_t total_budget;    /* 256 MiB */
+    uint32_t handshake_ms;    /* 5 000, from the connection to message 3 */
+    uint32_t object_ms;       /* 5 000 */
+    uint32_t response_ms;     /* 5 000 */
+    uint32_t drain_ms;        /* 30 000 */
+    uint32_t idle_ms;         /* 300 000 */
     /* mesh; lists are copied */
     struct carrier *carrier; /* dials other relays; NULL: none are dialled */
     const struct relay_server *peers;
@@ -106,9 +109,11 @@ int relay_new(struct relay **out, const struct relay_cfg *cfg) __attribute__((wa
  * env are closed. Not from inside changed(). */
 void relay_free(struct relay *r);
 
-/* Take over an accepted connection. local: a pipe inside this process (own client). Over a limit:
- * closed at once, counted. */
+/* Take over an accepted connection. local: a pipe inside this process (own client), which no limit
+ * holds for. Over a limit: closed at once, counted. */
 void relay_accept(struct relay *r, struct conn *conn, bool local);
+/* The guard's lists of keys have changed: sessions of keys that may not come in any more end. */
+void relay_recheck(struct relay *r);
 /* No new sessions and streams, pending handshakes end; existing ones go on (graceful stop). */
 void relay_drain(struct relay *r);
 
@@ -119,6 +124,9 @@ struct relay_stat {
     uint64_t streams, stream_ok, stream_failed,
         refused_by_code[16]; /* why stream_failed: index by relay_code_index() */
     uint64_t stopped;        /* times that a socket was not read for the sake of the budget */
+    size_t throttle_waits;   /* gauge: streams that wait for their share of the bandwidth */
+    uint64_t throttled;      /* times that one had to */
+    uint64_t refused_key, closed_key; /* sessions of keys that may not come in */
     uint64_t resets_budget, resets_idle, resets_drain, syn_limited, pings, ip_lookups;
     uint64_t bytes; /* payload bridged */
     /* mesh */
@@ -126,7 +134,8 @@ struct relay_stat {
     uint64_t dials, dial_failed, announced, announce_ok; /* ours: links dialled, announcements */
     uint64_t announce_accepted, announce_refused;        /* theirs */
     uint64_t forwarded, forward_failed, miss_hits, slot_refused, misses_full;
-    uint64_t loop_max_ns; /* filled by who drives the loop */
+    /* filled by who drives the loop */
+    uint64_t loop_max_ns, fd_exhausted, no_buffer, accept_rests;
 };
 void relay_stat(const struct relay *r, struct relay_stat *out);
 /* 1 … 15 for dmsg errors 300 … 307, 350 … 352, 370, time-out, busy, reset; 0 for every other. */

@@ -1,6 +1,6 @@
 /*
  * relay_int - what relay.c (sessions, limits), bridge.c (one stream's way through the relay) and
- * mesh.c (links to other relays) share. Private to them.
+ * mesh.c (links to other relays) share, and relay_flow.c (bandwidth). Private to them.
  *
  *     struct relay    one per loop; table of sessions by key
  *     struct rsession one link; in the table once up, unless a newer one of its key took its place
@@ -11,10 +11,13 @@
 
 #include "base/list.h"
 #include "base/map.h"
+#include "transport/guard.h"
 #include "transport/mesh.h"
 #include "transport/objects.h"
 #include "transport/relay.h"
 #include "transport/session.h"
+
+#define RELAY_PEER_FACTOR 10u /* limits of one key, for a relay: it speaks for many clients */
 
 struct target;
 
@@ -24,13 +27,19 @@ struct rsession {
     uint64_t id;      /* growing in relay->sessions: cursor of relay_sessions() */
     struct pubkey pk; /* key in relay->table once up */
     struct list_node node;
-    struct list legs; /* struct leg of every bridge that uses this session */
-    struct ip_count *ip;
+    struct list legs;             /* struct leg of every bridge that uses this session */
+    struct guard_addr *addr;      /* it counts for; NULL: local, or dialled by us */
     size_t accounted;             /* of relay->buffered */
     struct list_node parked_node; /* in relay->parked while accounted > 0 */
     uint64_t syn_ns;              /* until when its allowance of SYNs is used up */
     bool up, local;
     bool stopped; /* not read from: it holds too much */
+
+    /* relay_flow.c */
+    struct list waiting; /* struct leg: may not move their bytes yet */
+    struct list_node hungry_node;
+    struct loop_timer flow_timer;
+    struct meter meter; /* of what it brings in */
 
     /* mesh.h */
     bool dialled;               /* by us, to a relay */
@@ -46,21 +55,19 @@ struct rsession {
         silent_ns; /* since then something was asked and nothing at all came, if heard before */
 };
 
-struct ip_count { /* pending handshakes of one address */
-    uint8_t ip[16];
-    uint32_t pending;
-};
-
 struct relay {
     struct relay_cfg cfg;
     struct map table; /* struct rsession by pk */
-    struct map ips;   /* struct ip_count */
+    struct guard *guard;
+    bool own_guard;
     struct list sessions;
     struct list parked;           /* sessions with buffered bytes */
     struct loop_timer look_timer; /* while one of them is above its budget */
     struct list bridges;
     struct mesh mesh;
-    size_t links; /* sessions and handshakes */
+    struct list hungry; /* sessions whose line waits for the meter of all */
+    struct loop_timer flow_timer;
+    struct leg *served; /* whose turn it is */
     uint64_t next_id;
     bool draining, freeing;
     struct relay_stat stat;
@@ -71,7 +78,8 @@ struct relay {
 struct leg {
     struct rsession *session;
     struct yamux_stream *st;
-    struct list_node node; /* in session->legs while st is there */
+    struct list_node node;      /* in session->legs while st is there */
+    struct list_node wait_node; /* in session->waiting: what st has received may not move yet */
 };
 
 enum bridge_state {
@@ -102,6 +110,10 @@ struct bridge {
 
 /* A new stream of s: starts a bridge (true), or refuses it and releases the stream. */
 bool bridge_start(struct rsession *s, struct yamux_stream *st);
+/* What one of its streams has received may move now. */
+void bridge_resume(struct bridge *b, struct yamux_stream *st);
+/* That has to wait for the bandwidth's sake. */
+bool bridge_waits(const struct bridge *b, const struct yamux_stream *st);
 /* News of one of its streams. */
 void bridge_event(struct bridge *b, struct yamux_stream *st, unsigned what);
 /* End it now, both streams reset; frees b. err: why, for the counters of streams not yet open. */
@@ -125,3 +137,19 @@ void relay_recount(struct rsession *s);
 void relay_account(struct rsession *s);
 /* Take one SYN of the session's allowance. */
 bool relay_syn_allowed(struct rsession *s);
+
+/* How many bytes that came on this leg may be relayed now; 0: it waits in line, and
+ * bridge_resume() comes. */
+size_t flow_may(struct leg *from);
+/* So many of them were. */
+void flow_moved(struct leg *from, size_t n);
+/* The leg ends. */
+void flow_leave(struct leg *leg);
+static inline bool flow_waits(const struct leg *leg)
+{
+    return list_node_is_linked(&leg->wait_node);
+}
+void flow_session_init(struct rsession *s);
+void flow_session_end(struct rsession *s);
+void flow_init(struct relay *r);
+void flow_end(struct relay *r);

@@ -868,17 +868,23 @@ long yamux_write_slice(struct yamux_stream *st, struct slice s)
     return taken;
 }
 
-long yamux_splice(struct yamux_stream *to, struct yamux_stream *from)
+long yamux_splice_some(struct yamux_stream *to, struct yamux_stream *from, size_t max)
 {
-    if (bufq_len(&from->rx) == 0)
+    size_t n = bufq_len(&from->rx) < max ? bufq_len(&from->rx) : max;
+    if (n == 0)
         return 0;
     /* The age of a stall counts from the last move, also when that session hears nothing itself. */
     if (from->mux->now_ns < to->mux->now_ns)
         from->mux->now_ns = to->mux->now_ns;
-    long moved = write_some(to, &from->rx, bufq_len(&from->rx));
+    long moved = write_some(to, &from->rx, n);
     if (moved > 0)
         rx_consumed(from, (size_t)moved);
     return moved;
+}
+
+long yamux_splice(struct yamux_stream *to, struct yamux_stream *from)
+{
+    return yamux_splice_some(to, from, SIZE_MAX);
 }
 
 /* ---- reading ---- */
@@ -1098,4 +1104,13 @@ void yamux_each(struct yamux *y, bool (*fn)(void *arg, struct yamux_stream *st),
 struct yamux_stream *yamux_longest_stalled(const struct yamux *y)
 {
     return list_first_as(&y->parked, struct yamux_stream, rx_node);
+}
+
+void yamux_excuse(struct yamux_stream *st, uint64_t now_ns)
+{
+    if (!list_node_is_linked(&st->rx_node))
+        return;
+    list_remove(&st->rx_node);
+    st->rx_since_ns = now_ns;
+    list_push_back(&st->mux->parked, &st->rx_node);
 }

@@ -185,6 +185,8 @@ size_t yamux_discard(struct yamux_stream *st, size_t n);
  * moved (0 when nothing waits, also on a closed `to`); asks for WRITABLE on `to` when something is
  * left. */
 long yamux_splice(struct yamux_stream *to, struct yamux_stream *from);
+/* The same for at most max bytes; what is left above that asks for nothing. */
+long yamux_splice_some(struct yamux_stream *to, struct yamux_stream *from, size_t max);
 
 int yamux_close_write(struct yamux_stream *st);
 void yamux_reset(struct yamux_stream *st);
@@ -206,6 +208,8 @@ size_t yamux_rx_bytes(const struct yamux *y);
 /* The stream whose received bytes have waited longest without being touched, NULL when nothing
  * waits: whom the byte budget resets first. */
 struct yamux_stream *yamux_longest_stalled(const struct yamux *y);
+/* Its bytes wait for a reason of ours: from now on they have waited no time at all. */
+void yamux_excuse(struct yamux_stream *st, uint64_t now_ns);
 /* All streams, in no particular order; fn returns false to stop. It may not open or release
  * streams. */
 void yamux_each(struct yamux *y, bool (*fn)(void *arg, struct yamux_stream *st), void *arg);

@@ -202,7 +202,7 @@ static void caps(void)
     struct rw_world w;
     struct rw_key k = rw_key_of(1);
     struct rw_raw *r[16];
-    start(&w, &(struct relay_cfg){.max_handshakes = 6, .max_handshakes_ip = 4});
+    start(&w, &(struct relay_cfg){.guard_cfg = {.max_handshakes = 6, .max_handshakes_addr = 4}});
     for (int i = 0; i < 5; i++)
         r[i] = rw_raw_start(&w, &k);
     rw_run(&w, NS_PER_MS);
@@ -244,7 +244,7 @@ static void test_caps_ipv6(void **state)
     struct pipe_conn *a[8], *b;
     static const uint8_t net[16] = {0x20, 1, 0xd, 0xb8};
     size_t n = 0;
-    rw_init(&w, &(struct relay_cfg){.max_handshakes_ip = 2});
+    rw_init(&w, &(struct relay_cfg){.guard_cfg = {.max_handshakes_addr = 2}});
     for (uint8_t i = 0; i < 4; i++) {
         pipe_pair(&w.net, &a[n++], &b);
         memcpy(b->conn.peer_ip, net, 16);
@@ -266,7 +266,7 @@ static void test_max_sessions(void **state)
     (void)state;
     struct rw_world w;
     struct rw_key k = rw_key_of(9);
-    rw_init(&w, &(struct relay_cfg){.max_sessions = 3});
+    rw_init(&w, &(struct relay_cfg){.guard_cfg = {.max_sessions = 3}});
     struct rw_peer *p[3];
     for (unsigned i = 0; i < 3; i++)
         p[i] = rw_peer_new(&w, i + 1);

@@ -100,7 +100,7 @@ static int setup(void **state)
                             .pool = h->pool,
                             .self = h->pk_self,
                             .sk = h->sk,
-                            .max_handshakes_ip = 40,
+                            .guard_cfg = {.max_handshakes_addr = 40},
                             .handshake_ms = HANDSHAKE_MS};
     assert_int_equal(relay_new(&h->relay, &cfg), 0);
     assert_int_equal(drive_tcp_listen(h->tcp, "127.0.0.1:0", on_accept, h, &h->listener), 0);
