@@ -88,19 +88,21 @@ static int find_places(const struct node_opts *o, struct places *at, struct node
 /* ---- SIGHUP ---- */
 
 /* The levels of the log are what can change while the node runs. Flags still win over the file. */
-static void reload(void *arg)
+static int reload(void *arg, char *why, size_t cap)
 {
     struct cmdline *cl = arg;
     const struct node_opts *o = cl->opts;
-    char why[256];
     if (o->config == NULL) {
-        log_info(LOG_NODE, "nothing to reload: there is no configuration file");
-        return;
+        if (o->allow_keys == NULL && o->deny_keys == NULL)
+            log_info(LOG_NODE, "nothing to reload: there is no configuration file");
+        return 0;
     }
-    if (config_reload(cl, o->config, why, sizeof(why)) < 0)
+    int rc = config_reload(cl, o->config, why, cap);
+    if (rc < 0)
         log_error(LOG_NODE, "configuration not reloaded reason=%s", LOG_TEXT(why, strlen(why)));
     else
         log_info(LOG_NODE, "configuration reloaded file=%s log-level=%s", o->config, o->log_level);
+    return rc;
 }
 
 /* ---- saying so ---- */
@@ -156,6 +158,14 @@ static struct node_cfg config_of(const struct node_opts *o, bool listens,
         .mirrors = o->mirrors.v,
         .n_mirrors = o->mirrors.n,
         .max_sessions = (uint32_t)o->max_sessions,
+        .guard = {.max_sessions = (uint32_t)o->max_sessions,
+                  .max_sessions_addr = (uint32_t)o->max_sessions_addr,
+                  .handshakes_per_s = (uint32_t)o->handshake_rate,
+                  .max_streams = (uint32_t)o->max_streams,
+                  .bytes_per_s = o->total_rate},
+        .key_bytes_per_s = o->key_rate,
+        .allow = o->allow_keys,
+        .deny = o->deny_keys,
         .sessions = (unsigned)o->sessions,
         .pk_threads = (unsigned)o->pk_threads,
         .publish = true,
@@ -224,13 +234,15 @@ static int run(struct cmdline *cl)
 const struct cmd cmd_node = {
     .name = "node",
     .help = "run a node: relay, full DHT node, visor side",
-    .about = "With --listen the node is a relay; with --full it keeps everything that is published "
-             "and syncs with other full nodes; with neither it is a "
-             "visor-side node that publishes its entry and looks others up.\n\n"
-             "It runs until SIGINT or SIGTERM; a second signal stops at once. Every flag may also "
-             "stand in the file of --config, a JSON object with the same "
-             "names; flags win. --sample-config prints such a file. SIGHUP reads the file "
-             "again and takes over log-level; everything else needs a restart.",
+    .about =
+        "With --listen the node is a relay; with --full it keeps everything that is published "
+        "and syncs with other full nodes; with neither it is a "
+        "visor-side node that publishes its entry and looks others up.\n\n"
+        "It runs until SIGINT or SIGTERM; a second signal stops at once. Every flag may also "
+        "stand in the file of --config, a JSON object with the same "
+        "names; flags win. --sample-config prints such a file. SIGHUP reads the file "
+        "again and takes over log-level, and the files of --allow-keys and --deny-keys; everything "
+        "else needs a restart.",
     .opts = config_flags,
     .opts_size = sizeof(struct node_opts),
     .run = run,

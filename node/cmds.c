@@ -11,9 +11,10 @@ const struct cmd *cmds_root(void)
                      "hash table, and the tools to use it.",
             .subs = commands,
         };
-    static const struct cmd *const all[] = {
-        &cmd_node, &cmd_keys, &cmd_dht,   &cmd_entry, &cmd_store, &cmd_status,  &cmd_ping, &cmd_nc,
-        &cmd_curl, &cmd_http, &cmd_socks, &cmd_web,   &cmd_sim,   &cmd_version, &cmd_man};
+    static const struct cmd *const all[] = {&cmd_node,  &cmd_keys,   &cmd_dht,     &cmd_entry,
+                                            &cmd_store, &cmd_status, &cmd_reload,  &cmd_ping,
+                                            &cmd_nc,    &cmd_curl,   &cmd_http,    &cmd_socks,
+                                            &cmd_web,   &cmd_sim,    &cmd_version, &cmd_man};
     _Static_assert(sizeof(all) / sizeof(all[0]) < sizeof(commands) / sizeof(commands[0]),
                    "the last one stays empty");
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)

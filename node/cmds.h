@@ -7,7 +7,7 @@
 #include "base/cmdline.h"
 
 extern const struct cmd cmd_man, cmd_keys, cmd_node, cmd_status, cmd_dht, cmd_entry, cmd_nc,
-    cmd_ping, cmd_store, cmd_version, cmd_http, cmd_curl, cmd_socks, cmd_web, cmd_sim;
+    cmd_ping, cmd_reload, cmd_store, cmd_version, cmd_http, cmd_curl, cmd_socks, cmd_web, cmd_sim;
 /* Below `web`. */
 extern const struct cmd cmd_web_subs[];
 

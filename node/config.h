@@ -21,7 +21,9 @@ struct node_opts {
     struct cmd_peers bootstrap, peers;
     bool accept_relayed;
     struct cmd_pubkeys accepted_peers, whitelisted, trusted, mirrors;
-    uint64_t store_bytes, commit, max_sessions, sessions, pk_threads;
+    const char *allow_keys, *deny_keys;
+    uint64_t store_bytes, commit, sessions, pk_threads;
+    uint64_t max_sessions, max_sessions_addr, handshake_rate, max_streams, key_rate, total_rate;
 };
 
 extern const struct cmd_opt config_flags[];

@@ -7,6 +7,7 @@ const struct ctl_cmd ctl_commands[] = {
     {"status", ctl_status},
     {"sessions", ctl_sessions},
     {"wait", ctl_wait},
+    {"reload", ctl_reload},
     {"dht.get", ctl_dht_get},
     {"dht.put", ctl_dht_put},
     {"dht.lookup", ctl_dht_lookup},

@@ -51,6 +51,56 @@ static json_t *mesh_json(struct node *n, const struct relay_stat *st)
                      (json_int_t)st->forward_failed, "known", relay_peers_json(n));
 }
 
+/* Every cap of the relay: what is in use, how often it refused. */
+static json_t *limits_json(struct node *n, const struct relay_stat *st)
+{
+    struct guard_stat g;
+    json_t *o = json_object();
+    guard_stat(relay_thread_guard(n->relay), &g);
+    const struct {
+        const char *name;
+        uint64_t value;
+    } members[] = {
+        {"links", g.links},
+        {"max_links", g.caps.max_sessions},
+        {"refused_links", g.refused_links},
+        {"handshakes", g.handshakes},
+        {"max_handshakes", g.caps.max_handshakes},
+        {"refused_handshakes", g.refused_handshakes},
+        {"addresses", g.addresses},
+        {"max_handshakes_address", g.caps.max_handshakes_addr},
+        {"refused_handshakes_address", g.refused_handshakes_addr},
+        {"max_sessions_address", g.caps.max_sessions_addr},
+        {"refused_sessions_address", g.refused_sessions_addr},
+        {"handshake_rate", g.caps.handshakes_per_s},
+        {"refused_rate", g.refused_rate},
+        {"addresses_forgotten", g.forgotten},
+        {"streams", g.streams},
+        {"max_streams", g.caps.max_streams},
+        {"refused_streams", g.refused_streams},
+        {"syn_limited", st->syn_limited},
+        {"setups", st->setups},
+        {"keys_allowed", g.allowed},
+        {"keys_denied", g.denied},
+        {"refused_key", g.refused_key},
+        {"closed_key", st->closed_key},
+        {"key_rate", n->cfg.key_bytes_per_s},
+        {"total_rate", g.caps.bytes_per_s},
+        {"throttle_waits", st->throttle_waits},
+        {"throttled", st->throttled},
+        {"sockets_stopped", st->stopped},
+        {"resets_budget", st->resets_budget},
+        {"resets_idle", st->resets_idle},
+        {"resets_drain", st->resets_drain},
+        {"accept_rests", st->accept_rests},
+        {"descriptors_exhausted", st->fd_exhausted},
+        {"no_buffer", st->no_buffer},
+    };
+    for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
+        json_object_set_new(o, members[i].name, json_integer((json_int_t)members[i].value));
+    return o;
+}
+
 static json_t *relay_json(struct node *n)
 {
     struct relay_stat st;
@@ -67,6 +117,7 @@ static json_t *relay_json(struct node *n)
         (json_int_t)st.stream_failed, "resets_budget", (json_int_t)st.resets_budget, "bytes",
         (json_int_t)st.bytes, "loop_max_us", (json_int_t)(st.loop_max_ns / NS_PER_US));
     json_object_set_new(o, "mesh", mesh_json(n, &st));
+    json_object_set_new(o, "limits", limits_json(n, &st));
     return o;
 }
 

@@ -378,7 +378,7 @@ static int open_relay(struct node *n, char why[NODE_WHY])
         snprintf(n->public_addr, sizeof(n->public_addr), "%s", n->cfg.public_address);
     else
         public_addr_guess(n);
-    return 0;
+    return node_load_keys(n, why);
 }
 
 int node_attach_relay(struct node *n)
@@ -678,8 +678,7 @@ static void on_hangup(evutil_socket_t sig, short what, void *arg)
     (void)sig;
     (void)what;
     drive_loop_now(n->drive);
-    if (n->cfg.reload != NULL)
-        n->cfg.reload(n->cfg.arg);
+    node_reload(n);
 }
 
 int node_handle_signals(struct node *n)

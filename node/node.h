@@ -65,7 +65,8 @@ struct node_cfg {
     struct event_base *base;     /* whose loop it runs on; NULL: one of its own, for node_run() */
     bool pk_inline;              /* no threads for public-key work; not with listen */
     void (*stopping)(void *arg); /* optional: the stop has begun */
-    void (*reload)(void *arg);   /* optional: SIGHUP */
+    /* Optional, on SIGHUP and the command "reload": 0, or an error with the reason in why. */
+    int (*reload)(void *arg, char *why, size_t cap);
     /* Optional, for who drives the node by the functions of its parts (node_int.h): the stop is
      * over, in place of the end of node_run(); sessions, DHT peers or what is published may have
      * changed; a report of the engine, true when it was the caller's. */

@@ -95,6 +95,12 @@ const char *node_health(struct node *n);
 /* A session to the own relay, through a socketpair. */
 int node_attach_relay(struct node *n);
 
+/* reload.c: the keys that may come to the relay, from their files. 0, or an error with the reason in
+ * why and nothing changed. */
+int node_load_keys(struct node *n, char why[NODE_WHY]) __attribute__((warn_unused_result));
+/* Them, and what cfg.reload reads again; failures are logged. */
+void node_reload(struct node *n);
+
 /* Tables of command handlers, ended by a NULL name. */
 extern const struct ctl_cmd ctl_commands[];
 
@@ -102,6 +108,7 @@ extern const struct ctl_cmd ctl_commands[];
 void ctl_status(struct ctl_req *req);
 void ctl_sessions(struct ctl_req *req);
 void ctl_wait(struct ctl_req *req);
+void ctl_reload(struct ctl_req *req);
 void ctl_wait_check(struct node *n);
 void ctl_dht_get(struct ctl_req *req);
 void ctl_dht_put(struct ctl_req *req);
