@@ -108,7 +108,9 @@ static void test_every_setting(void **state)
             "\"trusted\": [\"" PK1 "\", \"" PK1 "\"], \"mirror\": [\"" PK1 "\"],"
             "\"peers\": [\"" PK1 "@c:3\"], \"accepted-peer\": [\"" PK1 "\"],"
             "\"accept-relayed\": true, \"pk-threads\": 2, \"log-level\": \"warn,dht=debug\", "
-            "\"log-json\": true,"
+            "\"log-json\": true, \"max-sessions-address\": 5, \"handshake-rate\": 6,"
+            "\"max-streams\": 7, \"key-rate\": \"1M\", \"total-rate\": 100000,"
+            "\"allow-keys\": \"al\", \"deny-keys\": \"de\","
             "\"ready\": true}"),
         0);
     assert_string_equal(opts->sk_file, "k");
@@ -128,6 +130,13 @@ static void test_every_setting(void **state)
     assert_string_equal(opts->control, "x");
     assert_int_equal(opts->sessions, 3);
     assert_int_equal(opts->max_sessions, 77);
+    assert_int_equal(opts->max_sessions_addr, 5);
+    assert_int_equal(opts->handshake_rate, 6);
+    assert_int_equal(opts->max_streams, 7);
+    assert_int_equal(opts->key_rate, 1 << 20);
+    assert_int_equal(opts->total_rate, 100000);
+    assert_string_equal(opts->allow_keys, "al");
+    assert_string_equal(opts->deny_keys, "de");
     assert_int_equal(opts->whitelisted.n, 1);
     assert_int_equal(opts->trusted.n, 2);
     assert_int_equal(opts->mirrors.n, 1);
