@@ -4,15 +4,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/loop.h"
+#include "node/cmd_sim.h"
 #include "node/cmds.h"
 #include "node/tool.h"
+#include "simulator/results.h"
 #include "simulator/scenario.h"
 #include "simulator/sim.h"
 
@@ -144,106 +145,6 @@ static void show_progress(void *arg, uint64_t virtual_ns, uint64_t events, uint3
 
 /* ---- results ---- */
 
-static double ms(uint64_t us)
-{
-    return (double)us / 1000;
-}
-
-static json_t *lookups_json(const struct sim_result *r)
-{
-    const struct sim_counts *n = &r->sum;
-
-    return json_pack(
-        "{s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "ok", (json_int_t)n->gets_ok, "failed",
-        (json_int_t)n->gets_failed, "unpublished", (json_int_t)n->gets_unpublished, "local",
-        (json_int_t)n->gets_local, "p50_ms", ms(hist_percentile(&r->get_us, 5000)), "p90_ms",
-        ms(hist_percentile(&r->get_us, 9000)), "p99_ms", ms(hist_percentile(&r->get_us, 9900)),
-        "hops_mean", (double)hist_mean_milli(&r->get_hops) / 1000, "asked_mean",
-        (double)hist_mean_milli(&r->get_asked) / 1000);
-}
-
-static json_t *counts_json(const struct sim_counts *n)
-{
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "relayed",
-                     (json_int_t)n->relayed, "timers", (json_int_t)n->timers, "bytes",
-                     (json_int_t)n->bytes, "lost", (json_int_t)n->lost, "cut", (json_int_t)n->cut,
-                     "relay_dropped", (json_int_t)n->relay_dropped, "unreachable",
-                     (json_int_t)n->unreachable, "handshakes", (json_int_t)n->handshakes, "joins",
-                     (json_int_t)n->joins, "leaves", (json_int_t)n->leaves, "signed",
-                     (json_int_t)n->signed_, "verified", (json_int_t)n->verified);
-}
-
-static json_t *requests_json(const struct sim_counts *n)
-{
-    static const char *const names[] = {NULL,        "ping",      "find_node", "get_value",
-                                        "put_value", "get_items", "put_batch"};
-    json_t *j = json_object();
-
-    for (size_t i = 1; j != NULL && i < sizeof names / sizeof names[0]; i++)
-        json_object_set_new(j, names[i], json_integer((json_int_t)n->requests[i]));
-    return j;
-}
-
-static json_t *checks_json(const struct sim_result *r)
-{
-    const struct sim_counts *n = &r->sum;
-    json_t *j = json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "passed", r->passed, "wrong",
-                          (json_int_t)n->wrong, "stale", (json_int_t)n->stale, "bounds",
-                          (json_int_t)n->bounds, "rejected_answers",
-                          (json_int_t)n->answers_rejected, "sampled_signatures",
-                          (json_int_t)n->sampled, "sampled_bad", (json_int_t)n->sampled_bad);
-
-    if (j != NULL && !r->passed)
-        json_object_set_new(j, "failed", json_string(r->failed));
-    return j;
-}
-
-static json_t *puts_json(const struct sim_result *r)
-{
-    return json_pack("{s:I, s:I, s:f, s:f}", "ok", (json_int_t)r->sum.puts_ok, "failed",
-                     (json_int_t)r->sum.puts_failed, "p50_ms",
-                     ms(hist_percentile(&r->put_us, 5000)), "p99_ms",
-                     ms(hist_percentile(&r->put_us, 9900)));
-}
-
-static json_t *load_json(const struct sim_result *r)
-{
-    return json_pack("{s:f, s:I, s:I, s:f}", "mean", (double)hist_mean_milli(&r->load) / 1000,
-                     "p50", (json_int_t)hist_percentile(&r->load, 5000), "p99",
-                     (json_int_t)hist_percentile(&r->load, 9900), "gini",
-                     (double)r->load_gini_ppm / 1e6);
-}
-
-static json_t *summary(const struct sim_cfg *cfg, const struct sim_result *r, double wall)
-{
-    struct rusage ru;
-    char digest[65];
-    double cpu;
-
-    getrusage(RUSAGE_SELF, &ru);
-    cpu = (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
-          (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6;
-    snprintf(digest, sizeof digest, "%016" PRIx64 "%016" PRIx64 "%016" PRIx64 "%016" PRIx64,
-             r->digest[0], r->digest[1], r->digest[2], r->digest[3]);
-    json_t *j = json_pack(
-        "{s:s, s:I, s:i, s:i, s:I, s:f, s:f, s:f, s:I, s:s, s:b, s:i, s:f, s:I}", "scenario",
-        cfg->name, "seed", (json_int_t)cfg->seed, "threads", (int)cfg->threads, "nodes",
-        (int)r->nodes, "events", (json_int_t)r->sum.delivered, "virtual_s",
-        (double)r->virtual_ns / 1e9, "wall_s", wall, "cpu_s", cpu, "rss_mib",
-        (json_int_t)(ru.ru_maxrss / 1024), "digest", digest, "interrupted", r->interrupted, "live",
-        (int)r->live, "contacts_mean", (double)r->contacts_mean_milli / 1000, "stored_items",
-        (json_int_t)r->stored_items);
-    if (j == NULL)
-        return NULL;
-    json_object_set_new(j, "lookups", lookups_json(r));
-    json_object_set_new(j, "puts", puts_json(r));
-    json_object_set_new(j, "load", load_json(r));
-    json_object_set_new(j, "network", counts_json(&r->sum));
-    json_object_set_new(j, "requests", requests_json(&r->sum));
-    json_object_set_new(j, "checks", checks_json(r));
-    return j;
-}
-
 static void print_text(const json_t *j)
 {
     const char *key;
@@ -257,75 +158,41 @@ static void print_text(const json_t *j)
     }
 }
 
-/* ---- files ---- */
-
-static int open_out(FILE **f, const char *dir, const char *name)
-{
-    char path[1024];
-    int n = snprintf(path, sizeof path, "%s/%s", dir, name);
-
-    *f = n > 0 && (size_t)n < sizeof path ? fopen(path, "w") : NULL;
-    if (*f != NULL)
-        return 0;
-    (void)tool_fail(err_sys(), "%s/%s: %s", dir, name, strerror(errno));
-    return CMD_EXIT_FAIL;
-}
-
-static int close_out(FILE *f, const char *dir, const char *name)
-{
-    bool bad = ferror(f) != 0;
-
-    if (fclose(f) == 0 && !bad)
-        return 0;
-    (void)tool_fail(err_sys(), "%s/%s: %s", dir, name, strerror(errno));
-    return CMD_EXIT_FAIL;
-}
-
-static int write_files(const char *dir, const json_t *j, const struct sim_result *r)
-{
-    FILE *f;
-
-    int rc = open_out(&f, dir, "summary.json");
-    if (rc != 0)
-        return rc;
-    (void)json_dumpf(j, f, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    rc = close_out(f, dir, "summary.json");
-    if (rc == 0)
-        rc = open_out(&f, dir, "series.csv");
-    if (rc != 0)
-        return rc;
-    fprintf(f, "virtual_s,events,live,gets_ok,gets_failed,puts_ok,puts_failed\n");
-    for (size_t i = 0; i < r->n_series; i++) {
-        const struct sim_point *p = &r->series[i];
-        fprintf(f, "%.3f,%" PRIu64 ",%" PRIu32 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 "\n",
-                (double)p->at_ns / 1e9, p->events, p->live, p->gets_ok, p->gets_failed, p->puts_ok,
-                p->puts_failed);
-    }
-    return close_out(f, dir, "series.csv");
-}
+/* ---- the command ---- */
 
 /* Before the run: a folder that cannot be written should not cost an hour. */
 static int make_dir(const char *dir)
 {
-    if (dir == NULL || mkdir(dir, 0777) == 0 || errno == EEXIST)
-        return dir == NULL || access(dir, W_OK) == 0
-                   ? 0
-                   : (tool_fail(err_sys(), "%s: %s", dir, strerror(errno)), CMD_EXIT_FAIL);
+    struct stat st;
+
+    if (dir == NULL || mkdir(dir, 0777) == 0)
+        return 0;
+    if (errno == EEXIST && stat(dir, &st) == 0) {
+        if (!S_ISDIR(st.st_mode))
+            errno = ENOTDIR;
+        else if (access(dir, W_OK) == 0)
+            return 0;
+    }
     (void)tool_fail(err_sys(), "%s: %s", dir, strerror(errno));
     return CMD_EXIT_FAIL;
 }
 
-/* ---- the command ---- */
-
 static int tell(const struct sim_opts *o, const struct sim_cfg *cfg, const struct sim_result *r,
                 double wall)
 {
-    json_t *j = summary(cfg, r, wall);
-    int rc = j != NULL && o->out != NULL ? write_files(o->out, j, r) : 0;
+    struct results_use use;
+    char why[512];
+    int rc = 0;
 
+    results_use(&use, wall);
+    json_t *j = results_summary(cfg, r, &use);
     if (j == NULL) {
         (void)tool_fail(ERR_NOMEM, "%s", err_str(ERR_NOMEM));
         return CMD_EXIT_FAIL;
+    }
+    if (o->out != NULL && results_write(o->out, j, r, why, sizeof why) != 0) {
+        (void)tool_fail(ERR_STATE, "%s", why);
+        rc = CMD_EXIT_FAIL;
     }
     if (o->json) {
         tool_print(j);
@@ -426,7 +293,7 @@ static const struct cmd_opt run_flags[] = {
     {.name = "out",
      CMD_STR_AT(struct sim_opts, out),
      .metavar = "DIR",
-     .help = "write summary.json and series.csv there"},
+     .help = "write summary.json, series.csv and histograms.csv there"},
     {.name = "force",
      CMD_FLAG_AT(struct sim_opts, force),
      .help = "start although memory will not do"},
@@ -446,6 +313,22 @@ static const struct cmd subs[] = {
      .opts = run_flags,
      .opts_size = sizeof(struct sim_opts),
      .run = run},
+    {.name = "report",
+     .help = "make an HTML page of a run",
+     .about = "Writes one HTML file with the figures of a run and curves of them, and prints its "
+              "name. The file needs nothing else: it can be mailed. gnuplot draws the curves.",
+     .args = sim_report_args,
+     .opts = sim_report_flags,
+     .opts_size = sizeof(struct sim_report_opts),
+     .run = sim_report_run},
+    {.name = "compare",
+     .help = "show two runs side by side",
+     .about = "Prints every figure that differs between two runs, and whether they were the same "
+              "run to the last event.",
+     .args = sim_compare_args,
+     .opts = sim_compare_flags,
+     .opts_size = sizeof(struct sim_compare_opts),
+     .run = sim_compare_run},
     {.name = "settings", .help = "list what a scenario can set", .run = run_settings},
     {0}};
 

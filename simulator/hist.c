@@ -13,8 +13,7 @@ static unsigned slot_of(uint64_t v)
 
 _Static_assert(HIST_SLOTS == ((63 - SUB) << SUB) + (2 << SUB), "slot_of(UINT64_MAX) + 1");
 
-/* Largest number of the slot. */
-static uint64_t slot_end(unsigned slot)
+uint64_t hist_slot_end(unsigned slot)
 {
     if (slot < 2u << SUB)
         return slot;
@@ -49,7 +48,7 @@ uint64_t hist_percentile(const struct hist *h, unsigned per_10000)
     for (unsigned i = 0; i < HIST_SLOTS && h->n > 0; i++) {
         seen += h->count[i];
         if (seen >= want && seen > 0)
-            return slot_end(i) < h->max ? slot_end(i) : h->max;
+            return hist_slot_end(i) < h->max ? hist_slot_end(i) : h->max;
     }
     return h->max;
 }

@@ -21,6 +21,9 @@ struct hist {
 void hist_add(struct hist *h, uint64_t v);
 void hist_merge(struct hist *into, const struct hist *h);
 
+/* Largest number that slot (below HIST_SLOTS) counts. */
+uint64_t hist_slot_end(unsigned slot);
+
 /* Smallest number that at least this share (in 1/10 000) does not exceed, rounded up to the end of
  * its step, at most the largest one; 0 when empty. */
 uint64_t hist_percentile(const struct hist *h, unsigned per_10000);

@@ -538,6 +538,20 @@ static bool judge(const struct sim_cfg *c, struct sim_result *r)
     return true;
 }
 
+/* The points of the run and one of its end. */
+static void put_series(const struct sim *s, struct sim_result *out)
+{
+    memcpy(out->series, s->series, sizeof out->series);
+    out->n_series = s->n_series < SIM_SERIES_MAX ? s->n_series : SIM_SERIES_MAX - 1;
+    out->series[out->n_series++] = (struct sim_point){.at_ns = out->virtual_ns,
+                                                      .events = out->sum.delivered,
+                                                      .gets_ok = out->sum.gets_ok,
+                                                      .gets_failed = out->sum.gets_failed,
+                                                      .puts_ok = out->sum.puts_ok,
+                                                      .puts_failed = out->sum.puts_failed,
+                                                      .live = out->live};
+}
+
 void sim_result(struct sim *s, struct sim_result *out)
 {
     memset(out, 0, sizeof *out);
@@ -555,8 +569,7 @@ void sim_result(struct sim *s, struct sim_result *out)
     out->windows = s->windows;
     out->nodes = s->cfg.nodes;
     out->interrupted = s->interrupted;
-    memcpy(out->series, s->series, sizeof out->series);
-    out->n_series = s->n_series;
+    put_series(s, out);
     make_digest(s, out);
     look_at_nodes(s, out);
     out->load_gini_ppm = gini(s);

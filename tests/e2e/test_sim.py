@@ -1,0 +1,91 @@
+"""`kadmsg sim` as a user meets it: runs, files, reports, mistakes."""
+import csv
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from procs import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / 'simulator/scenarios/tiny.yaml'
+SMALL = ['--set', 'nodes=40', '--set', 'duration=8min', '--quiet']
+
+
+@pytest.fixture
+def tool(world):
+    return world.place()
+
+
+@pytest.fixture
+def runs(tool, tmp_path):
+    """Two runs that differ in the seed, and the summaries they printed."""
+    folders = [tmp_path / 'a', tmp_path / 'b']
+    summaries = [tool.cli('sim', 'run', TINY, *SMALL, '--check', '--json', '--seed', seed, '--out', folder).json
+                 for seed, folder in enumerate(folders)]
+    return folders, summaries
+
+
+def test_files(runs):
+    for folder, summary in zip(*runs):
+        kept = json.loads((folder / 'summary.json').read_text())
+        assert kept['digest'] == summary['digest'] and kept['lookups']['ok'] == summary['lookups']['ok'] > 0
+        rows = list(csv.DictReader((folder / 'series.csv').open()))
+        assert int(rows[-1]['events']) == summary['events'] and int(rows[-1]['live']) == 40
+        hops = [row for row in csv.DictReader((folder / 'histograms.csv').open()) if row['name'] == 'get_hops']
+        assert sum(int(row['count']) for row in hops) > 0
+        assert not list(folder.glob('*.part'))
+
+
+def test_threads_and_seeds(tool, runs):
+    digests = [summary['digest'] for summary in runs[1]]
+    assert digests[0] != digests[1]
+    again = tool.cli('sim', 'run', TINY, *SMALL, '--check', '--json', '--seed', 1, '--threads', 3).json
+    assert again['digest'] == digests[1]
+
+
+def test_report(tool, runs, tmp_path):
+    folder = runs[0][0]
+    assert tool.cli('sim', 'report', folder).text.strip() == str(folder / 'report.html')
+    text = (folder / 'report.html').read_text()
+    assert text.count('<figure>') >= 7 and 'src="http' not in text and text.rstrip().endswith('</html>')
+    both = tmp_path / 'both.html'
+    table = tool.cli('sim', 'compare', *runs[0], '-o', both).text
+    assert 'lookups.p50_ms' in table and 'digests differ' in table
+    assert str(runs[0][0]) in both.read_text() and str(runs[0][1]) in both.read_text()
+    answer = tool.cli('sim', 'compare', runs[0][0], runs[0][0], '--json').json
+    assert answer['same_digest'] and answer['events']['change'] == 0
+
+
+def test_interrupted(tool, tmp_path):
+    """Ctrl-C: the results so far, and files of them."""
+    run = tool.start('sim', 'run', TINY, '--set', 'duration=1000h', '--json', '--out', tmp_path / 'out')
+    wait_until(lambda: 'events' in run.log, 30, 'a progress line')
+    run.signal(signal.SIGINT)
+    result = run.result(30)
+    assert result.code == 0 and result.json['interrupted'] and result.json['events'] > 0
+    assert json.loads((tmp_path / 'out/summary.json').read_text())['interrupted']
+
+
+@pytest.mark.parametrize('text, reason', [
+    ('nodes: 10\nnonsense: 1\n', 'bad.yaml:2: '),
+    ('nodes: many\n', 'bad.yaml:1: '),
+    ('nodes: [1\n', 'bad.yaml:'),
+    ('nodes: 10\nnet: {latency: matrix, matrix: /nonexistent}\n', '/nonexistent'),
+], ids=['name', 'number', 'yaml', 'matrix'])
+def test_bad_scenario(tool, tmp_path, text, reason):
+    file = tmp_path / 'bad.yaml'
+    file.write_text(text)
+    result = tool.cli('sim', 'run', file, code=1)
+    assert reason in result.err and result.err.count('\n') == 1 and result.out == b''
+
+
+def test_bad_use(tool, tmp_path):
+    assert 'no setting "no.such"' in tool.cli('sim', 'run', TINY, '--set', 'no.such=1', code=2).err
+    assert str(tmp_path / 'none') in tool.cli('sim', 'report', tmp_path / 'none', code=1).err
+    assert 'MiB' in tool.cli('sim', 'run', TINY, '--set', 'nodes=100M', code=1).err
+    file = tmp_path / 'file'
+    file.write_text('')
+    assert str(file) in tool.cli('sim', 'run', TINY, *SMALL, '--out', file, code=1).err
+    assert not (tmp_path / 'none.yaml').exists() and 'none.yaml' in tool.cli('sim', 'run', tmp_path / 'none.yaml', code=1).err
+    tool.cli('sim', 'compare', tmp_path, code=2)
