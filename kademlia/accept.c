@@ -9,13 +9,14 @@
 
 /* ---- what a record is good for ---- */
 
-/* Nothing but our own lives longer than ttl_ms from now: what seems to was stored under a clock that
+/* Nothing of a key that may not write here any more. And nothing but our own lives longer than ttl_ms from now: what seems to was stored under a clock that
  * has been set back since. */
 bool kad_rec_is_live(const struct kad *k, const struct store_rec *r)
 {
     int64_t left = r->expires_ns - kad_steady_ns(k), ttl = (int64_t)kad_ms(k->lim.ttl_ms);
 
-    return left > 0 && (r->origin == STORE_OWN || left <= ttl + ttl / 8);
+    return left > 0 && (r->origin == STORE_OWN || left <= ttl + ttl / 8) &&
+           kad_may_write(k, &r->item, &r->charged);
 }
 
 bool kad_rec_is_fresh(const struct kad *k, const struct store_rec *r)

@@ -38,13 +38,10 @@ static int classify_entry(const struct item *it, const struct kad_id *target, st
     return rc;
 }
 
-int kad_classify(const struct kad *k, const struct item *it, const struct kad_id *target,
-                 struct kad_class *out)
+static int find_kind(const struct kad *k, const struct item *it, struct kad_class *out)
 {
     struct kad_id own = item_target(it);
 
-    memset(out, 0, sizeof *out);
-    out->target = target != NULL ? *target : own;
     out->charged = it->k;
     out->kind = ITEM_OWNER;
     if (kad_id_equal(&own, &out->target) || classify_entry(it, &out->target, out) == 0)
@@ -53,6 +50,19 @@ int kad_classify(const struct kad *k, const struct item *it, const struct kad_id
         return ERR_REFUSED;
     out->kind = ITEM_MIRROR;
     return 0;
+}
+
+int kad_classify(struct kad *k, const struct item *it, const struct kad_id *target,
+                 struct kad_class *out)
+{
+    memset(out, 0, sizeof *out);
+    out->target = target != NULL ? *target : item_target(it);
+    int rc = find_kind(k, it, out);
+    if (rc == 0 && !kad_may_write(k, it, &out->charged)) {
+        k->stat.refused_writer++;
+        return ERR_REFUSED;
+    }
+    return rc;
 }
 
 bool kad_is_tombstone(const struct item *it)

@@ -10,6 +10,7 @@
  *     lookup.c    iterative look-ups
  *     op.c        operations of this node's users: find, get, ping
  *     put.c       publishing: number, signature, the k closest
+ *     allow.c     private networks: whose items, and who may read
  *     serve.c     the six methods as responder
  *     own.c       own slots: sequence numbers, republishing
  *     sync.c      pull and push between full nodes
@@ -62,7 +63,9 @@ struct kad {
     struct pubkey self;
     struct seckey sk;
     bool full, client_only;
-    struct kad_keyset whitelisted, trusted, mirrors, bootstrap;
+    struct kad_keyset whitelisted, trusted, mirrors, bootstrap, readers;
+    struct kad_writer *writers;
+    size_t n_writers;
     struct env *env;
     struct store *store;
     struct kad_peers peers;
@@ -247,8 +250,9 @@ struct kad_class { /* what an item is for a slot */
 };
 
 /* Which kind of item this is for that slot (NULL: the item's own). 0, or ERR_REFUSED: neither the
- * owner's, nor an entry that certifies itself, nor of a mirror key. Costs no public-key work. */
-int kad_classify(const struct kad *k, const struct item *it, const struct kad_id *target,
+ * owner's, nor an entry that certifies itself, nor of a mirror key; or of nobody who may write here
+ * (counted). Costs no public-key work. */
+int kad_classify(struct kad *k, const struct item *it, const struct kad_id *target,
                  struct kad_class *out);
 
 struct kad_check;
@@ -421,6 +425,14 @@ bool kad_put_own(struct kad *k, const void *salt, size_t salt_len, const void *v
                  void (*ended)(struct kad_op *, int));
 bool kad_put_hand_on(struct kad *k, const struct store_rec *rec,
                      void (*ended)(struct kad_op *, int));
+
+/* ---- allow.c ---- */
+
+int kad_allow_set(struct kad *k, const struct kad_writer *w, size_t n);
+/* May an item be in this namespace whose quota is that of `charged`? */
+bool kad_may_write(const struct kad *k, const struct item *it, const struct pubkey *charged);
+/* May this peer be given values? */
+bool kad_is_reader(const struct kad *k, kad_peer p);
 
 /* ---- serve.c ---- */
 

@@ -113,6 +113,10 @@ static int set_keys(struct kad *k, const struct kad_cfg *cfg)
     if (rc == 0)
         rc = keyset_set(&k->mirrors, cfg->mirrors, cfg->n_mirrors);
     if (rc == 0)
+        rc = keyset_set(&k->readers, cfg->readers, cfg->n_readers);
+    if (rc == 0)
+        rc = kad_allow_set(k, cfg->writers, cfg->n_writers);
+    if (rc == 0)
         rc = set_bootstrap(k, cfg->bootstrap, cfg->n_bootstrap);
     return rc;
 }
@@ -189,6 +193,8 @@ void kad_free(struct kad *k)
     free(k->trusted.v);
     free(k->mirrors.v);
     free(k->bootstrap.v);
+    free(k->readers.v);
+    free(k->writers);
     seckey_wipe(&k->sk);
     free(k);
 }

@@ -74,6 +74,7 @@
 #include "kademlia/id.h"
 #include "kademlia/item.h"
 #include "kademlia/msg.h"
+#include "kademlia/records/ns.h"
 #include "kademlia/store_if.h"
 
 typedef uint32_t kad_peer; /* handle; KAD_PEER_NONE is never a peer */
@@ -125,6 +126,12 @@ struct kad_limits {          /* 0 = default */
     unsigned clock_skew_ms;      /* not refused, only reported */
 };
 
+/* Whose items may be in a namespace. A namespace without any line is open to everybody. */
+struct kad_writer {
+    enum ns ns; /* NS__COUNT: all of them */
+    struct pubkey pk;
+};
+
 struct kad_cfg {
     struct pubkey self;
     struct seckey sk;
@@ -135,6 +142,13 @@ struct kad_cfg {
                          about; not with full */
     const struct pubkey *whitelisted, *trusted, *mirrors, *bootstrap; /* copied */
     size_t n_whitelisted, n_trusted, n_mirrors, n_bootstrap;
+    /* Private networks; empty: everybody. Items of others than the writers are refused, ignored in
+     * answers, and not given away when they are in the store already; the charged key counts (store_if.h),
+     * and ours always may. Whoever is neither a reader nor a bootstrap, trusted or whitelisted key is
+     * told who is close, and no value. */
+    const struct kad_writer *writers; /* copied */
+    const struct pubkey *readers;     /* copied */
+    size_t n_writers, n_readers;
     struct kad_limits limits;
 };
 
@@ -310,7 +324,7 @@ struct kad_stat {
     uint64_t calls_repeated; /* after a stream that a contact closed */
     uint64_t requests[8], replies[8], calls_sent[8], calls_failed[8]; /* by method */
     uint64_t refused_rate, refused_size, refused_seq, refused_sig, refused_quota, refused_foreign,
-        refused_busy, refused_space;
+        refused_busy, refused_space, refused_writer, refused_reader;
     uint64_t verified,
         verify_skipped;        /* signature checks done / saved because the bytes were known */
     uint64_t rejected_answers; /* items in answers that did not match or verify */

@@ -259,12 +259,23 @@ static bool has_items(const struct kad_msg *m)
     return m->method == KAD_PUT_BATCH || m->n_items == 1;
 }
 
+/* What may be asked by those who are given no values: a GET_VALUE tells them who is close. */
+static bool is_for_all(enum kad_method method)
+{
+    return method == KAD_PING || method == KAD_FIND_NODE || method == KAD_GET_VALUE ||
+           method == KAD_PUT_VALUE || method == KAD_PUT_BATCH;
+}
+
 /* Answer at once, or start a job. 0, or why the stream is to be closed. */
 static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t token)
 {
     struct kad_msg rsp;
     int rc = 0;
 
+    if (!is_for_all(req->method) && !kad_is_reader(k, from)) {
+        k->stat.refused_reader++;
+        return ERR_REFUSED;
+    }
     kad_msg_init(&rsp, req->method, true);
     switch (req->method) {
     case KAD_PING:
@@ -277,8 +288,10 @@ static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
         if (!is_exempt(k, from) && !kad_note_may_read(k, from))
             return ERR_LIMIT;
         rc = add_closest(k, &req->target, &rsp);
-        if (rc == 0)
+        if (rc == 0 && kad_is_reader(k, from))
             rc = add_value(k, &req->target, &rsp);
+        else
+            k->stat.refused_reader += rc == 0;
         break;
     case KAD_PUT_VALUE:
     case KAD_PUT_BATCH:

@@ -118,6 +118,8 @@ struct store_ops {
      * oldest stored_ns first, never STORE_OWN. ERR_NOT_FOUND. */
     int (*victim)(struct store *s, struct store_rec *out);
     void (*stat)(struct store *s, struct store_stat *out);
+    /* Another byte budget from now on, 0 = none. What is above it stays until somebody deletes it. */
+    void (*set_budget)(struct store *s, uint64_t bytes);
     /* Small durable values by name ("seq/dmsg", "routing"), kept per owner key. get: copies up to
      * cap bytes, *n = full length. */
     int (*meta_get)(struct store *s, const char *name, void *out, size_t cap, size_t *n);

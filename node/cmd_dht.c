@@ -253,6 +253,28 @@ static int status(struct cmdline *cl)
     return rc;
 }
 
+/* ---- full ---- */
+
+static int full(struct cmdline *cl)
+{
+    const struct dht_opts *o = cl->opts;
+    json_t *answer = NULL, *req = json_pack("{s:s}", "cmd", "dht.full");
+    bool on = o->value != NULL && strcmp(o->value, "on") == 0;
+    if (o->value != NULL && !on && strcmp(o->value, "off") != 0) {
+        json_decref(req);
+        return cmdline_usage_error(cl, "STATE: neither on nor off");
+    }
+    if (o->value != NULL)
+        json_object_set_new(req, "on", json_boolean(on));
+    int rc = ask(cl, TOOL_NODE, req, NULL, NULL, &answer);
+    if (rc == 0 && o->conn.json)
+        tool_print(json_incref(answer));
+    else if (rc == 0)
+        printf("full node %s\n", json_is_true(json_object_get(answer, "full_node")) ? "on" : "off");
+    json_decref(answer);
+    return rc;
+}
+
 /* ---- lookup ---- */
 
 static void print_report(const json_t *answer)
@@ -429,6 +451,11 @@ static const struct cmd_opt sync_flags[] = {{.name = "salt",
                                             {0}};
 static const struct cmd_opt reconcile_args[] = {
     {.name = "PK", CMD_PUBKEY_AT(struct dht_opts, pk), .help = "the peer"}, {0}};
+static const struct cmd_opt full_args[] = {{.name = "STATE",
+                                            CMD_STR_AT(struct dht_opts, value),
+                                            .optional = true,
+                                            .help = "on or off; without it, what the node is"},
+                                           {0}};
 static const struct cmd_opt why_args[] = {
     {.name = "PK", CMD_PUBKEY_AT(struct dht_opts, pk), .help = "key to be reached"}, {0}};
 
@@ -469,6 +496,11 @@ static const struct cmd subs[] = {
      .args = reconcile_args,
      COMMON,
      .run = sync_with},
+    {.name = "full",
+     .help = "keep everything that is published, or what is close only; until the next start",
+     .args = full_args,
+     COMMON,
+     .run = full},
     {.name = "list", .help = "items in the local store", .opts = list_flags, COMMON, .run = list},
     {.name = "peers", .help = "the routing table", COMMON, .run = peers},
     {.name = "status", .help = "state and counters of the DHT node", COMMON, .run = status},

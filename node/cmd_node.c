@@ -157,6 +157,8 @@ static struct node_cfg config_of(const struct node_opts *o, bool listens,
         .n_trusted = o->trusted.n,
         .mirrors = o->mirrors.v,
         .n_mirrors = o->mirrors.n,
+        .readers = o->readers.v,
+        .n_readers = o->readers.n,
         .max_sessions = (uint32_t)o->max_sessions,
         .guard = {.max_sessions = (uint32_t)o->max_sessions,
                   .max_sessions_addr = (uint32_t)o->max_sessions_addr,
@@ -221,13 +223,20 @@ static int run(struct cmdline *cl)
         return cmdline_usage_error(cl, "--public-address is for relays: --listen is missing");
     if (o->peers.n > 0 && !listens)
         return cmdline_usage_error(cl, "--peers is for relays: --listen is missing");
+    struct kad_writer *writers;
+    size_t n_writers;
+    if ((rc = config_writers(&writers, &n_writers, &o->writers, why, sizeof(why))) != 0)
+        return cmdline_usage_error(cl, "%s", why);
     struct node_cfg cfg = config_of(o, listens, listen, public);
+    cfg.writers = writers;
+    cfg.n_writers = n_writers;
     cfg.stopping = stopping;
     cfg.reload = reload;
     cfg.arg = cl;
     if ((rc = find_places(o, &at, &cfg)) == 0)
         rc = serve(o, &cfg);
     seckey_wipe(&cfg.sk);
+    free(writers);
     return rc;
 }
 

@@ -129,6 +129,16 @@ const struct cmd_opt config_flags[] = {
     {.name = "mirror",
      CMD_PUBKEYS_AT(struct node_opts, mirrors),
      .help = "key that may publish for others"},
+    {.name = "allow-writer",
+     CMD_STRS_AT(struct node_opts, writers),
+     .metavar = "NAMESPACE=KEY",
+     .def_text = "everybody",
+     .help = "private network: whose items may be under this salt (dmsg, tp, svc, addr:stcpr, "
+             "addr:sudph, fullnode, dmsg-server, opaque for all others, or * for every one)"},
+    {.name = "allow-reader",
+     CMD_PUBKEYS_AT(struct node_opts, readers),
+     .def_text = "everybody",
+     .help = "private network: who is given values; --bootstrap, --trusted and --whitelisted are"},
     {.name = "pk-threads",
      CMD_U64_AT(struct node_opts, pk_threads),
      .min = 1,
@@ -149,6 +159,46 @@ const struct cmd_opt config_flags[] = {
      CMD_FLAG_AT(struct node_opts, sample_config),
      .help = "print a configuration file with the defaults and leave"},
     {0}};
+
+/* ---- private networks ---- */
+
+static int parse_writer(struct kad_writer *out, const char *text, char *why, size_t cap)
+{
+    const char *eq = strchr(text, '=');
+    size_t n = eq != NULL ? (size_t)(eq - text) : 0;
+    bool all = n == 1 && text[0] == '*';
+
+    out->ns = all ? NS__COUNT : ns_by_name(text, n);
+    if (eq == NULL)
+        snprintf(why, cap, "allow-writer: %s: not NAMESPACE=KEY", text);
+    else if (out->ns == NS__COUNT && !all)
+        snprintf(why, cap, "allow-writer: %.*s: no such namespace", (int)n, text);
+    else if (pubkey_from_hex(&out->pk, eq + 1, strlen(eq + 1)) != 0)
+        snprintf(why, cap, "allow-writer: %s: not a public key", eq + 1);
+    else
+        return 0;
+    return ERR_USAGE;
+}
+
+int config_writers(struct kad_writer **out, size_t *n, const struct cmd_strs *texts, char *why,
+                   size_t cap)
+{
+    *n = 0;
+    *out = texts->n > 0 ? calloc(texts->n, sizeof **out) : NULL;
+    if (texts->n > 0 && *out == NULL) {
+        snprintf(why, cap, "%s", err_str(ERR_NOMEM));
+        return ERR_NOMEM;
+    }
+    for (; *n < texts->n; ++*n) {
+        int rc = parse_writer(&(*out)[*n], texts->v[*n], why, cap);
+        if (rc != 0) {
+            free(*out);
+            *out = NULL;
+            return rc;
+        }
+    }
+    return 0;
+}
 
 /* ---- reading ---- */
 

@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #include "base/cmdline.h"
+#include "kademlia/kad.h"
 
 struct node_opts {
     const char *config, *sk_file, *store, *control, *log_level;
@@ -20,7 +21,8 @@ struct node_opts {
     bool full, ready, log_json, sample_config;
     struct cmd_peers bootstrap, peers;
     bool accept_relayed;
-    struct cmd_pubkeys accepted_peers, whitelisted, trusted, mirrors;
+    struct cmd_pubkeys accepted_peers, whitelisted, trusted, mirrors, readers;
+    struct cmd_strs writers; /* config_writers() */
     const char *allow_keys, *deny_keys;
     uint64_t store_bytes, commit, sessions, pk_threads;
     uint64_t max_sessions, max_sessions_addr, handshake_rate, max_streams, key_rate, total_rate;
@@ -30,6 +32,11 @@ extern const struct cmd_opt config_flags[];
 
 /* A flag that may stand in the file too. */
 bool config_is_setting(const struct cmd_opt *o);
+
+/* The values of --allow-writer, NAMESPACE=KEY or *=KEY, into a malloc'ed array; NULL with *n = 0 when
+ * there are none. ERR_USAGE with the reason in why. */
+int config_writers(struct kad_writer **out, size_t *n, const struct cmd_strs *texts, char *why,
+                   size_t cap) __attribute__((warn_unused_result));
 
 #define CONFIG_FILE_MAX (1024 * 1024)
 #define CONFIG_WHY      768

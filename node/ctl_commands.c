@@ -16,6 +16,7 @@ const struct ctl_cmd ctl_commands[] = {
     {"dht.peers", ctl_dht_peers},
     {"dht.status", ctl_dht_status},
     {"dht.why", ctl_dht_why},
+    {"dht.full", ctl_dht_full},
     {"entry.get", ctl_entry_get},
     {"entry.publish", ctl_entry_publish},
     {"dial", ctl_dial},

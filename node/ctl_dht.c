@@ -538,17 +538,27 @@ void ctl_dht_status(struct ctl_req *req)
     json_object_set_new(o, "calls_failed", by_method(st.calls_failed));
     json_object_set_new(
         o, "refused",
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "rate", (json_int_t)st.refused_rate,
-                  "size", (json_int_t)st.refused_size, "seq", (json_int_t)st.refused_seq,
-                  "signature", (json_int_t)st.refused_sig, "quota", (json_int_t)st.refused_quota,
-                  "foreign", (json_int_t)st.refused_foreign, "busy", (json_int_t)st.refused_busy,
-                  "space", (json_int_t)st.refused_space));
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "rate",
+                  (json_int_t)st.refused_rate, "size", (json_int_t)st.refused_size, "seq",
+                  (json_int_t)st.refused_seq, "signature", (json_int_t)st.refused_sig, "quota",
+                  (json_int_t)st.refused_quota, "foreign", (json_int_t)st.refused_foreign, "busy",
+                  (json_int_t)st.refused_busy, "space", (json_int_t)st.refused_space, "writer",
+                  (json_int_t)st.refused_writer, "reader", (json_int_t)st.refused_reader));
     json_object_set_new(o, "verified", json_integer((json_int_t)st.verified));
     json_object_set_new(o, "rejected_answers", json_integer((json_int_t)st.rejected_answers));
     json_object_set_new(o, "streams",
                         json_pack("{s:I, s:I}", "serving", (json_int_t)host.serving, "calling",
                                   (json_int_t)host.calling));
     ctl_ok(req, o, -1);
+}
+
+/* "on": true or false; without it the node only says what it is. */
+void ctl_dht_full(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    if (json_object_get(req->args, "on") != NULL)
+        node_set_full(n, ctl_arg_bool(req, "on"));
+    ctl_ok(req, json_pack("{s:b}", "full_node", (int)n->cfg.full), -1);
 }
 
 /* ---- entries ---- */

@@ -244,11 +244,27 @@ static int open_lock(struct node *n, char why[NODE_WHY])
     return rc;
 }
 
+static uint64_t store_budget(const struct node *n)
+{
+    return n->cfg.store_bytes != 0 ? n->cfg.store_bytes
+           : n->cfg.full           ? UINT64_C(1) << 30
+                                   : UINT64_C(64) << 20;
+}
+
+void node_set_full(struct node *n, bool full)
+{
+    if (n->cfg.full == full)
+        return;
+    n->cfg.full = full;
+    n->store->ops->set_budget(n->store, store_budget(n));
+    kad_set_full(node_kad(n), full);
+    host_kick(n->host);
+    log_info(LOG_NODE, "full node %s", full ? "on" : "off");
+}
+
 static int open_store(struct node *n, char why[NODE_WHY])
 {
-    uint64_t bytes = n->cfg.store_bytes != 0 ? n->cfg.store_bytes
-                     : n->cfg.full           ? UINT64_C(1) << 30
-                                             : UINT64_C(64) << 20;
+    uint64_t bytes = store_budget(n);
     if (n->cfg.store_dir == NULL) {
         int rc = store_memory_new(&n->store, bytes);
         return rc == 0 ? 0 : fail(why, rc, "store", "(memory)");
@@ -425,6 +441,10 @@ static int open_dht(struct node *n)
         .n_trusted = n->cfg.n_trusted,
         .mirrors = n->cfg.mirrors,
         .n_mirrors = n->cfg.n_mirrors,
+        .writers = n->cfg.writers,
+        .n_writers = n->cfg.n_writers,
+        .readers = n->cfg.readers,
+        .n_readers = n->cfg.n_readers,
         .bootstrap = boot,
         .n_bootstrap = n->cfg.no_dht ? 0 : n->cfg.n_bootstrap,
         .limits = {.max_bytes = n->cfg.store_bytes},

@@ -29,6 +29,7 @@
 struct node;
 struct event_base;
 struct kad_report;
+struct kad_writer;
 
 struct node_cfg {
     struct pubkey pk;
@@ -44,6 +45,10 @@ struct node_cfg {
     const char *control;   /* path; NULL = no socket */
     const struct pubkey *whitelisted, *trusted, *mirrors;
     size_t n_whitelisted, n_trusted, n_mirrors;
+    /* Private networks (kademlia/kad.h). */
+    const struct kad_writer *writers;
+    const struct pubkey *readers;
+    size_t n_writers, n_readers;
     /* Other relays that ours links to; who may be one, everybody if none is named; whether clients
      * may bring requests of others (transport/relay.h). */
     const struct addr_peer *peers;

@@ -118,6 +118,7 @@ void ctl_dht_list(struct ctl_req *req);
 void ctl_dht_peers(struct ctl_req *req);
 void ctl_dht_status(struct ctl_req *req);
 void ctl_dht_why(struct ctl_req *req);
+void ctl_dht_full(struct ctl_req *req);
 void ctl_entry_get(struct ctl_req *req);
 void ctl_entry_publish(struct ctl_req *req);
 void ctl_dial(struct ctl_req *req);
@@ -135,6 +136,9 @@ void ctl_pings_free(struct node *n);
 /* servers.c: which relays this node holds sessions to. */
 void servers_init(struct node *n);
 void servers_free(struct node *n);
+/* Become a full node or a regular one while running; the store's default budget changes along. */
+void node_set_full(struct node *n, bool full);
+
 /* A server's address became known (bootstrap, record under "dmsg-server", entry with a server
  * half). */
 void servers_learn(struct node *n, const struct pubkey *pk, const char *addr);

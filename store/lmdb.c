@@ -777,6 +777,11 @@ static void op_stat(struct store *store, struct store_stat *out)
     out->last_error = st.error;
 }
 
+static void op_set_budget(struct store *store, uint64_t bytes)
+{
+    lmdb_of(store)->cfg.budget_bytes = bytes;
+}
+
 static int op_sync(struct store *store, unsigned timeout_ms)
 {
     struct lmdb *s = lmdb_of(store);
@@ -838,6 +843,7 @@ static const struct store_ops ops = {
     .expire = op_expire,
     .victim = op_victim,
     .stat = op_stat,
+    .set_budget = op_set_budget,
     .meta_get = op_meta_get,
     .meta_put = op_meta_put,
     .sync = op_sync,

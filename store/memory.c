@@ -528,6 +528,11 @@ static void memory_stat(struct store *s, struct store_stat *out)
     out->items = m->n;
 }
 
+static void memory_set_budget(struct store *s, uint64_t bytes)
+{
+    memory_of(s)->stat.budget_bytes = bytes;
+}
+
 /* ---- meta ---- */
 
 static struct meta *meta_find(struct memory *m, const char *name)
@@ -631,6 +636,7 @@ int store_memory_new(struct store **out, uint64_t budget_bytes)
         .expire = memory_expire,
         .victim = memory_victim,
         .stat = memory_stat,
+        .set_budget = memory_set_budget,
         .meta_get = memory_meta_get,
         .meta_put = memory_meta_put,
         .sync = memory_sync,

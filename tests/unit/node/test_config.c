@@ -107,6 +107,7 @@ static void test_every_setting(void **state)
             "\"sessions\": 3, \"max-sessions\": 77, \"whitelisted\": [\"" PK1 "\"],"
             "\"trusted\": [\"" PK1 "\", \"" PK1 "\"], \"mirror\": [\"" PK1 "\"],"
             "\"peers\": [\"" PK1 "@c:3\"], \"accepted-peer\": [\"" PK1 "\"],"
+            "\"allow-writer\": [\"tp=" PK1 "\", \"*=" PK1 "\"], \"allow-reader\": [\"" PK1 "\"],"
             "\"accept-relayed\": true, \"pk-threads\": 2, \"log-level\": \"warn,dht=debug\", "
             "\"log-json\": true, \"max-sessions-address\": 5, \"handshake-rate\": 6,"
             "\"max-streams\": 7, \"key-rate\": \"1M\", \"total-rate\": 100000,"
@@ -140,6 +141,15 @@ static void test_every_setting(void **state)
     assert_int_equal(opts->whitelisted.n, 1);
     assert_int_equal(opts->trusted.n, 2);
     assert_int_equal(opts->mirrors.n, 1);
+    assert_int_equal(opts->readers.n, 1);
+    struct kad_writer *w;
+    size_t n_writers;
+    char why[256];
+    assert_int_equal(config_writers(&w, &n_writers, &opts->writers, why, sizeof(why)), 0);
+    assert_int_equal(n_writers, 2);
+    assert_int_equal(w[0].ns, NS_TP);
+    assert_int_equal(w[1].ns, NS__COUNT);
+    free(w);
     assert_int_equal(opts->pk_threads, 2);
     assert_string_equal(opts->log_level, "warn,dht=debug");
     for (const struct cmd_opt *o = config_flags; o->name != NULL; o++) /* none was forgotten here */
