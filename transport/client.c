@@ -12,6 +12,7 @@
 #define SS_CACHE     256u
 #define ROUTES_MAX   4096u
 #define DESTS_MAX    1024u
+#define WAYS_MAX     1024u
 #define SERVERS_MORE 4u /* servers that are remembered, for each session that may be there */
 
 /* ---- ports (docs/protocol/dmsg.md §4.9) ---- */
@@ -187,6 +188,7 @@ static void client_free_memory(struct client *c)
     map_free(&c->tickets);
     map_free_objects(&c->routes);
     map_free_objects(&c->dests);
+    client_ways_free(c);
     map_free_objects(&c->listeners);
     noise_cache_free(c->cache);
     free(c->scratch);
@@ -256,6 +258,8 @@ int client_new(struct client **out, const struct client_cfg *cfg)
              (size_t)c->cfg.max_sessions * SERVERS_MORE);
     map_init(&c->routes, MAP_KEY(struct static_route, pk), hash_key, ROUTES_MAX);
     map_init(&c->dests, MAP_KEY(struct destination, pk), hash_key, DESTS_MAX);
+    map_init(&c->ways, MAP_KEY(struct way, pk), hash_key, WAYS_MAX);
+    list_init(&c->way_ages);
     map_init(&c->listeners, MAP_KEY(struct listener, port), hash_key, 65535);
     dial_tickets_init(c);
     list_init(&c->order);

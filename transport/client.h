@@ -4,21 +4,40 @@
  *
  * Sessions. Of the servers that it was given (client_add_server) the client holds `want` sessions,
  * most wanted first, and opens more when a destination needs one; those are closed again when they
- * were not used for 2 minutes. A lost session is dialled again, after anything up to 0.5 s, 1 s … 60 s
- * (full jitter; reset after 30 s of life); after two failed tries another server is held in its
- * place, and one that is up is never given up for another. An intentionally closed session is not
- * dialled again. One dial at a time per server key. Who is closed by the server within 45 s of
- * coming up, twice in a row, has a twin (another program with this key; the newest session wins) and
- * waits 30 s … 10 min, with a warning (incident 3). hooks->sessions_changed tells, once a turn, that
- * the verified set changed: client_delegated() is what the published entry is derived from.
+ * were not used for 2 minutes. want = 0 means one thing: all of them are held; what was opened for a
+ * destination beyond these is closed all the same (incident 10). A lost session is dialled again
+ * after anything up to 0.5 s, 1 s … 8 s (a minute when the server was not up in the last 10; reset after 2 s of
+ * life), so that a server that comes back is found within 10 s; after two failed tries
+ * another server is held in its place, and one that is up is never given up for another (incidents
+ * 11, 13). An intentionally closed session is not dialled again (incident 9). One dial at a time per
+ * server key (incident 12). Who is closed by the server within 45 s of coming up, several times in a
+ * row, has a twin (another program with this key; the newest session wins) and waits 30 s … 10 min,
+ * with a warning (incident 3). hooks->sessions_changed tells, once a turn, that the verified set
+ * changed: client_delegated() is what the published entry is derived from.
  *
- * Dialling PK:port:  1. sessions that are up to a server the destination delegates to, or to the
- * destination itself if it is a server
- *                    2. new sessions to its delegated servers (2, staggered by 250 ms)
- *                    3. every other session that is up (the server mesh), at most 4
- *                    4. new sessions to the rest of its delegated servers, at most 6
+ * Addresses. A server has up to 4: they are dialled 300 ms apart, the one that worked last first,
+ * and the first that connects and proves the key gets the session.
+ *
+ * Liveness. At the start of a session and each minute in which no stream moved a stream is opened
+ * with the ping marker (§3.5); two answers in a row that did not come within 18 s end the session
+ * (incidents 5, 6). Servers of 2023 do not echo: there it is enough that they accept the stream.
+ * A dial that hears nothing for 750 ms has the session pinged: while that is not answered (1.5 s)
+ * dials use all others first, after 10 s it is lost. client_reprobe() asks all of them, with 5 s.
+ *
+ * A server of 2023 drops a session whose first mux bytes it reads together with the last handshake
+ * message. We wait hold_ms in between; when the session is closed before a byte came, 180 and then
+ * 500 ms for this server, and what had asked for the session asks again.
+ *
+ * Dialling PK:port:  1. what led there last; then sessions that are up to a server the destination
+ * delegates to, or to the destination itself if it is a server
+ *                    2. other sessions that are up (the server mesh), 2 of them
+ *                    3. new sessions to its delegated servers, 2 of them (before 2 in direct mode)
+ *                    4. 2 more sessions that are up, 6 more new ones
+ *                    5. sessions of which it is doubtful whether they live
  * One follows the other at once when it failed, and when it has been silent for 750 ms (250 ms for
- * a connect) without giving up the silent one. The first signed answer of the destination decides.
+ * a connect) without giving up the silent one. The first signed answer of the destination decides. A
+ * server that said nothing while another way led there is not asked for others' destinations for 2
+ * minutes, but behind new sessions (incident 28).
  * Each attempt has attempt_ms (5 s; 20 s towards servers of 2023 is reached by the whole timeout);
  * every attempt is a step in the report (server, phase, reason, ms), which is what `dht why` and
  * error messages show. Where the destination is, is asked of hooks->resolve; a failed dial calls
@@ -59,6 +78,8 @@
 #include "transport/stream.h"
 
 struct client;
+
+#define CLIENT_ADDRS_MAX 4 /* of one server */
 
 struct client_route { /* where a key can be reached */
     struct pubkey servers[16];
@@ -104,6 +125,7 @@ struct client_cfg {
     unsigned attempt_ms;       /* 5 000 */
     unsigned connect_ms;       /* 10 000: TCP connect; + 5 000 handshake */
     unsigned hold_ms;          /* session.h; 60 */
+    bool no_probes;            /* sessions are not asked whether they live: replays */
 };
 
 int client_new(struct client **out, const struct client_cfg *cfg)
@@ -113,6 +135,12 @@ void client_free(struct client *c);
 /* Hold a session to this server (idempotent; a new address replaces the old one). addr "host:port".
  */
 int client_add_server(struct client *c, const struct pubkey *pk, const char *addr);
+/* The same with all its addresses, 1 … CLIENT_ADDRS_MAX, best first. */
+int client_add_server_addrs(struct client *c, const struct pubkey *pk, const char *const *addrs,
+                            size_t n);
+/* The machine was suspended, its clock jumped, or its network changed: ask all sessions whether they
+ * live, dial within a second what is not up, forget what failed (incidents 89, 90). */
+void client_reprobe(struct client *c);
 /* An already open pipe to a server (a node to its own relay): used once, when it ends the address,
  * if any, is dialled. */
 int client_attach(struct client *c, const struct pubkey *pk, struct conn *conn);
@@ -166,9 +194,9 @@ struct client_step { /* one thing that was tried by a dial */
     uint32_t ms;
     char addr[CONN_ADDR_MAX];
 };
-/* Steps of a stream's dial, oldest first; valid while the stream is. At most 24 are kept. */
+/* Steps of a stream's dial, oldest first; valid while the stream is. At most 48 are kept. */
 const struct client_step *stream_dial_steps(const struct stream *st, size_t *n);
-/* "existing 02ab…: timed out after 5000 ms; connect 03cd… 127.0.0.1:9: connection refused" */
+/* "existing 02ab…: timed out after 5000 ms; connect 03cd… 127.0.0.1:9: connection refused after 0 ms" */
 void client_steps_text(const struct client_step *steps, size_t n, char *out, size_t cap);
 
 struct client_session_info {

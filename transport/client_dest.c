@@ -1,5 +1,5 @@
-/* Memory of destinations that could not be reached (incident 35): a dead one costs a ladder now and
- * then, not one for every caller. */
+/* Memory of destinations. Those that could not be reached (incident 35): a dead one costs a ladder now and
+ * then, not one for every caller. Those that could: the server that led there is asked first. */
 #include <stdlib.h>
 
 #include "transport/client_int.h"
@@ -84,4 +84,58 @@ void client_dest_release(struct client *c, const struct pubkey *pk, const struct
 
     if (x != NULL && x->probe == who)
         x->probe = NULL;
+}
+
+/* ---- ways ---- */
+
+static void way_drop(struct client *c, struct way *w)
+{
+    map_del(&c->ways, &w->pk);
+    list_remove(&w->node);
+    free(w);
+}
+
+void client_way_set(struct client *c, const struct pubkey *pk, const struct pubkey *server)
+{
+    struct way *w = map_get(&c->ways, pk);
+
+    if (w != NULL) {
+        w->server = *server;
+        return;
+    }
+    if (map_len(&c->ways) >= c->ways.max)
+        way_drop(c, list_first_as(&c->way_ages, struct way, node));
+    if ((w = calloc(1, sizeof *w)) == NULL)
+        return;
+    w->pk = *pk;
+    w->server = *server;
+    if (map_put(&c->ways, w) != 0) {
+        free(w);
+        return;
+    }
+    list_push_back(&c->way_ages, &w->node);
+}
+
+const struct pubkey *client_way(const struct client *c, const struct pubkey *pk)
+{
+    const struct way *w = map_get(&c->ways, pk);
+
+    return w != NULL ? &w->server : NULL;
+}
+
+void client_way_failed(struct client *c, const struct pubkey *pk, const struct pubkey *server)
+{
+    struct way *w = map_get(&c->ways, pk);
+
+    if (w != NULL && pubkey_equal(&w->server, server))
+        way_drop(c, w);
+}
+
+void client_ways_free(struct client *c)
+{
+    struct way *w;
+
+    while ((w = list_first_as(&c->way_ages, struct way, node)) != NULL)
+        way_drop(c, w);
+    map_free(&c->ways);
 }

@@ -6,10 +6,13 @@
 #include "transport/client_int.h"
 
 #define EXISTING_MAX 16u
-#define CONNECT_MAX  2u /* before the mesh is tried … */
-#define CONNECT_MORE 6u /* … and behind it */
-#define MESH_MAX     4u
-#define CANDIDATES   (EXISTING_MAX + CONNECT_MAX + CONNECT_MORE + MESH_MAX)
+#define MESH_MAX     2u /* before new sessions are made … */
+#define CONNECT_MAX  2u
+#define MESH_MORE    2u /* … and behind the first of these */
+#define CONNECT_MORE 6u
+#define CANDIDATES   (EXISTING_MAX + MESH_MAX + 2 * CONNECT_MAX + MESH_MORE + CONNECT_MORE)
+#define MUTE_NS      (120 * NS_PER_S) /* a server without mesh answers nothing: not asked so long */
+#define DOUBT_NS     (10 * NS_PER_S)  /* of silence, after a request went unanswered */
 #define ROUTE_MAX    (sizeof((struct client_route *)NULL)->servers / sizeof(struct pubkey))
 
 #define STAGGER_CONNECT_NS (250 * NS_PER_MS)
@@ -35,7 +38,7 @@ struct attempt {
     struct list_node node;
     struct candidate what;
     uint64_t began_ns;
-    bool done;
+    bool done, again;
     int err;
     struct cserver_waiter waiter;
     struct ask ask;
@@ -52,6 +55,7 @@ struct dial {
     uint64_t ticket; /* in client->tickets while RESOLVE */
     unsigned flags;  /* for it */
     bool now;        /* whatever is remembered of the destination */
+    bool direct;     /* route is of the static table: the caller's word, before the mesh */
     bool through;    /* the one server of route only: says nothing about the destination */
     bool answered, asked;
     int resolve_err;
@@ -92,11 +96,24 @@ static void attempt_free(struct attempt *a)
     free(a);
 }
 
+/* Another way was found while a server was asked for a destination of others and said nothing. */
+static void attempt_mute(const struct attempt *a)
+{
+    struct client *c = a->dial->client;
+    struct cserver *s = cserver_get(c, &a->what.server);
+
+    if (s != NULL && a->what.phase == CLIENT_PHASE_MESH &&
+        client_now(c) - a->began_ns >= STAGGER_STREAM_NS)
+        s->mute_ns = client_now(c) + MUTE_NS;
+}
+
 static void attempts_stop(struct dial *d, int err)
 {
     struct attempt *a;
 
     while ((a = list_first_as(&d->attempts, struct attempt, node)) != NULL) {
+        if (!a->done)
+            attempt_mute(a);
         attempt_step(a, a->done ? a->err : err);
         attempt_free(a);
     }
@@ -208,14 +225,25 @@ static void route_add(struct dial *d, const struct pubkey *pk)
         d->route.servers[d->route.n_servers++] = *pk;
 }
 
-static void candidates_up(struct dial *d, enum client_phase phase, size_t max)
+enum up_which { UP_GOOD, UP_MUTE, UP_DOUBTFUL };
+
+static enum up_which up_which(const struct cserver *s, enum client_phase phase)
+{
+    if (live_doubtful(s))
+        return UP_DOUBTFUL;
+    bool mute = phase == CLIENT_PHASE_MESH && client_now(s->client) < s->mute_ns;
+    return mute ? UP_MUTE : UP_GOOD;
+}
+
+static void candidates_up(struct dial *d, enum client_phase phase, enum up_which which, size_t max)
 {
     struct cserver *up[64];
     size_t n = client_usable(d->client, up, sizeof up / sizeof up[0]);
     size_t limit = d->n_candidates + max;
 
     for (size_t i = 0; i < n && d->n_candidates < limit; i++) {
-        if (in_route(d, &up[i]->pk) == (phase == CLIENT_PHASE_EXISTING))
+        if (in_route(d, &up[i]->pk) == (phase == CLIENT_PHASE_EXISTING) &&
+            up_which(up[i], phase) <= which)
             candidate_add(d, phase, &up[i]->pk);
     }
 }
@@ -224,8 +252,21 @@ static void candidates_connect(struct dial *d, size_t max)
 {
     size_t limit = d->n_candidates + max;
 
-    for (size_t i = 0; i < d->route.n_servers && d->n_candidates < limit; i++)
-        candidate_add(d, CLIENT_PHASE_CONNECT, &d->route.servers[i]);
+    for (size_t i = 0; i < d->route.n_servers && d->n_candidates < limit; i++) {
+        const struct cserver *s = cserver_get(d->client, &d->route.servers[i]);
+        if (s == NULL || !cserver_usable(s)) /* one that is up and in doubt comes last */
+            candidate_add(d, CLIENT_PHASE_CONNECT, &d->route.servers[i]);
+    }
+}
+
+/* What led there before, while the session is up and well. */
+static void candidate_known(struct dial *d)
+{
+    const struct pubkey *server = client_way(d->client, &d->stream->remote);
+    const struct cserver *s = server != NULL ? cserver_get(d->client, server) : NULL;
+
+    if (s != NULL && cserver_usable(s) && !live_doubtful(s))
+        candidate_add(d, in_route(d, server) ? CLIENT_PHASE_EXISTING : CLIENT_PHASE_MESH, server);
 }
 
 static void candidates_make(struct dial *d)
@@ -240,10 +281,16 @@ static void candidates_make(struct dial *d)
     }
     if (cserver_get(d->client, &d->stream->remote) != NULL)
         route_add(d, &d->stream->remote);
-    candidates_up(d, CLIENT_PHASE_EXISTING, EXISTING_MAX);
+    candidate_known(d);
+    candidates_up(d, CLIENT_PHASE_EXISTING, UP_GOOD, EXISTING_MAX);
+    if (d->direct)
+        candidates_connect(d, CONNECT_MAX);
+    candidates_up(d, CLIENT_PHASE_MESH, UP_GOOD, MESH_MAX);
     candidates_connect(d, CONNECT_MAX);
-    candidates_up(d, CLIENT_PHASE_MESH, MESH_MAX);
+    candidates_up(d, CLIENT_PHASE_MESH, UP_MUTE, MESH_MORE);
     candidates_connect(d, CONNECT_MORE);
+    candidates_up(d, CLIENT_PHASE_EXISTING, UP_DOUBTFUL, EXISTING_MAX);
+    candidates_up(d, CLIENT_PHASE_MESH, UP_DOUBTFUL, MESH_MORE);
 }
 
 /* ---- attempts ---- */
@@ -289,6 +336,33 @@ static void attempt_connected(struct cserver_waiter *w, int err)
         attempt_ask(a, cserver_get(a->dial->client, &a->what.server));
 }
 
+static void attempt_begin(struct attempt *a)
+{
+    struct client *c = a->dial->client;
+    struct cserver *s = cserver_make(c, &a->what.server);
+
+    a->began_ns = client_now(c);
+    int rc = s == NULL ? ERR_LIMIT : cserver_need(s, &a->waiter);
+    if (rc == 0)
+        attempt_ask(a, s);
+    else if (rc != ERR_PENDING)
+        attempt_end(a, rc);
+}
+
+/* The session was dropped at its very beginning and is being made again: so is the request. */
+static bool attempt_again(struct attempt *a)
+{
+    const struct cserver *s = cserver_get(a->dial->client, &a->what.server);
+
+    if (a->again || a->err != ERR_DMSG_SESSION_CLOSED || s == NULL || s->failures > 0 ||
+        s->hold_level == 0)
+        return false;
+    a->again = true;
+    a->done = false;
+    attempt_begin(a);
+    return true;
+}
+
 static void attempt_start(struct dial *d, const struct candidate *what)
 {
     struct client *c = d->client;
@@ -301,23 +375,33 @@ static void attempt_start(struct dial *d, const struct candidate *what)
     }
     a->dial = d;
     a->what = *what;
-    a->began_ns = client_now(c);
     a->waiter.done = attempt_connected;
     list_push_back(&d->attempts, &a->node);
-    struct cserver *s = cserver_make(c, &what->server);
-    int rc = s == NULL ? ERR_LIMIT : cserver_need(s, &a->waiter);
-    if (rc == 0)
-        attempt_ask(a, s);
-    else if (rc != ERR_PENDING)
-        attempt_end(a, rc);
+    attempt_begin(a);
     uint64_t wait = what->phase == CLIENT_PHASE_CONNECT ? STAGGER_CONNECT_NS : STAGGER_STREAM_NS;
     loop_timer_set(c->cfg.loop, &d->stagger, client_now(c) + wait);
+}
+
+/* Is it the destination or the session that is silent? */
+static void doubt_sessions(struct dial *d)
+{
+    struct list_node *pos, *tmp;
+
+    list_for_each(pos, tmp, &d->attempts)
+    {
+        const struct attempt *a = container_of(pos, struct attempt, node);
+        struct cserver *s = cserver_get(d->client, &a->what.server);
+        if (!a->done && s != NULL && cserver_usable(s) &&
+            session_heard_ns(link_session(s->link)) <= a->began_ns)
+            live_doubt(s, DOUBT_NS);
+    }
 }
 
 static void on_stagger(struct loop_timer *t)
 {
     struct dial *d = container_of(t, struct dial, stagger);
 
+    doubt_sessions(d);
     d->go = true;
     wake(d);
 }
@@ -347,8 +431,14 @@ static bool attempts_collect(struct dial *d)
             return false;
         }
         attempt_step(a, a->err);
+        if (attempt_again(a))
+            continue;
         int err = a->err;
         bool final = a->ask.refused;
+        if (err == ERR_TIMEOUT)
+            attempt_mute(a);
+        if (!final)
+            client_way_failed(d->client, &d->stream->remote, &a->what.server);
         attempt_free(a);
         if (final) {
             refused(d, err);
@@ -558,12 +648,24 @@ static void start(struct dial *d)
         give_up(d, rc);
         return;
     }
-    if (r != NULL)
+    if (r != NULL) {
         d->route = r->route;
+        d->direct = true;
+    }
     if (r != NULL || (s != NULL && s->state == CSERVER_UP) || c->cfg.hooks.resolve == NULL)
         prepare(d);
     else
         resolve(d);
+}
+
+static void winner_note(struct dial *d, const struct attempt *a)
+{
+    struct cserver *s = cserver_get(d->client, &a->what.server);
+
+    if (!d->through)
+        client_way_set(d->client, &d->stream->remote, &a->what.server);
+    if (s != NULL && a->what.phase == CLIENT_PHASE_MESH)
+        s->mute_ns = 0;
 }
 
 /* The winner's answer is authentic; the other attempts are given up. */
@@ -577,6 +679,7 @@ static void finish(struct dial *d)
         attempt_step(a, 0);
         endpoint_move(&st->end, &a->ask.end);
         st->via = a->what.server;
+        winner_note(d, a);
         d->rc = noise_read(&d->noise, a->ask.noise, a->ask.noise_n);
         attempt_free(a);
         attempts_stop(d, ERR_CANCELLED);

@@ -2,9 +2,11 @@
  * client_int - what the files of the client share. Private to them.
  *
  *     client.c          the client itself, its ports and listeners, what can be looked into
- *     client_session.c  servers: which sessions to hold, dialling them, back-off, twins
+ *     client_session.c  servers: which sessions to hold, back-off, twins
+ *     client_reach.c    a server's addresses, and dialling it by them
+ *     client_live.c     liveness of the sessions that are up
  *     client_dial.c     the ladder of one dialled stream
- *     client_dest.c     memory of destinations that could not be reached
+ *     client_dest.c     memory of destinations: what failed lately, which server led there
  *     client_steps.c    the report of a dial
  *     client_ask.c      one signed request and its answer on one session (dial, IP look-up)
  *     client_ip.c       IP look-up and ping
@@ -28,7 +30,7 @@
 #include "transport/record.h"
 
 #define CLIENT_PORT_FIRST 49152u /* of the ephemeral ones */
-#define CLIENT_STEPS_MAX  24u
+#define CLIENT_STEPS_MAX  48u
 #define CLIENT_SETUP_MS   5000u /* an incoming stream's whole set-up (§4.7) */
 
 /* ---- what uses a yamux stream of a session ---- */
@@ -41,6 +43,7 @@ struct endpoint {
     struct cserver *server;
     struct yamux_stream *mux; /* NULL: none, or none any more */
     struct list_node node;    /* in server->endpoints while mux is there */
+    bool probe;               /* of client_live.c: does not count as use of the session */
 };
 
 void endpoint_attach(struct endpoint *e, struct cserver *s, struct yamux_stream *mux);
@@ -66,24 +69,48 @@ struct cserver_waiter { /* somebody who needs the session */
     struct list_node node;
 };
 
+struct cserver_addr {
+    struct cserver *server;
+    char text[CONN_ADDR_MAX];
+    struct conn *conn; /* being connected */
+    bool failed;       /* in this round of dials */
+    bool worked;       /* the last session came by this one: tried first */
+};
+
+struct liveness { /* client_live.c */
+    struct endpoint end;
+    struct loop_timer timer;
+    uint64_t asked_ns; /* when the echo was asked for, 0 = nothing is under way */
+    uint64_t proof_ns; /* when the server has last served a stream */
+    uint64_t doubt_ns; /* when it was asked because it was silent, 0 = no doubt */
+    uint64_t limit_ns; /* then it is given up, if it is silent until then */
+    unsigned missed;   /* echoes in a row */
+    bool offered;      /* it has echoed before: not every server does */
+    bool answered;     /* the stream was accepted, or answered in another way */
+};
+
 struct cserver {
     struct client *client;
     struct pubkey pk;      /* key in client->servers */
     struct list_node node; /* in client->order, as they were added; or client->dead_servers */
-    char addr[CONN_ADDR_MAX];
+    struct cserver_addr addrs[CLIENT_ADDRS_MAX];
+    size_t n_addrs;
+    char addr[CONN_ADDR_MAX]; /* of the session, or what was tried last */
     enum cserver_state state;
     bool wanted;   /* given by client_add_server() or client_attach() */
     bool held;     /* one of the sessions to hold: dialled again when lost */
     bool away;     /* it has sent go-away: no new streams */
     bool attached; /* the present session is a pipe of client_attach() */
-    struct conn *conn;
     struct link *link;
+    struct liveness live;
     struct list endpoints, waiters, pings;
-    unsigned n_endpoints, failures, evictions;
+    unsigned n_endpoints, failures, evictions, hold_level;
     int last_err;
     uint64_t up_ns, next_dial_ns, failed_ns, unused_ns;
+    uint64_t was_up_ns; /* last; 0 = never. How patient the back-off is */
+    uint64_t mute_ns;   /* until then it is no way to destinations of other servers */
     struct loop_task find_task;
-    struct loop_timer timer; /* limit of FINDING */
+    struct loop_timer timer; /* limit of FINDING; then, when to try the next address too */
     struct log_limit warn;
 };
 
@@ -105,8 +132,41 @@ void cserver_drop(struct cserver *s);
 void client_reconcile(struct client *c);
 void client_reconcile_task(struct loop_task *t);
 void client_reconcile_timer(struct loop_timer *t);
-/* Usable sessions, fastest first. Returns how many were written. */
+/* Usable sessions: those without doubt first, then the fastest. Returns how many were written. */
 size_t client_usable(const struct client *c, struct cserver **out, size_t cap);
+
+/* The dial of a server, or its handshake, has failed. */
+void cserver_dial_failed(struct cserver *s, int err);
+void cserver_session_lost(struct cserver *s, int err);
+void cserver_state_set(struct cserver *s, enum cserver_state state);
+/* Handshake over this pipe; takes it over. */
+int cserver_handshake(struct cserver *s, struct conn *conn) __attribute__((warn_unused_result));
+
+/* ---- a server's addresses ---- */
+
+/* Dial it: by its addresses, or by one that is asked for. Ends in cserver_handshake() or in
+ * cserver_dial_failed(), also at once. */
+void reach_start(struct cserver *s);
+void reach_stop(struct cserver *s);
+/* The handshake over the address that answered first failed: go on with the next one. */
+void reach_failed(struct cserver *s, int err);
+/* A session came up by s->addr. */
+void reach_worked(struct cserver *s);
+void reach_init(struct cserver *s);
+/* True when one of them is new. */
+bool reach_set(struct cserver *s, const char *const *addrs, size_t n);
+
+/* ---- liveness ---- */
+
+void live_init(struct cserver *s);
+void live_start(struct cserver *s); /* its session is up */
+void live_stop(struct cserver *s);
+/* The server has answered a ping, or (stream) served one of our streams or opened one. */
+void live_heard(struct cserver *s, bool stream);
+/* Something went unanswered: ask now, and give the session up if nothing is heard for limit_ns. */
+void live_doubt(struct cserver *s, uint64_t limit_ns);
+/* It was asked, and has been silent since. */
+bool live_doubtful(const struct cserver *s);
 
 /* ---- ping and IP look-up ---- */
 
@@ -242,6 +302,18 @@ void client_dest_reached(struct client *c, const struct pubkey *pk);
 /* Sessions are there again after there were none: what failed meanwhile says nothing. */
 void client_dests_forget(struct client *c);
 
+struct way { /* the server that has led to a key last */
+    struct pubkey pk, server;
+    struct list_node node; /* in client->way_ages, oldest first */
+};
+
+void client_way_set(struct client *c, const struct pubkey *pk, const struct pubkey *server);
+/* NULL: none is known. */
+const struct pubkey *client_way(const struct client *c, const struct pubkey *pk);
+/* It did not lead there any more. */
+void client_way_failed(struct client *c, const struct pubkey *pk, const struct pubkey *server);
+void client_ways_free(struct client *c);
+
 /* ---- listeners ---- */
 
 struct listener {
@@ -265,10 +337,12 @@ struct static_route {
 
 struct client {
     struct client_cfg cfg;
-    struct map servers;   /* struct cserver by pk */
-    struct list order;    /* the same, as they were added */
-    struct map routes;    /* struct static_route by pk */
-    struct map dests;     /* struct destination by pk */
+    struct map servers; /* struct cserver by pk */
+    struct list order;  /* the same, as they were added */
+    struct map routes;  /* struct static_route by pk */
+    struct map dests;   /* struct destination by pk */
+    struct map ways;    /* struct way by pk */
+    struct list way_ages;
     struct map listeners; /* struct listener by port */
     struct map tickets;   /* struct dial that waits for a look-up, by ticket */
     struct list streams, lookups, pongs;

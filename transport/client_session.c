@@ -8,18 +8,23 @@
 #include "transport/client_int.h"
 
 #define BACKOFF_MIN_MS    500u
+#define BACKOFF_SOON_MS   8000u /* for a server that was up less than so long ago: */
+#define SOON_NS           (600 * NS_PER_S)
 #define BACKOFF_MAX_MS    60000u
-#define LIFE_GOOD_NS      (30 * NS_PER_S) /* a session that lived so long clears the back-off */
+#define LIFE_GOOD_NS      (2 * NS_PER_S) /* a session that lived so long clears the back-off */
+#define HOLD_LIFE_NS      (5 * NS_PER_S) /* closed before, without a byte: the hold was too short? */
 #define TWIN_LIFE_NS      (45 * NS_PER_S) /* closed by the server before that: maybe a twin's doing */
 #define TWIN_TIMES        4u              /* so often in a row: it is one */
 #define TWIN_PROBE_NS     (5 * NS_PER_MS)
 #define TWIN_MIN_S        30u
 #define TWIN_MAX_S        600u
-#define FIND_NS           (10 * NS_PER_S)
 #define RETRY_NS          (2 * NS_PER_S)   /* who needs a session does not retry it faster */
 #define REAP_NS           (120 * NS_PER_S) /* sessions that are not held, without streams */
 #define FORGET_NS         (300 * NS_PER_S) /* servers that nobody has added, without session */
 #define TRIES_BEFORE_NEXT 2u               /* then another server is held instead (incident 11) */
+#define HOLD_LEVEL_MAX    2u
+#define WAKE_NS           NS_PER_S       /* dials after a suspend are spread over so much */
+#define WAKE_LIMIT_NS     (5 * NS_PER_S) /* sessions that are silent for so long are gone then */
 
 /* ---- endpoints ---- */
 
@@ -29,7 +34,7 @@ void endpoint_attach(struct endpoint *e, struct cserver *s, struct yamux_stream 
     e->mux = mux;
     mux->user = e;
     list_push_back(&s->endpoints, &e->node);
-    s->n_endpoints++;
+    s->n_endpoints += !e->probe;
 }
 
 static struct yamux_stream *endpoint_detach(struct endpoint *e)
@@ -38,7 +43,7 @@ static struct yamux_stream *endpoint_detach(struct endpoint *e)
 
     e->mux = NULL;
     list_remove(&e->node);
-    if (--e->server->n_endpoints == 0)
+    if (!e->probe && --e->server->n_endpoints == 0)
         e->server->unused_ns = client_now(e->server->client);
     return mux;
 }
@@ -73,9 +78,6 @@ struct cserver *cserver_get(const struct client *c, const struct pubkey *pk)
     return map_get(&c->servers, pk);
 }
 
-static void find_address(struct loop_task *t);
-static void find_timeout(struct loop_timer *t);
-
 struct cserver *cserver_make(struct client *c, const struct pubkey *pk)
 {
     struct cserver *s = cserver_get(c, pk);
@@ -87,9 +89,9 @@ struct cserver *cserver_make(struct client *c, const struct pubkey *pk)
         return NULL;
     s->client = c;
     s->pk = *pk;
-    s->find_task.fn = find_address;
-    s->timer.fn = find_timeout;
     s->unused_ns = client_now(c);
+    reach_init(s);
+    live_init(s);
     list_init(&s->endpoints);
     list_init(&s->waiters);
     list_init(&s->pings);
@@ -106,8 +108,7 @@ void cserver_drop(struct cserver *s)
     struct client *c = s->client;
 
     assert(s->state == CSERVER_DOWN && list_empty(&s->waiters) && list_empty(&s->pings));
-    loop_task_cancel(c->cfg.loop, &s->find_task);
-    loop_timer_cancel(c->cfg.loop, &s->timer);
+    reach_stop(s);
     map_del(&c->servers, &s->pk);
     list_remove(&s->node);
     list_push_back(&c->dead_servers, &s->node);
@@ -116,7 +117,7 @@ void cserver_drop(struct cserver *s)
 
 /* ---- states ---- */
 
-static void state_set(struct cserver *s, enum cserver_state state)
+void cserver_state_set(struct cserver *s, enum cserver_state state)
 {
     struct client *c = s->client;
     bool was = s->state == CSERVER_UP, is = state == CSERVER_UP;
@@ -150,16 +151,11 @@ static void tell_waiters(struct cserver *s, int err)
 /* Drop whatever carries the session. Pointers into its mux are gone already. */
 static void carrier_close(struct cserver *s)
 {
-    struct conn *conn = s->conn;
     struct link *link = s->link;
 
-    s->conn = NULL;
     s->link = NULL;
     s->attached = s->away = false;
-    loop_task_cancel(s->client->cfg.loop, &s->find_task);
-    loop_timer_cancel(s->client->cfg.loop, &s->timer);
-    if (conn != NULL)
-        conn_close(conn);
+    reach_stop(s);
     if (link != NULL)
         link_close(link);
 }
@@ -177,27 +173,33 @@ static void endpoints_lost(struct cserver *s, int err)
 
 void cserver_close(struct cserver *s, int err)
 {
+    live_stop(s);
     endpoints_lost(s, err);
     cserver_pong(s, err, 0);
     carrier_close(s);
-    state_set(s, CSERVER_DOWN);
+    cserver_state_set(s, CSERVER_DOWN);
     tell_waiters(s, err);
 }
 
 /* ---- back-off ---- */
 
-/* Full jitter: anything up to 0.5 s, 1 s, 2 s … 60 s. */
+/* Anything up to 0.5 s, 1 s … and at last half of the cap and up to all of it: 8 s for a server that
+ * was up in the last 10 minutes, a minute for others. */
 static void back_off(struct cserver *s)
 {
     struct client *c = s->client;
-    unsigned shift = s->failures < 7 ? s->failures : 7;
-    uint64_t ms = (uint64_t)BACKOFF_MIN_MS << shift;
+    uint64_t now = client_now(c);
+    bool soon = s->was_up_ns != 0 && now - s->was_up_ns < SOON_NS;
+    uint64_t cap = soon ? BACKOFF_SOON_MS : BACKOFF_MAX_MS, least = 0;
+    uint64_t ms = (uint64_t)BACKOFF_MIN_MS << (s->failures < 7 ? s->failures : 7);
 
-    if (ms > BACKOFF_MAX_MS)
-        ms = BACKOFF_MAX_MS;
+    if (ms >= cap) {
+        ms = cap;
+        least = cap / 2 * NS_PER_MS;
+    }
     s->failures++;
-    s->failed_ns = client_now(c);
-    s->next_dial_ns = client_now(c) + env_random_below(c->cfg.env, ms * NS_PER_MS);
+    s->failed_ns = now;
+    s->next_dial_ns = now + least + env_random_below(c->cfg.env, ms * NS_PER_MS - least);
 }
 
 static uint64_t twin_wait_ns(const struct cserver *s)
@@ -244,11 +246,11 @@ static bool closed_by_peer(int err)
 /* A pipe that came without an address cannot be made again. */
 static void forget_pipe(struct cserver *s)
 {
-    if (s->attached && s->addr[0] == '\0')
+    if (s->attached && s->n_addrs == 0)
         s->wanted = s->held = false;
 }
 
-static void dial_failed(struct cserver *s, int err)
+void cserver_dial_failed(struct cserver *s, int err)
 {
     log_debug(LOG_CLIENT, "session not made server=%s addr=%s reason=\"%s\"", LOG_PK(&s->pk),
               s->addr, err_str(err));
@@ -260,7 +262,30 @@ static void dial_failed(struct cserver *s, int err)
     client_reconcile(s->client);
 }
 
-static void session_lost(struct cserver *s, int err)
+static uint32_t hold_ms(const struct cserver *s)
+{
+    static const uint32_t levels[HOLD_LEVEL_MAX] = {180, 500};
+
+    return s->hold_level == 0 ? s->client->cfg.hold_ms : levels[s->hold_level - 1];
+}
+
+/* Old servers drop a session whose first multiplexer bytes come together with the last handshake
+ * message, and a loaded one reads both together although there was a pause: make it longer for this
+ * server, and try again at once (docs/protocol/dmsg.md §3.1). */
+static bool hold_was_short(struct cserver *s, int err, uint64_t life)
+{
+    const struct session *session = link_session(s->link);
+
+    if (!closed_by_peer(err) || s->attached || s->hold_level == HOLD_LEVEL_MAX ||
+        life < hold_ms(s) * NS_PER_MS || life >= HOLD_LIFE_NS ||
+        session_heard_ns(session) > session_up_ns(session))
+        return false;
+    s->hold_level++;
+    s->next_dial_ns = client_now(s->client);
+    return true;
+}
+
+void cserver_session_lost(struct cserver *s, int err)
 {
     uint64_t life = client_now(s->client) - s->up_ns;
 
@@ -270,8 +295,11 @@ static void session_lost(struct cserver *s, int err)
     s->last_err = err;
     if (life >= LIFE_GOOD_NS)
         s->failures = 0;
-    s->evictions = closed_by_peer(err) && life < twin_life_ns(s) ? s->evictions + 1 : 0;
-    back_off(s);
+    s->was_up_ns = client_now(s->client);
+    if (!hold_was_short(s, err, life)) {
+        s->evictions = closed_by_peer(err) && life < twin_life_ns(s) ? s->evictions + 1 : 0;
+        back_off(s);
+    }
     if (s->evictions >= 2)
         twin_back_off(s);
     forget_pipe(s);
@@ -285,10 +313,12 @@ static void on_up(struct link *l)
 {
     struct cserver *s = link_arg(l);
 
-    s->up_ns = client_now(s->client);
+    s->up_ns = s->was_up_ns = client_now(s->client);
     s->last_err = 0;
+    reach_worked(s);
     log_info(LOG_CLIENT, "session up server=%s addr=%s", LOG_PK(&s->pk), s->addr);
-    state_set(s, CSERVER_UP);
+    cserver_state_set(s, CSERVER_UP);
+    live_start(s);
     tell_waiters(s, 0);
     client_reconcile(s->client);
 }
@@ -298,8 +328,10 @@ static void on_event(struct link *l, const struct yamux_event *ev)
     struct cserver *s = link_arg(l);
 
     if (ev->stream == NULL) {
-        if (ev->what & YAMUX_PONG)
+        if (ev->what & YAMUX_PONG) {
+            live_heard(s, false);
             cserver_pong(s, 0, ev->rtt_ns);
+        }
         if ((ev->what & YAMUX_GOAWAY) && !s->away) {
             s->away = true;
             client_changed(s->client);
@@ -307,6 +339,8 @@ static void on_event(struct link *l, const struct yamux_event *ev)
         }
         return;
     }
+    if (ev->what & (YAMUX_OPENED | YAMUX_ACKED | YAMUX_READABLE | YAMUX_EOF))
+        live_heard(s, true);
     if ((ev->what & YAMUX_OPENED) && !setup_start(s, ev->stream))
         return;
     struct endpoint *e = ev->stream->user;
@@ -328,14 +362,14 @@ static void on_down(struct link *l, int err)
     struct cserver *s = link_arg(l);
 
     if (s->state == CSERVER_UP)
-        session_lost(s, err);
+        cserver_session_lost(s, err);
     else
-        dial_failed(s, err);
+        reach_failed(s, err);
 }
 
 static const struct link_owner owner = {on_up, on_event, on_down};
 
-static int make_link(struct cserver *s, struct conn *conn)
+int cserver_handshake(struct cserver *s, struct conn *conn)
 {
     struct client *c = s->client;
     struct session_cfg cfg = {
@@ -346,108 +380,15 @@ static int make_link(struct cserver *s, struct conn *conn)
         .sk = &c->cfg.sk,
         .remote = s->pk,
         .handshake_ms = 5000,
-        .hold_ms = c->cfg.hold_ms,
+        .hold_ms = hold_ms(s),
         .keepalive_ms = 30000,
-        .dead_ms = 10000,
+        .dead_ms = 18000,
         .mux = {.client = true, .max_streams = c->cfg.max_streams},
     };
 
+    cserver_state_set(s, CSERVER_HANDSHAKE);
     s->link = link_new(c->cfg.loop, conn, &cfg, &owner, s);
     return s->link != NULL ? 0 : ERR_NOMEM;
-}
-
-/* ---- dialling a server ---- */
-
-static void conn_up(void *arg)
-{
-    struct cserver *s = arg;
-    struct conn *conn = s->conn;
-
-    s->conn = NULL;
-    state_set(s, CSERVER_HANDSHAKE);
-    int rc = make_link(s, conn);
-    if (rc != 0)
-        dial_failed(s, rc);
-}
-
-static void conn_down(void *arg, int err)
-{
-    dial_failed(arg, err);
-}
-
-/* Before the link is there nothing is read or written. */
-static void conn_input(void *arg, struct slice in, uint64_t now_ns)
-{
-    (void)arg, (void)in, (void)now_ns;
-}
-
-static int conn_output(void *arg, struct iovec *iov, int max, uint64_t now_ns)
-{
-    (void)arg, (void)iov, (void)max, (void)now_ns;
-    return 0;
-}
-
-static void conn_sent(void *arg, size_t n, uint64_t now_ns)
-{
-    (void)arg, (void)n, (void)now_ns;
-}
-
-static const struct conn_user dial_user = {conn_up, conn_input, conn_output, conn_sent, conn_down};
-
-static void connect_now(struct cserver *s)
-{
-    struct client *c = s->client;
-
-    loop_timer_cancel(c->cfg.loop, &s->timer);
-    state_set(s, CSERVER_DIALLING);
-    int rc =
-        c->cfg.carrier->dial(c->cfg.carrier, s->addr, c->cfg.connect_ms, &dial_user, s, &s->conn);
-    if (rc != 0)
-        dial_failed(s, rc);
-}
-
-static void find_address(struct loop_task *t)
-{
-    struct cserver *s = container_of(t, struct cserver, find_task);
-
-    s->client->cfg.hooks.find_server(s->client->cfg.hooks.arg, &s->pk);
-}
-
-static void find_timeout(struct loop_timer *t)
-{
-    dial_failed(container_of(t, struct cserver, timer), ERR_TIMEOUT);
-}
-
-void client_server_found(struct client *c, const struct pubkey *server, int err, const char *addr)
-{
-    struct cserver *s = cserver_get(c, server);
-
-    if (s == NULL || s->state != CSERVER_FINDING)
-        return;
-    size_t len = err == 0 ? strnlen(addr, CONN_ADDR_MAX) : 0;
-    if (err == 0 && (len == 0 || len == CONN_ADDR_MAX))
-        err = ERR_FORMAT;
-    if (err != 0) {
-        dial_failed(s, err);
-        return;
-    }
-    memcpy(s->addr, addr, len + 1);
-    connect_now(s);
-}
-
-static void start_dial(struct cserver *s)
-{
-    struct client *c = s->client;
-
-    if (s->addr[0] != '\0') {
-        connect_now(s);
-    } else if (c->cfg.hooks.find_server != NULL) {
-        state_set(s, CSERVER_FINDING);
-        loop_timer_set(c->cfg.loop, &s->timer, client_now(c) + FIND_NS);
-        loop_task_post(c->cfg.loop, &s->find_task);
-    } else {
-        dial_failed(s, ERR_NOT_FOUND);
-    }
 }
 
 static bool in_use(const struct cserver *s)
@@ -486,7 +427,7 @@ int cserver_need(struct cserver *s, struct cserver_waiter *w)
             return s->last_err;
         if (!make_room(c))
             return ERR_LIMIT;
-        start_dial(s);
+        reach_start(s);
         if (s->state == CSERVER_DOWN)
             return s->last_err;
     }
@@ -559,7 +500,7 @@ static uint64_t look_after(struct cserver *s)
         if (now < s->next_dial_ns)
             return s->next_dial_ns;
         if (c->active < c->cfg.max_sessions)
-            start_dial(s);
+            reach_start(s);
         return LOOP_NEVER; /* the end of something looks again */
     }
     if (s->held || in_use(s) || (s->state != CSERVER_UP && s->state != CSERVER_DOWN))
@@ -617,25 +558,34 @@ void client_reconcile(struct client *c)
 
 /* ---- what users ask for ---- */
 
-int client_add_server(struct client *c, const struct pubkey *pk, const char *addr)
+int client_add_server_addrs(struct client *c, const struct pubkey *pk, const char *const *addrs,
+                            size_t n)
 {
-    size_t len = strnlen(addr, CONN_ADDR_MAX);
     struct cserver *s;
 
-    if (len == 0 || len == CONN_ADDR_MAX)
+    if (n == 0 || n > CLIENT_ADDRS_MAX)
         return ERR_FORMAT;
+    for (size_t i = 0; i < n; i++) {
+        size_t len = strnlen(addrs[i], CONN_ADDR_MAX);
+        if (len == 0 || len == CONN_ADDR_MAX)
+            return ERR_FORMAT;
+    }
     if (pubkey_is_null(pk))
         return ERR_KEY;
     if ((s = cserver_make(c, pk)) == NULL)
         return ERR_LIMIT;
-    if (strcmp(s->addr, addr) != 0) {
-        memcpy(s->addr, addr, len + 1);
-        s->next_dial_ns = 0; /* what failed was the old address */
+    if (reach_set(s, addrs, n)) {
+        s->next_dial_ns = 0; /* what failed were the old addresses */
         s->failures = 0;
     }
     s->wanted = true;
     client_reconcile(c);
     return 0;
+}
+
+int client_add_server(struct client *c, const struct pubkey *pk, const char *addr)
+{
+    return client_add_server_addrs(c, pk, &addr, 1);
 }
 
 int client_attach(struct client *c, const struct pubkey *pk, struct conn *conn)
@@ -650,10 +600,9 @@ int client_attach(struct client *c, const struct pubkey *pk, struct conn *conn)
         return rc;
     }
     carrier_close(s); /* a dial under way; its waiters get this session */
-    state_set(s, CSERVER_HANDSHAKE);
     s->wanted = s->held = s->attached = true;
-    if ((rc = make_link(s, conn)) != 0)
-        dial_failed(s, rc);
+    if ((rc = cserver_handshake(s, conn)) != 0)
+        cserver_dial_failed(s, rc);
     return rc;
 }
 
@@ -670,12 +619,34 @@ void client_remove_server(struct client *c, const struct pubkey *pk)
     client_reconcile(c);
 }
 
+/* ---- after a pause ---- */
+
+void client_reprobe(struct client *c)
+{
+    struct list_node *pos, *tmp;
+
+    list_for_each(pos, tmp, &c->order)
+    {
+        struct cserver *s = container_of(pos, struct cserver, node);
+        if (s->state == CSERVER_UP) {
+            live_doubt(s, WAKE_LIMIT_NS);
+        } else if (s->state == CSERVER_DOWN && s->evictions < TWIN_TIMES) {
+            s->next_dial_ns = client_now(c) + env_random_below(c->cfg.env, WAKE_NS);
+            s->failures = 0;
+        }
+    }
+    client_dests_forget(c);
+    client_reconcile(c);
+}
+
 /* ---- looking in ---- */
 
 static uint64_t rtt_of(const struct cserver *s)
 {
+    if (live_doubtful(s))
+        return UINT64_MAX; /* last */
     uint64_t rtt = session_rtt_ns(link_session(s->link));
-    return rtt != 0 ? rtt : UINT64_MAX; /* not measured: last */
+    return rtt != 0 ? rtt : UINT64_MAX - 1; /* not measured: behind the others */
 }
 
 size_t client_usable(const struct client *c, struct cserver **out, size_t cap)

@@ -61,14 +61,12 @@ static int step_text(const struct client_step *s, char *out, size_t cap)
 
     if (named)
         pubkey_short(name, &s->server);
-    int n = snprintf(out, cap, "%s%s%s%s%s: %s", phase_name(s->phase), named ? " " : "", name,
-                     s->addr[0] != '\0' ? " " : "", s->addr,
-                     s->err == 0             ? "worked"
-                     : s->err == ERR_TIMEOUT ? "timed out"
-                                             : err_str(s->err));
-    if (s->err != ERR_TIMEOUT || n < 0 || (size_t)n >= cap)
-        return n;
-    return n + snprintf(out + n, cap - (size_t)n, " after %u ms", s->ms);
+    return snprintf(out, cap, "%s%s%s%s%s: %s after %u ms", phase_name(s->phase), named ? " " : "",
+                    name, s->addr[0] != '\0' ? " " : "", s->addr,
+                    s->err == 0             ? "worked"
+                    : s->err == ERR_TIMEOUT ? "timed out"
+                                            : err_str(s->err),
+                    s->ms);
 }
 
 void client_steps_text(const struct client_step *steps, size_t n, char *out, size_t cap)
