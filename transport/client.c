@@ -303,4 +303,5 @@ void client_stat(const struct client *c, struct client_stat *out)
     *out = c->stat;
     out->sessions = c->active;
     out->listeners = map_len(&c->listeners);
+    out->destinations = map_len(&c->dests) + map_len(&c->ways);
 }

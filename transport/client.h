@@ -214,6 +214,7 @@ size_t client_delegated(const struct client *c, struct pubkey *out, size_t cap);
 
 struct client_stat {
     size_t sessions_up, sessions, streams, ports, listeners; /* gauges */
+    size_t destinations; /* that are remembered: failed ones, and ways to others */
     uint64_t dials, dial_ok, dial_failed, accepted, refused, bad_objects, resolves, session_lost,
         twin_evictions;
 };

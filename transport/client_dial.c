@@ -38,7 +38,8 @@ struct attempt {
     struct list_node node;
     struct candidate what;
     uint64_t began_ns;
-    bool done, again;
+    bool done;
+    unsigned again; /* times that it was made again */
     int err;
     struct cserver_waiter waiter;
     struct ask ask;
@@ -354,10 +355,10 @@ static bool attempt_again(struct attempt *a)
 {
     const struct cserver *s = cserver_get(a->dial->client, &a->what.server);
 
-    if (a->again || a->err != ERR_DMSG_SESSION_CLOSED || s == NULL || s->failures > 0 ||
-        s->hold_level == 0)
+    if (a->again >= HOLD_LEVEL_MAX || a->err != ERR_DMSG_SESSION_CLOSED || s == NULL ||
+        s->failures > 0 || s->hold_level == 0)
         return false;
-    a->again = true;
+    a->again++;
     a->done = false;
     attempt_begin(a);
     return true;

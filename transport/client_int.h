@@ -31,6 +31,7 @@
 
 #define CLIENT_PORT_FIRST 49152u /* of the ephemeral ones */
 #define CLIENT_STEPS_MAX  48u
+#define HOLD_LEVEL_MAX    2u    /* the hold is made longer so often */
 #define CLIENT_SETUP_MS   5000u /* an incoming stream's whole set-up (§4.7) */
 
 /* ---- what uses a yamux stream of a session ---- */

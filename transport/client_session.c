@@ -22,9 +22,8 @@
 #define REAP_NS           (120 * NS_PER_S) /* sessions that are not held, without streams */
 #define FORGET_NS         (300 * NS_PER_S) /* servers that nobody has added, without session */
 #define TRIES_BEFORE_NEXT 2u               /* then another server is held instead (incident 11) */
-#define HOLD_LEVEL_MAX    2u
-#define WAKE_NS           NS_PER_S       /* dials after a suspend are spread over so much */
-#define WAKE_LIMIT_NS     (5 * NS_PER_S) /* sessions that are silent for so long are gone then */
+#define WAKE_NS           NS_PER_S         /* dials after a suspend are spread over so much */
+#define WAKE_LIMIT_NS     (5 * NS_PER_S)   /* sessions that are silent for so long are gone then */
 
 /* ---- endpoints ---- */
 

@@ -334,6 +334,7 @@ static bool session_link(struct rsession *s, struct conn *conn, const struct pub
         .sk = &r->cfg.sk,
         .handshake_ms = r->cfg.handshake_ms,
         .keepalive_ms = 30000,
+        .dead_ms = 18000, /* slow is not dead (incident 6) */
         .mux = {.max_streams = r->cfg.max_streams},
     };
     if (remote != NULL)

@@ -47,7 +47,7 @@ const char *world_addr(int relay)
     return addr[relay];
 }
 
-static void relay_accepts(void *arg, struct conn *conn)
+void client_world_accept(void *arg, struct conn *conn)
 {
     relay_accept(arg, conn, false);
 }
@@ -61,7 +61,7 @@ void world_relay_start(struct world *w, int i)
                             .sk = w->relay_key[i].sk};
 
     assert_int_equal(relay_new(&w->relay[i], &cfg), 0);
-    pipe_listen(&w->net, world_addr(i), relay_accepts, w->relay[i]);
+    pipe_listen(&w->net, world_addr(i), client_world_accept, w->relay[i]);
 }
 
 void world_relay_stop(struct world *w, int i)

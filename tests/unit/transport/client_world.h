@@ -71,6 +71,8 @@ void world_free(struct world *w);
 
 void world_relay_start(struct world *w, int i);
 void world_relay_stop(struct world *w, int i);
+/* For pipe_listen() with w->relay[i]: another address of it. */
+void client_world_accept(void *relay, struct conn *conn);
 const char *world_addr(int relay);
 /* A configuration for client i; clients with equal numbers have equal keys. */
 struct client_cfg world_cfg(struct world *w, int i);

@@ -3,7 +3,8 @@
  *
  * A struct pipe_net drives a struct loop: pipe_net_run() takes turns at exactly the times that
  * something is due, so hours pass in microseconds and every run is the same. It makes conn pairs
- * (pipe_pair), is a carrier (net->carrier: dial "a:1" reaches pipe_listen(net, "a:1")), and each
+ * (pipe_pair), is a carrier (net->carrier: dial "a:1" reaches pipe_listen(net, "a:1"); "hole…:1" is
+ * an address that swallows everything), and each
  * end of a pair can be made bad, at any time:
  *
  *     delay_ns    from being sent until it arrives (a new value holds for what is sent from then

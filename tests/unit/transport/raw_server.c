@@ -26,6 +26,8 @@ static void on_event(struct link *l, const struct yamux_event *ev)
 
     if (ev->stream == NULL)
         return;
+    if ((ev->what & YAMUX_OPENED) && s->deaf)
+        return;
     if (ev->what & YAMUX_OPENED) {
         assert_int_equal(yamux_accept(ev->stream), 0);
         s->opened = stream_add(s, ev->stream, false);
@@ -46,7 +48,8 @@ static void on_down(struct link *l, int err)
     struct list_node *pos, *tmp;
 
     (void)err;
-    s->down = true;
+    s->down = !s->leaves;
+    s->ends++;
     list_for_each(pos, tmp, &s->streams) container_of(pos, struct raw_stream, node)->st = NULL;
     link_close(l);
     s->link = NULL;
@@ -63,6 +66,7 @@ static void on_accept(void *arg, struct conn *conn)
                               .sk = &s->w.relay_key[0].sk};
 
     assert_null(s->link);
+    s->sessions++;
     s->link = link_new(&s->w.net.loop, conn, &cfg, &owner, s);
     assert_non_null(s->link);
 }

@@ -23,6 +23,9 @@ struct raw_server {
     struct world w;
     struct link *link;
     bool up, down;
+    bool deaf;   /* the test: streams of the client are left unaccepted */
+    bool leaves; /* the test: the client may end sessions */
+    unsigned sessions, ends;
     struct list streams;
     struct raw_stream *opened; /* the newest one that the client opened */
 };
