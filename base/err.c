@@ -40,6 +40,7 @@ static const char *const local_text[ERR__END - ERR_FORMAT] = {
     LOCAL(SHUTDOWN, "shutting down"),
     LOCAL(PROTOCOL, "protocol violation by the peer"),
     LOCAL(TWIN, "another instance uses this key"),
+    LOCAL(NETWORK, "the peer belongs to another network"),
 };
 
 _Static_assert(ERR__END <= -1000, "conditions of kadmsg leave their range");

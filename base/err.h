@@ -55,6 +55,7 @@ enum err {
     ERR_SHUTDOWN,       /* the program is stopping */
     ERR_PROTOCOL,       /* the peer broke the protocol */
     ERR_TWIN,           /* another instance uses this key */
+    ERR_NETWORK,        /* the peer belongs to another network (--network) */
     ERR__END,           /* one past the last, for the table's check */
 
     ERR_DMSG_BASE = -2000,

@@ -67,36 +67,74 @@ static struct head read_head(struct rd *r)
     return read_typed(r, type);
 }
 
+void mpscan_begin(struct mpscan *s, unsigned max_depth, size_t max_objects, size_t max_bytes)
+{
+    assert(max_depth <= MPSCAN_DEPTH_MAX);
+    s->open[0] = 1;
+    s->at = s->objects = 0;
+    s->depth = 0;
+    s->max_depth = max_depth;
+    s->max_objects = max_objects;
+    s->max_bytes = max_bytes;
+}
+
+/* Is everything that was opened complete? Closes what is. */
+static bool is_whole(struct mpscan *s)
+{
+    while (s->open[s->depth] == 0) {
+        if (s->depth == 0)
+            return true;
+        s->depth--;
+    }
+    return false;
+}
+
+/* The object that begins at s->at, of whose bytes n have come. */
+static int one_object(struct mpscan *s, const uint8_t *p, size_t n)
+{
+    struct rd r = rd_init(p + s->at, n - s->at);
+    struct head h = read_head(&r);
+
+    if (rd_failed(&r))
+        return s->max_bytes - s->at <= n - s->at ? ERR_TOO_LONG : ERR_AGAIN;
+    if (h.invalid)
+        return ERR_FORMAT;
+    if (s->objects >= s->max_objects)
+        return ERR_LIMIT;
+    size_t head = n - s->at - rd_left(&r), left = s->max_bytes - s->at - head;
+    if (h.bytes > left || h.children > left - h.bytes)
+        return ERR_TOO_LONG;
+    if (h.container && s->depth == s->max_depth)
+        return ERR_LIMIT;
+    s->objects++;
+    s->at += head + h.bytes;
+    s->open[s->depth]--;
+    if (h.container)
+        s->open[++s->depth] = h.children;
+    return 0;
+}
+
+int mpscan_feed(struct mpscan *s, const void *p, size_t n, size_t *used)
+{
+    while (!is_whole(s)) {
+        if (s->at >= n)
+            return s->at >= s->max_bytes ? ERR_TOO_LONG : ERR_AGAIN;
+        int rc = one_object(s, p, n);
+        if (rc != 0)
+            return rc;
+    }
+    if (s->at > n)
+        return ERR_AGAIN;
+    *used = s->at;
+    return 0;
+}
+
 int mpscan(const void *p, size_t n, unsigned max_depth, size_t max_objects, size_t *used)
 {
-    uint64_t open[MPSCAN_DEPTH_MAX + 1]; /* objects still to come, per level */
-    unsigned depth = 0;
-    size_t objects = 0;
-    struct rd r = rd_init(p, n);
+    struct mpscan s;
+    size_t size;
 
-    assert(max_depth <= MPSCAN_DEPTH_MAX);
-    open[0] = 1;
-    for (;;) {
-        while (open[depth] == 0) {
-            if (depth-- == 0) {
-                if (used != NULL)
-                    *used = n - rd_left(&r);
-                return 0;
-            }
-        }
-        open[depth]--;
-        if (objects++ >= max_objects)
-            return ERR_LIMIT;
-        struct head h = read_head(&r);
-        rd_skip(&r, h.bytes);
-        if (rd_failed(&r) || h.children > rd_left(&r))
-            return ERR_SHORT;
-        if (h.invalid)
-            return ERR_FORMAT;
-        if (!h.container)
-            continue;
-        if (depth == max_depth)
-            return ERR_LIMIT;
-        open[++depth] = h.children;
-    }
+    mpscan_begin(&s, max_depth, max_objects, n);
+    int rc = mpscan_feed(&s, p, n, used != NULL ? used : &size);
+    return rc == ERR_AGAIN || rc == ERR_TOO_LONG ? ERR_SHORT : rc;
 }

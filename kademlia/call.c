@@ -40,6 +40,7 @@ static bool counts_as_unanswered(const struct kad_call *c, enum kad_fail why)
     case KAD_FAIL_NO_DHT:
     case KAD_FAIL_TOO_LONG:
     case KAD_FAIL_LOCAL:
+    case KAD_FAIL_NETWORK:
         return false;
     }
     return false;
@@ -49,8 +50,8 @@ static void note_failure(struct kad *k, const struct kad_call *c, enum kad_fail 
 {
     bool had_contacts = table_count(&k->table) > 0;
 
-    k->stat.calls_failed[c->method & 7]++;
-    if (why == KAD_FAIL_NO_DHT) {
+    k->stat.calls_failed[c->method]++;
+    if (why == KAD_FAIL_NO_DHT || why == KAD_FAIL_NETWORK) {
         if (!kad_keyset_has(&k->bootstrap, kad_pk(k, c->peer)))
             kad_note_no_dht(k, c->peer);
         table_remove(&k->table, c->peer);
@@ -205,7 +206,9 @@ void kad_response(struct kad *k, uint32_t call, struct kad_msg *rsp, uint64_t no
 {
     kad_enter(k, now_ns);
     struct kad_call *c = map_get(&k->calls, &call);
-    if (c != NULL && rsp->method == c->method && rsp->response) {
+    if (c != NULL && rsp->network != k->network) {
+        end_call(c, NULL, KAD_FAIL_NETWORK);
+    } else if (c != NULL && rsp->method == c->method && rsp->response) {
         kad_dest_answered(c);
         end_call(c, rsp, KAD_FAIL_LOCAL);
     } else if (c != NULL) {

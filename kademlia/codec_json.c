@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/hex.h"
 #include "base/json.h"
+#include "kademlia/codec.h"
 #include "kademlia/json_read.h"
 
 #define NAME_LEN(s) (sizeof(s) - 1)
@@ -298,6 +299,27 @@ static void read_error(struct decoder *d)
     m->error_text[n] = '\0';
 }
 
+static void read_offer(struct decoder *d)
+{
+    uint64_t version = 0;
+
+    json_in_uint(&d->in, UINT32_MAX, &version);
+    d->m->offer = (unsigned)version;
+}
+
+static void read_network(struct decoder *d)
+{
+    uint8_t tag[8] = {0};
+    const char *text;
+    size_t n;
+
+    if (!read_text(d, &text, &n))
+        return;
+    if (hex_decode(tag, sizeof tag, text, n) != 0)
+        json_in_fail(&d->in, ERR_FORMAT);
+    d->m->network = get_be64(tag);
+}
+
 static void read_salt(struct decoder *d)
 {
     const char *text;
@@ -397,6 +419,8 @@ enum field {
     F_ERRORS,
     F_HAS_MORE,
     F_READ_ONLY,
+    F_NATIVE,
+    F_NETWORK,
     F__COUNT
 };
 
@@ -419,6 +443,8 @@ static const char *const field_names[F__COUNT] = {
     [F_ERRORS] = "errors",
     [F_HAS_MORE] = "has_more",
     [F_READ_ONLY] = "read_only",
+    [F_NATIVE] = "native",
+    [F_NETWORK] = "network",
 };
 
 #define BIT(f)    (UINT32_C(1) << (f))
@@ -426,7 +452,8 @@ static const char *const field_names[F__COUNT] = {
 
 /* Members that mean something in a message; all others are unknown there. */
 static const uint32_t fields[KAD_PUT_BATCH + 1][2] = {
-    [KAD_PING] = {BIT(F_READ_ONLY), BIT(F_RESPONDER_ID) | BIT(F_RESPONDER_PK)},
+    [KAD_PING] = {BIT(F_NATIVE) | BIT(F_READ_ONLY),
+                  BIT(F_RESPONDER_ID) | BIT(F_RESPONDER_PK) | BIT(F_NATIVE)},
     [KAD_FIND_NODE] = {BY_SENDER | BIT(F_TARGET), BIT(F_CLOSEST)},
     [KAD_GET_VALUE] = {BY_SENDER | BIT(F_TARGET), BIT(F_ITEM) | BIT(F_CLOSEST)},
     [KAD_PUT_VALUE] = {BY_SENDER | BIT(F_ITEM) | BIT(F_MIRROR_TARGET),
@@ -443,7 +470,7 @@ static void decode_member(struct decoder *d)
     struct kad_id claimed; /* IDs of senders follow from their keys */
     int f = json_in_name_find(j, field_names, F__COUNT);
 
-    if (f < 0 || (fields[m->method][m->response] & BIT(f)) == 0) {
+    if (f < 0 || ((fields[m->method][m->response] | BIT(F_NETWORK)) & BIT(f)) == 0) {
         json_in_skip(j);
         return;
     }
@@ -505,6 +532,12 @@ static void decode_member(struct decoder *d)
     case F_READ_ONLY:
         json_in_bool(j, &m->read_only);
         break;
+    case F_NATIVE:
+        read_offer(d);
+        break;
+    case F_NETWORK:
+        read_network(d);
+        break;
     case F__COUNT:
         break;
     }
@@ -549,12 +582,13 @@ int kad_json_decode(struct kad_msg *out, unsigned method, bool response, const v
     rc = json_in_end_input(&d.in);
     if (rc == 0)
         rc = decode_finish(&d);
-    if (rc != 0 && method == KAD_PING && !response) { /* answered whatever its body (dht.md §3.4) */
-        out->read_only = false;
-        rc = 0;
-    }
     if (rc != 0)
         kad_msg_clear(out);
+    if (rc != 0 && method == KAD_PING && !response) {
+        kad_msg_init(out, KAD_PING, false); /* whatever it says, it is answered (dht.md §3.4) */
+        out->wire_bytes = KAD_FRAME_HEAD + n;
+        rc = 0;
+    }
     json_scratch_free(&d.text);
     free(d.v.p);
     free(d.salt.p);
@@ -723,6 +757,11 @@ static void put_request(struct json_out *o, const struct kad_msg *m)
     case KAD_PUT_BATCH:
         put_items(o, m);
         break;
+    case KAD_GET_BATCH:
+    case KAD_WATCH:
+    case KAD_CHANGED:
+    case KAD_METHOD__END:
+        break;
     }
 }
 
@@ -765,6 +804,27 @@ static void put_response(struct json_out *o, const struct kad_msg *m)
     case KAD_PUT_BATCH:
         put_batch_results(o, m);
         break;
+    case KAD_GET_BATCH:
+    case KAD_WATCH:
+    case KAD_CHANGED:
+    case KAD_METHOD__END:
+        break;
+    }
+}
+
+/* What the peers of the recorded builds skip. */
+static void put_extensions(struct json_out *o, const struct kad_msg *m)
+{
+    uint8_t tag[8];
+
+    if (m->offer != 0) {
+        json_out_name(o, "native");
+        json_out_u64(o, m->offer);
+    }
+    if (m->network != 0) {
+        put_be64(tag, m->network);
+        json_out_name(o, "network");
+        json_out_hex(o, tag, sizeof tag);
     }
 }
 
@@ -773,6 +833,8 @@ int kad_json_encode(uint8_t **out, size_t *n, struct kad_msg *m)
     static const char head[KAD_FRAME_HEAD];
     struct json_out o;
 
+    if (m->method > KAD_PUT_BATCH)
+        return ERR_UNSUPPORTED;
     /* The length field counts the method but not itself. */
     json_out_grow(&o, JSON_STD, KAD_FRAME_MAX + 4);
     json_out_raw(&o, head, sizeof head);
@@ -782,6 +844,7 @@ int kad_json_encode(uint8_t **out, size_t *n, struct kad_msg *m)
         put_response(&o, m);
     else
         put_request(&o, m);
+    put_extensions(&o, m);
     json_out_object_end(&o);
     if (o.err != 0) {
         int rc = o.err;
@@ -805,3 +868,16 @@ size_t kad_json_item_size(const struct item *it)
     return names + PUBKEY_HEX + 20 + SIG_HEX + BASE64_LEN(it->v_len) + BASE64_LEN(it->salt_len) +
            4 * KAD_ID_BYTES;
 }
+
+static int encode_frame(uint8_t **out, size_t *n, struct kad_msg *m, uint32_t id)
+{
+    (void)id; /* a stream carries one call */
+    return kad_json_encode(out, n, m);
+}
+
+const struct kad_codec kad_codec_json = {
+    .name = "json",
+    .encode = encode_frame,
+    .decode = kad_json_decode,
+    .item_size = kad_json_item_size,
+};

@@ -11,7 +11,7 @@
  * filled with zeros, extra numbers ignored), null is the zero value, member names match without
  * regard to case, unknown members are skipped, the last duplicate wins, nothing but blanks may
  * follow; bad base64, hex, keys (also x >= p, which crashes theirs), numbers or types make the
- * whole message malformed. The body of a PING request is not looked at.
+ * whole message malformed. The body of a PING request may be anything: what cannot be read offers nothing.
  *
  * Beyond theirs: contacts of an answer are kept only when id = H(pk); null keys, strangers and
  * everything after the KAD_K-th good one are dropped and counted (bad_contacts), and only
@@ -19,11 +19,12 @@
  * of the curve shows when they are dialled. Pages and batches of more than KAD_MSG_MAX_ITEMS are
  * refused (ERR_LIMIT).
  *
- * The offer of the native dialect will be one more member of PING and its answer, which the peers
- * skip: decode_member() and put_body() in the .c are the places.
+ * Two members are ours, and unknown to the peers, who skip them: "native" (a number) in PING and its
+ * answer is the version of the native dialect that the sender speaks; "network" (16 hex digits) in
+ * every message is the tag of its private network, left out in the default one.
  *
  * Everything here is a pure function; any thread. Errors: ERR_FORMAT or ERR_SHORT (malformed),
- * ERR_LIMIT, ERR_UNSUPPORTED (no such method), ERR_TOO_LONG (frame above KAD_FRAME_MAX), ERR_NOMEM.
+ * ERR_LIMIT, ERR_UNSUPPORTED (no such method in this dialect), ERR_TOO_LONG (frame above KAD_FRAME_MAX), ERR_NOMEM.
  *
  *     rc = kad_json_decode(&req, frame.method, false, frame.body, frame.body_len);
  *     ...

@@ -55,12 +55,13 @@ static bool send(struct kad_call *c, struct kad_msg *msg)
     uint64_t left = c->timeout.at_ns - k->now_ns;
     msg->sender = k->self;
     msg->read_only = k->client_only;
+    msg->network = k->network;
     a->peer = c->peer;
     a->call = c->id;
     a->timeout_ms = (unsigned)(left / NS_PER_MS) + 1;
     a->msg = *msg;
     c->sent_ns = k->now_ns;
-    k->stat.calls_sent[c->method & 7]++;
+    k->stat.calls_sent[c->method]++;
     return true;
 }
 

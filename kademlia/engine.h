@@ -63,6 +63,7 @@ struct kad {
     struct pubkey self;
     struct seckey sk;
     bool full, client_only;
+    uint64_t network; /* tag of ours */
     struct kad_keyset whitelisted, trusted, mirrors, bootstrap, readers;
     struct kad_writer *writers;
     size_t n_writers;
@@ -144,6 +145,11 @@ static inline uint64_t kad_ms(unsigned ms)
 static inline const struct pubkey *kad_pk(const struct kad *k, kad_peer p)
 {
     return k->peers.pk(k->peers.arg, p);
+}
+/* Does this peer speak the native dialect, as far as we know? */
+static inline bool kad_is_native(const struct kad *k, kad_peer p)
+{
+    return k->peers.dialect != NULL && k->peers.dialect(k->peers.arg, p) >= KAD_DIALECT_HINTED;
 }
 static inline void kad_unref(const struct kad *k, kad_peer p)
 {

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/cursor.h"
 #include "base/err.h"
 #include "base/hex.h"
 
@@ -87,4 +88,16 @@ int kad_id_from_hex(struct kad_id *out, const char *text, size_t n)
         return ERR_FORMAT;
     *out = id;
     return 0;
+}
+
+uint64_t kad_network_tag(const char *name)
+{
+    static const char prefix[] = "kadmsg network ";
+    struct hash h;
+
+    if (name == NULL || name[0] == '\0')
+        return 0;
+    crypto_sha256_2(&h, prefix, sizeof prefix - 1, name, strlen(name));
+    uint64_t tag = get_be64(h.b);
+    return tag != 0 ? tag : 1;
 }

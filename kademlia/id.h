@@ -22,6 +22,10 @@ struct kad_id kad_id_of(const struct pubkey *pk);
 /* target(pk, salt) = H(pk | salt); salt_len <= 200; an empty salt gives the owner's NodeID. */
 struct kad_id kad_target(const struct pubkey *pk, const void *salt, size_t salt_len);
 
+/* Tag of a private network's name: the first 8 bytes of H("kadmsg network " | name), never 0; 0 for
+ * the default network, which has no name (NULL or ""). */
+uint64_t kad_network_tag(const char *name);
+
 bool kad_id_equal(const struct kad_id *a, const struct kad_id *b);
 bool kad_id_is_zero(const struct kad_id *a);
 int kad_id_cmp(const struct kad_id *a, const struct kad_id *b);

@@ -140,6 +140,7 @@ int kad_new(struct kad **out, const struct kad_cfg *cfg, struct env *env, struct
     k->sk = cfg->sk;
     k->full = cfg->full;
     k->client_only = cfg->client_only;
+    k->network = cfg->network;
     set_limits(k, &cfg->limits);
     k->now_ns = k->born_ns = now_ns;
     k->born_wall_ns = env_wall_ns(env);

@@ -1,7 +1,7 @@
 /*
  * kad - the Kademlia engine: one DHT node without sockets, clocks or threads.
  *
- * The host (node: kademlia/rpc.c over dmsg streams; tests and simulator: in memory) drives it:
+ * The host (node: kademlia/host.h over dmsg streams; tests and simulator: in memory) drives it:
  *
  *     in   kad_request()        an authenticated peer asks something; later comes
  *                               KAD_ACT_REPLY or KAD_ACT_REFUSE with the host's token
@@ -90,6 +90,10 @@ struct kad_peers {
     void (*unref)(void *arg, kad_peer p);
     const struct pubkey *(*pk)(void *arg, kad_peer p);
     const struct kad_id *(*id)(void *arg, kad_peer p);
+    /* Optional: the dialect that a peer speaks, and what others say of it. Methods that only the native
+     * one has are called for KAD_DIALECT_NATIVE and _HINTED only. */
+    enum kad_dialect (*dialect)(void *arg, kad_peer p);
+    void (*hint)(void *arg, kad_peer p, enum kad_dialect said);
 };
 
 struct kad_hooks {
@@ -140,6 +144,7 @@ struct kad_cfg {
         client_only; /* asks and puts, but serves nobody: says so in its requests, so that peers of our
                          kind do not take it for a contact, and looks at no range it has no question
                          about; not with full */
+    uint64_t network; /* kad_network_tag(); peers of other networks are refused */
     const struct pubkey *whitelisted, *trusted, *mirrors, *bootstrap; /* copied */
     size_t n_whitelisted, n_trusted, n_mirrors, n_bootstrap;
     /* Private networks; empty: everybody. Items of others than the writers are refused, ignored in
@@ -182,6 +187,7 @@ enum kad_fail {
     KAD_FAIL_FORMAT, /* the answer could not be decoded */
     KAD_FAIL_TOO_LONG, /* the answer's length is over the limit: sync repeats with a smaller page */
     KAD_FAIL_LOCAL,    /* this node ran out of something */
+    KAD_FAIL_NETWORK,  /* the peer belongs to another network */
 };
 
 /* The answer to a.call. Takes over *rsp's contents. An unknown call number (late) is ignored. */
@@ -229,7 +235,8 @@ struct kad_report {
     uint32_t op;
     enum kad_op_type type;
     void *user;
-    int err; /* 0, ERR_NOT_FOUND, ERR_NO_ROUTE (no peers), ERR_TIMEOUT, ERR_REFUSED (put: all
+    int err; /* 0, ERR_NOT_FOUND, ERR_NO_ROUTE (no peers), ERR_NETWORK (those who answered belong
+                to another network), ERR_TIMEOUT, ERR_REFUSED (put: all
                 refused), ERR_SEQ (put: a newer one exists), ERR_QUOTA (put: all say that the key's
                 slots are used up), ERR_CANCELLED. A tombstone of the owner is ERR_NOT_FOUND with
                 item set */
@@ -322,9 +329,10 @@ struct kad_stat {
     size_t routing_peers, buckets, ops, calls, pending; /* gauges */
     size_t calls_waiting;    /* gauge: calls that wait for others to the same peer */
     uint64_t calls_repeated; /* after a stream that a contact closed */
-    uint64_t requests[8], replies[8], calls_sent[8], calls_failed[8]; /* by method */
-    uint64_t refused_rate, refused_size, refused_seq, refused_sig, refused_quota, refused_foreign,
-        refused_busy, refused_space, refused_writer, refused_reader;
+    uint64_t requests[KAD_METHOD__END], replies[KAD_METHOD__END], calls_sent[KAD_METHOD__END],
+        calls_failed[KAD_METHOD__END]; /* by method */
+    uint64_t refused_network, refused_rate, refused_size, refused_seq, refused_sig, refused_quota,
+        refused_foreign, refused_busy, refused_space, refused_writer, refused_reader;
     uint64_t verified,
         verify_skipped;        /* signature checks done / saved because the bytes were known */
     uint64_t rejected_answers; /* items in answers that did not match or verify */

@@ -147,8 +147,11 @@ static void add_contacts(struct kad_lookup *lk, const struct kad_msg *rsp, unsig
 
     for (size_t i = 0; i < n; i++) {
         kad_peer p = kad_intern(k, &rsp->closest[i]);
-        if (p != KAD_PEER_NONE)
-            add(lk, p, k->peers.id(k->peers.arg, p), hop);
+        if (p == KAD_PEER_NONE)
+            continue;
+        if ((rsp->native >> i & 1) != 0 && k->peers.hint != NULL)
+            k->peers.hint(k->peers.arg, p, KAD_DIALECT_HINTED);
+        add(lk, p, k->peers.id(k->peers.arg, p), hop);
     }
 }
 

@@ -19,6 +19,7 @@ void kad_msg_clear(struct kad_msg *m)
         item_ref_put(m->items[i].item);
     free(m->items);
     free(m->closest);
+    free(m->targets);
     free((char *)(uintptr_t)m->salt);
     memset(m, 0, sizeof *m);
 }
@@ -63,5 +64,22 @@ int kad_msg_set_closest(struct kad_msg *m, const struct pubkey *pks, size_t n)
     free(m->closest);
     m->closest = copy;
     m->n_closest = n;
+    return 0;
+}
+
+int kad_msg_set_targets(struct kad_msg *m, const struct kad_id *targets, size_t n)
+{
+    struct kad_id *copy = NULL;
+
+    assert(n <= KAD_MSG_MAX_TARGETS);
+    if (n > 0) {
+        copy = malloc(n * sizeof *copy);
+        if (copy == NULL)
+            return ERR_NOMEM;
+        memcpy(copy, targets, n * sizeof *copy);
+    }
+    free(m->targets);
+    m->targets = copy;
+    m->n_targets = n;
     return 0;
 }

@@ -339,6 +339,8 @@ int kad_fail_err(enum kad_fail why)
         return ERR_TOO_LONG;
     case KAD_FAIL_LOCAL:
         return ERR_LIMIT;
+    case KAD_FAIL_NETWORK:
+        return ERR_NETWORK;
     }
     return ERR_PROTOCOL;
 }

@@ -12,6 +12,8 @@ struct entry {
     struct kad_id id;
     uint32_t refs; /* 0 = free */
     uint32_t self; /* handle; when free: the next free one */
+    enum kad_dialect dialect;
+    uint64_t dialect_ns; /* when that was learnt */
 };
 
 struct peers {
@@ -66,6 +68,7 @@ static kad_peer intern(void *arg, const struct pubkey *pk)
     e->self = p;
     e->id = kad_id_of(pk);
     e->refs = 1;
+    e->dialect = KAD_DIALECT_UNKNOWN;
     return p;
 }
 
@@ -98,6 +101,34 @@ static const struct kad_id *id_of(void *arg, kad_peer p)
     return &at(arg, p)->id;
 }
 
+static enum kad_dialect dialect_of(void *arg, kad_peer p)
+{
+    return at(arg, p)->dialect;
+}
+
+/* What others say counts only where nothing is known. */
+static void hint(void *arg, kad_peer p, enum kad_dialect said)
+{
+    struct entry *e = at(arg, p);
+    if (e->dialect == KAD_DIALECT_UNKNOWN)
+        e->dialect = said;
+}
+
+enum kad_dialect peers_dialect(const struct peers *t, kad_peer p, uint64_t now_ns)
+{
+    struct entry *e = at(t, p);
+    if (e->dialect == KAD_DIALECT_JSON && now_ns - e->dialect_ns >= PEERS_JSON_NS)
+        e->dialect = KAD_DIALECT_UNKNOWN;
+    return e->dialect;
+}
+
+void peers_set_dialect(struct peers *t, kad_peer p, enum kad_dialect d, uint64_t now_ns)
+{
+    struct entry *e = at(t, p);
+    e->dialect = d;
+    e->dialect_ns = now_ns;
+}
+
 struct peers *peers_new(const uint8_t hash_key[16], uint32_t max)
 {
     struct peers *t = calloc(1, sizeof(*t));
@@ -122,7 +153,14 @@ void peers_free(struct peers *t)
 
 struct kad_peers peers_ops(struct peers *t)
 {
-    struct kad_peers ops = {t, intern, ref, unref, pk_of, id_of};
+    struct kad_peers ops = {.arg = t,
+                            .intern = intern,
+                            .ref = ref,
+                            .unref = unref,
+                            .pk = pk_of,
+                            .id = id_of,
+                            .dialect = dialect_of,
+                            .hint = hint};
     return ops;
 }
 

@@ -3,7 +3,7 @@
  *
  * Handles are counted; a key leaves the table when its last reference goes, and its number is used
  * again. Entries never move. One thread. Limit: max keys (then intern gives KAD_PEER_NONE,
- * counted). About 90 bytes a key.
+ * counted). About 100 bytes a key. Beside the key it is remembered how the peer can be spoken to.
  *
  *     struct peers *t = peers_new(env->hash_key, 100000);
  *     struct kad_peers p = peers_ops(t);
@@ -11,6 +11,8 @@
 #pragma once
 
 #include "kademlia/kad.h"
+
+#define PEERS_JSON_NS (UINT64_C(6) * 3600 * 1000000000) /* then a JSON peer is asked again */
 
 struct peers;
 
@@ -21,3 +23,6 @@ struct kad_peers peers_ops(struct peers *t);
 /* Gauge and counter. */
 size_t peers_len(const struct peers *t);
 uint64_t peers_refused(const struct peers *t);
+
+enum kad_dialect peers_dialect(const struct peers *t, kad_peer p, uint64_t now_ns);
+void peers_set_dialect(struct peers *t, kad_peer p, enum kad_dialect d, uint64_t now_ns);

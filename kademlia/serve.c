@@ -5,6 +5,7 @@
 #include "kademlia/codec_json.h"
 #include "kademlia/engine.h"
 
+#define BATCH_COST  8  /* of a batch cost as much as one request */
 #define PAGE_ROUNDS 64 /* store pages read for one answer, when most of them hold nothing to give */
 
 /* A PUT_VALUE or PUT_BATCH whose items are being let in, one after the other. */
@@ -63,17 +64,24 @@ static void reply(struct kad *k, kad_peer from, uint64_t token, struct kad_msg *
         kad_note_bytes(k, from, value_bytes(rsp));
     a->peer = from;
     a->token = token;
+    rsp->network = k->network;
     a->msg = *rsp;
-    k->stat.replies[rsp->method & 7]++;
+    k->stat.replies[rsp->method]++;
 }
 
 /* ---- ping, find, get ---- */
 
 static int add_closest(struct kad *k, const struct kad_id *target, struct kad_msg *rsp)
 {
+    kad_peer peers[KAD_K];
     struct pubkey pks[KAD_K];
+    size_t n = table_closest(&k->table, target, peers, KAD_K);
 
-    return kad_msg_set_closest(rsp, pks, kad_closest(k, target, pks, KAD_K));
+    for (size_t i = 0; i < n; i++) {
+        pks[i] = *kad_pk(k, peers[i]);
+        rsp->native |= (uint32_t)kad_is_native(k, peers[i]) << i;
+    }
+    return kad_msg_set_closest(rsp, pks, n);
 }
 
 static int add_value(struct kad *k, const struct kad_id *target, struct kad_msg *rsp)
@@ -87,6 +95,31 @@ static int add_value(struct kad *k, const struct kad_id *target, struct kad_msg 
         return ERR_NOMEM;
     int rc = kad_msg_add_item(rsp, item, NULL);
     item_ref_put(item);
+    return rc;
+}
+
+/* One place per target from the first one on; what would make the answer too long is left to the
+ * asker to ask for again. */
+static int add_values(struct kad *k, kad_peer from, const struct kad_msg *req, struct kad_msg *rsp)
+{
+    size_t bytes = 0;
+    int rc = 0;
+
+    if (req->n_targets == 0)
+        return ERR_FORMAT;
+    if (req->n_targets > BATCH_COST)
+        kad_note_charge(k, from, (unsigned)(req->n_targets / BATCH_COST));
+    for (size_t i = 0; rc == 0 && i < req->n_targets && bytes < KAD_FRAME_BYTES - ITEM_MAX_VALUE;
+         i++) {
+        struct store_rec r;
+        struct item_ref *item = NULL;
+        if (kad_store_best(k, &req->targets[i], KAD_USE_SERVED, &r) == 0) {
+            item = kad_rec_item(&r);
+            bytes += kad_json_item_size(&r.item);
+        }
+        rc = kad_msg_add_item(rsp, item, &req->targets[i]);
+        item_ref_put(item);
+    }
     return rc;
 }
 
@@ -266,6 +299,21 @@ static bool is_for_all(enum kad_method method)
            method == KAD_PUT_VALUE || method == KAD_PUT_BATCH;
 }
 
+/* A peer of another network learns only that we belong to another one, and that only if it can know
+ * what a network is: JSON-only peers would take us for one of theirs. */
+static int serve_stranger(struct kad *k, kad_peer from, const struct kad_msg *req, uint64_t token)
+{
+    struct kad_msg rsp;
+
+    k->stat.refused_network++;
+    if (req->method != KAD_PING || (req->offer == 0 && req->network == 0))
+        return ERR_NETWORK;
+    kad_msg_init(&rsp, KAD_PING, true);
+    rsp.sender = k->self;
+    reply(k, from, token, &rsp);
+    return 0;
+}
+
 /* Answer at once, or start a job. 0, or why the stream is to be closed. */
 static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t token)
 {
@@ -280,6 +328,7 @@ static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
     switch (req->method) {
     case KAD_PING:
         rsp.sender = k->self;
+        rsp.full = k->full;
         break;
     case KAD_FIND_NODE:
         rc = add_closest(k, &req->target, &rsp);
@@ -303,6 +352,11 @@ static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
             return ERR_LIMIT;
         fill_page(k, req, &rsp);
         break;
+    case KAD_GET_BATCH:
+        if (!is_exempt(k, from) && !kad_note_may_read(k, from))
+            return ERR_LIMIT;
+        rc = add_values(k, from, req, &rsp);
+        break;
     default:
         return ERR_UNSUPPORTED;
     }
@@ -316,7 +370,15 @@ static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
 void kad_request(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t token, uint64_t now_ns)
 {
     kad_enter(k, now_ns);
-    k->stat.requests[req->method & 7]++;
+    k->stat.requests[req->method < KAD_METHOD__END ? req->method : 0]++;
+    if (req->network != k->network) {
+        int rc = serve_stranger(k, from, req, token);
+        if (rc != 0)
+            refuse(k, from, token, rc);
+        kad_msg_clear(req);
+        kad_leave(k);
+        return;
+    }
     /* Whoever calls over an authenticated stream exists; the body's sender is not looked at
      * (incident 61). One that says it serves nobody would be a dead contact in a moment. */
     if (!req->read_only)

@@ -114,7 +114,12 @@ static const struct kad_id *id_of(void *arg, kad_peer p)
 
 struct kad_peers keys_peers(struct sim_shard *sh)
 {
-    struct kad_peers ops = {sh->sim, intern, no_count, no_count, pk_of, id_of};
+    struct kad_peers ops = {.arg = sh->sim,
+                            .intern = intern,
+                            .ref = no_count,
+                            .unref = no_count,
+                            .pk = pk_of,
+                            .id = id_of};
 
     return ops;
 }

@@ -7,7 +7,7 @@
 
 #include "base/cursor.h"
 #include "base/err.h"
-#include "base/mpscan.h"
+#include "base/mp.h"
 
 /* Records of newer programs may nest a little and be longer than ours. */
 #define SCAN_DEPTH   4
@@ -180,120 +180,38 @@ size_t record_encode(uint8_t *out, const struct store_rec *rec)
 
 /* ---- decoding ---- */
 
-struct fields { /* a cursor over the array; sticky error as in cursor.h */
-    const msgpack_object *at;
-    bool bad;
-};
-
-static const msgpack_object *take(struct fields *f, msgpack_object_type type)
+static int read_fields(struct store_rec *rec, const struct mp_doc *d)
 {
-    const msgpack_object *o = f->at++;
-
-    if (o->type == type)
-        return o;
-    f->bad = true;
-    return NULL;
-}
-
-static uint64_t take_u64(struct fields *f, uint64_t max)
-{
-    const msgpack_object *o = take(f, MSGPACK_OBJECT_POSITIVE_INTEGER);
-
-    if (o == NULL || o->via.u64 > max) {
-        f->bad = true;
-        return 0;
-    }
-    return o->via.u64;
-}
-
-static int64_t take_i64(struct fields *f)
-{
-    if (f->at->type == MSGPACK_OBJECT_NEGATIVE_INTEGER)
-        return f->at++->via.i64;
-    return (int64_t)take_u64(f, INT64_MAX);
-}
-
-/* Nil gives NULL and 0. */
-static const uint8_t *take_bin(struct fields *f, size_t *n, size_t max)
-{
-    *n = 0;
-    if (f->at->type == MSGPACK_OBJECT_NIL) {
-        f->at++;
-        return NULL;
-    }
-    const msgpack_object *o = take(f, MSGPACK_OBJECT_BIN);
-    if (o == NULL || o->via.bin.size > max) {
-        f->bad = true;
-        return NULL;
-    }
-    *n = o->via.bin.size;
-    return (const uint8_t *)o->via.bin.ptr;
-}
-
-static bool take_fixed(struct fields *f, void *out, size_t size)
-{
-    size_t n;
-    const uint8_t *p = take_bin(f, &n, size);
-
-    if (p == NULL || n != size)
-        return false;
-    memcpy(out, p, size);
-    return true;
-}
-
-static int read_fields(struct store_rec *rec, const msgpack_object *o)
-{
-    if (o->type != MSGPACK_OBJECT_ARRAY || o->via.array.size < RECORD_FIELDS)
-        return ERR_CORRUPT;
-    struct fields f = {.at = o->via.array.ptr};
+    struct mp_in in = mp_doc_array(d);
     struct item *it = &rec->item;
 
-    if (!take_fixed(&f, it->k.b, sizeof it->k.b))
-        return ERR_CORRUPT;
+    mp_in_fixed(&in, it->k.b, sizeof it->k.b);
     rec->ref = NULL;
-    it->seq = take_u64(&f, UINT64_MAX);
-    if (!take_fixed(&f, it->sig.b, sizeof it->sig.b))
-        return ERR_CORRUPT;
-    it->v = take_bin(&f, &it->v_len, ITEM_MAX_VALUE);
-    it->salt = take_bin(&f, &it->salt_len, ITEM_MAX_SALT);
-    rec->stored_ns = take_i64(&f);
-    rec->expires_ns = take_i64(&f);
-    rec->tier = (enum item_tier)take_u64(&f, ITEM_TIER_WHITELISTED);
-    rec->origin = (enum store_origin)take_u64(&f, STORE_CACHE);
+    it->seq = mp_in_u64(&in, UINT64_MAX);
+    mp_in_fixed(&in, it->sig.b, sizeof it->sig.b);
+    it->v = mp_in_bin(&in, &it->v_len, ITEM_MAX_VALUE);
+    it->salt = mp_in_bin(&in, &it->salt_len, ITEM_MAX_SALT);
+    rec->stored_ns = mp_in_i64(&in);
+    rec->expires_ns = mp_in_i64(&in);
+    rec->tier = (enum item_tier)mp_in_u64(&in, ITEM_TIER_WHITELISTED);
+    rec->origin = (enum store_origin)mp_in_u64(&in, STORE_CACHE);
     rec->charged = it->k;
-    if (f.at->type == MSGPACK_OBJECT_NIL)
-        f.at++;
-    else if (!take_fixed(&f, rec->charged.b, sizeof rec->charged.b))
-        return ERR_CORRUPT;
-    rec->rank_time = take_i64(&f);
-    rec->rank_seq = take_u64(&f, UINT64_MAX);
-    return f.bad ? ERR_CORRUPT : 0;
+    if (!mp_in_nil(&in))
+        mp_in_fixed(&in, rec->charged.b, sizeof rec->charged.b);
+    rec->rank_time = mp_in_i64(&in);
+    rec->rank_seq = mp_in_u64(&in, UINT64_MAX);
+    return mp_in_failed(&in) ? ERR_CORRUPT : 0;
 }
 
 int record_parse(struct store_rec *out, const void *p, size_t n)
 {
-    size_t used;
-    msgpack_unpacked box;
-    int rc = ERR_CORRUPT;
+    struct mp_doc d;
+    int rc = mp_doc_open(&d, p, n, SCAN_DEPTH, SCAN_OBJECTS);
 
-    if (mpscan(p, n, SCAN_DEPTH, SCAN_OBJECTS, &used) != 0 || used != n)
-        return ERR_CORRUPT;
-    msgpack_unpacked_init(&box);
-    switch (msgpack_unpack_next(&box, p, n, NULL)) {
-    case MSGPACK_UNPACK_SUCCESS:
-        /* Binaries point into p, not into the box. */
-        rc = read_fields(out, &box.data);
-        break;
-    case MSGPACK_UNPACK_NOMEM_ERROR:
-        rc = ERR_NOMEM;
-        break;
-    case MSGPACK_UNPACK_EXTRA_BYTES:
-    case MSGPACK_UNPACK_CONTINUE:
-    case MSGPACK_UNPACK_PARSE_ERROR:
-        break;
-    }
-    msgpack_unpacked_destroy(&box);
-    return rc;
+    if (rc == 0)
+        rc = read_fields(out, &d); /* binaries point into p */
+    mp_doc_close(&d);
+    return rc == 0 || rc == ERR_NOMEM ? rc : ERR_CORRUPT;
 }
 
 int record_decode(struct store_rec *out, const uint8_t key[RECORD_KEY_BYTES], const void *p,

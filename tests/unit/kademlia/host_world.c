@@ -56,6 +56,7 @@ void hw_start(struct host_world *hw, int i, const struct pubkey *bootstrap,
     struct kad_cfg kad = {.self = c->key.pk,
                           .sk = c->key.sk,
                           .full = true,
+                          .network = kad_network_tag(n->network),
                           .bootstrap = bootstrap,
                           .n_bootstrap = bootstrap != NULL};
     struct host_cfg host = {.env = &hw->w.env.env,
@@ -65,6 +66,8 @@ void hw_start(struct host_world *hw, int i, const struct pubkey *bootstrap,
                             .kad = &kad,
                             .report = on_report,
                             .stored = on_stored,
+                            .json_only = n->json_only,
+                            .max_dialled = n->max_dialled,
                             .arg = n};
     assert_int_equal(host_new(&n->h, &host), 0);
 }

@@ -21,6 +21,9 @@ struct hw_node {
     int i;
     struct host *h;
     struct store *store;
+    bool json_only; /* set before it is started: a peer of the Go builds, as far as one can see */
+    const char *network; /* the same: its private network */
+    unsigned max_dialled;
     /* the last report of an operation that was asked for */
     uint32_t op;
     int err;
