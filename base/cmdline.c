@@ -90,7 +90,8 @@ static struct cmd_slot *find_flag(const struct cmdline *cl, const char *name, si
 static struct cmd_slot *find_letter(const struct cmdline *cl, char letter)
 {
     for (size_t i = 0; i < cl->slot_count; i++) {
-        if (!cl->slots[i].is_arg && cl->slots[i].opt->letter == letter)
+        const struct cmd_opt *o = cl->slots[i].opt;
+        if (!cl->slots[i].is_arg && (o->letter == letter || o->letter2 == letter))
             return &cl->slots[i];
     }
     return NULL;
@@ -614,6 +615,16 @@ static bool parse_short(struct cmdline *cl, char *word, struct words *w)
     return true;
 }
 
+/* An argument of it is a secret key: one too many may be one too. */
+static bool takes_secret(const struct cmdline *cl)
+{
+    for (size_t i = 0; i < cl->slot_count; i++) {
+        if (cl->slots[i].is_arg && cl->slots[i].opt->type == CMD_SECKEY)
+            return true;
+    }
+    return false;
+}
+
 static bool parse_words(struct cmdline *cl, struct words w)
 {
     const struct cmd_opt *args = cl->cmd->args;
@@ -634,7 +645,8 @@ static bool parse_words(struct cmdline *cl, struct words w)
             ok = parse_short(cl, word, &w);
         } else {
             if (arg == args_max)
-                return wrong(cl, "unexpected argument %s", QUOTE(word));
+                return takes_secret(cl) ? wrong(cl, "unexpected argument")
+                                        : wrong(cl, "unexpected argument %s", QUOTE(word));
             ok = take_value(cl, &cl->slots[arg], word); /* arguments are the first slots */
             arg += !args[arg].list;
         }
@@ -711,6 +723,16 @@ static int mistake(const struct cmdline *cl, char *why, size_t cap, const char *
     return ERR_STATE;
 }
 
+static bool has_letter(const struct cmd_opt *o, char letter)
+{
+    return letter != 0 && (o->letter == letter || o->letter2 == letter);
+}
+
+static bool same_letter(const struct cmd_opt *a, const struct cmd_opt *b)
+{
+    return has_letter(a, b->letter) || has_letter(a, b->letter2);
+}
+
 static int check_slot(struct cmdline *cl, size_t i, char *why, size_t cap)
 {
     const struct cmd_slot *s = &cl->slots[i];
@@ -727,12 +749,12 @@ static int check_slot(struct cmdline *cl, size_t i, char *why, size_t cap)
         return mistake(cl, why, cap, "a list has no default", o->name);
     if (o->def != NULL && set_value(cl, &cl->slots[i], o->def, FROM_TABLE, reason, sizeof reason))
         return mistake(cl, why, cap, "bad default", o->name);
-    if (o->letter == 'h' || strcmp(o->name, "help") == 0)
+    if (o->letter == 'h' || o->letter2 == 'h' || strcmp(o->name, "help") == 0)
         return mistake(cl, why, cap, "help is taken", o->name);
     for (size_t k = 0; k < i; k++) {
         if (strcmp(cl->slots[k].opt->name, o->name) == 0)
             return mistake(cl, why, cap, "name twice", o->name);
-        if (o->letter != 0 && cl->slots[k].opt->letter == o->letter)
+        if (same_letter(o, cl->slots[k].opt))
             return mistake(cl, why, cap, "letter twice", o->name);
     }
     if (s->is_arg && i > 0 &&

@@ -107,6 +107,7 @@ struct cmd_hostports {
 struct cmd_opt {
     const char *name;    /* "seq" for --seq; of an argument: as shown, "SALT" */
     char letter;         /* short form, or 0 */
+    char letter2;        /* another one, as other programs have it, or 0; not shown by help */
     bool list;           /* several values; set by CMD_…S_AT() */
     bool optional;       /* arguments only: may be left out, with all behind it */
     enum cmd_type type;  /* set by CMD_…_AT() */

@@ -1,4 +1,3 @@
-#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,24 +19,7 @@ struct keys_opts {
 static int gen(struct cmdline *cl)
 {
     const struct keys_opts *o = cl->opts;
-    struct seckey sk;
-    struct pubkey pk;
-    char pk_hex[PUBKEY_HEX + 1], sk_hex[2 * SECKEY_BYTES + 1];
-    keyfile_fresh(&sk, &pk);
-    pubkey_hex(pk_hex, &pk);
-    int rc = o->out != NULL ? keyfile_write(o->out, &sk, &pk) : 0;
-    if (rc < 0)
-        rc = keyfile_tell(rc, o->out);
-    else if (o->json)
-        tool_print(json_pack("{s:s, s:s, s:s*}", "public_key", pk_hex, "secret_key",
-                             hex_encode(sk_hex, sk.b, SECKEY_BYTES), "file", o->out));
-    else if (o->out != NULL)
-        printf("%s\n", pk_hex);
-    else
-        printf("%s\n%s\n", pk_hex, hex_encode(sk_hex, sk.b, SECKEY_BYTES));
-    seckey_wipe(&sk);
-    sodium_memzero(sk_hex, sizeof(sk_hex));
-    return rc;
+    return keyfile_gen(o->out, o->json);
 }
 
 /* ---- show, sign, verify ---- */

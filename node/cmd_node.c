@@ -105,6 +105,14 @@ static int reload(void *arg, char *why, size_t cap)
     return rc;
 }
 
+static char *settings(void *arg)
+{
+    json_t *o = config_json(arg);
+    char *text = json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    return text;
+}
+
 /* ---- saying so ---- */
 
 static void stopping(void *arg)
@@ -232,6 +240,7 @@ static int run(struct cmdline *cl)
     cfg.n_writers = n_writers;
     cfg.stopping = stopping;
     cfg.reload = reload;
+    cfg.config = settings;
     cfg.arg = cl;
     if ((rc = find_places(o, &at, &cfg)) == 0)
         rc = serve(o, &cfg);

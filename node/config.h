@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include <jansson.h>
 #include <stdio.h>
 
 #include "base/cmdline.h"
@@ -53,5 +54,8 @@ int config_load(struct cmdline *cl, const char *path);
  * an error with the reason in why and nothing changed. */
 int config_reload(struct cmdline *cl, const char *path, char *why, size_t cap)
     __attribute__((warn_unused_result));
+/* The settings of a parsed command line of `kadmsg node`, in the form of the file; a new reference, NULL = out of
+ * memory. What has neither value nor default is null. */
+json_t *config_json(const struct cmdline *cl);
 /* A configuration file with every setting at its default. */
 void config_sample(FILE *out);

@@ -6,6 +6,8 @@
 const struct ctl_cmd ctl_commands[] = {
     {"status", ctl_status},
     {"sessions", ctl_sessions},
+    {"session", ctl_session},
+    {"config", ctl_config},
     {"wait", ctl_wait},
     {"reload", ctl_reload},
     {"dht.get", ctl_dht_get},

@@ -241,6 +241,30 @@ void ctl_sessions(struct ctl_req *req)
     ctl_ok(req, NULL, -1);
 }
 
+/* ---- the settings in force ---- */
+
+/* What cmd_node was told, and where it really listens and keeps things. */
+void ctl_config(struct ctl_req *req)
+{
+    struct node *n = req->node_arg;
+    char *text = n->cfg.config != NULL ? n->cfg.config(n->cfg.arg) : NULL;
+    json_t *o = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    free(text);
+    if (o == NULL) {
+        ctl_fail(req, ERR_UNSUPPORTED, "config: this node was not started from settings");
+        return;
+    }
+    if (n->relay != NULL) {
+        json_object_set_new(o, "listen", json_string(node_relay_addr(n)));
+        json_object_set_new(o, "public-address", json_string(node_public_addr(n)));
+    }
+    if (n->cfg.store_dir != NULL)
+        json_object_set_new(o, "store", json_string(n->cfg.store_dir));
+    if (node_control_path(n) != NULL)
+        json_object_set_new(o, "control", json_string(node_control_path(n)));
+    ctl_ok(req, json_pack("{s:o}", "config", o), -1);
+}
+
 /* ---- wait: for a session, or for a DHT peer ---- */
 
 struct wait {

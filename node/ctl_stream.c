@@ -264,6 +264,7 @@ struct pinging {
     struct list_node node; /* in node->pings */
     struct ctl_req *req;   /* NULL: gone */
     struct pubkey pk;
+    uint64_t started_ns;
 };
 
 static void ping_gone(struct ctl_req *req)
@@ -331,6 +332,7 @@ static void ip_answered(void *arg, int err, const uint8_t *ip, size_t n,
     struct pinging *p = arg;
     struct ctl_req *req = p->req;
     char text[INET6_ADDRSTRLEN];
+    uint64_t started_ns = p->started_ns;
     list_remove(&p->node);
     free(p);
     if (req == NULL)
@@ -338,9 +340,10 @@ static void ip_answered(void *arg, int err, const uint8_t *ip, size_t n,
     req->gone = NULL;
     if (err == 0)
         ctl_ok(req,
-               json_pack("{s:s, s:o}", "ip",
+               json_pack("{s:s, s:o, s:f}", "ip",
                          inet_ntop(n == 4 ? AF_INET : AF_INET6, ip, text, sizeof(text)), "server",
-                         key_of(server)),
+                         key_of(server), "ms",
+                         (double)(node_of(req)->loop->now_ns - started_ns) / 1e6),
                -1);
     else
         ctl_fail(req, err, "ip: %s", err_str(err));
@@ -363,6 +366,7 @@ void ctl_ip(struct ctl_req *req)
         return;
     }
     p->req = req;
+    p->started_ns = n->loop->now_ns;
     int rc = client_lookup_ip_at(n->client, one ? &server : NULL, timeout_ms, ip_answered, p);
     if (rc < 0) {
         free(p);

@@ -550,6 +550,7 @@ int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY])
     n->relay_changed_msg.fn = on_relay_changed;
     list_init(&n->waits);
     list_init(&n->pings);
+    list_init(&n->session_tries);
     list_init(&n->publishing);
     list_init(&n->forwards);
     n->forward_dir.fd = -1;
@@ -583,6 +584,7 @@ void node_free(struct node *n)
     fresh_dir_remove(&n->forward_dir);
     ctl_operations_free(n);
     ctl_pings_free(n);
+    ctl_sessions_free(n);
     publish_free(n->publish);
     n->publish = NULL; /* what is closed below still reports changes */
     if (n->host != NULL)

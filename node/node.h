@@ -72,6 +72,7 @@ struct node_cfg {
     void (*stopping)(void *arg); /* optional: the stop has begun */
     /* Optional, on SIGHUP and the command "reload": 0, or an error with the reason in why. */
     int (*reload)(void *arg, char *why, size_t cap);
+    char *(*config)(void *arg); /* optional: the settings in force as JSON text, to be freed */
     /* Optional, for who drives the node by the functions of its parts (node_int.h): the stop is
      * over, in place of the end of node_run(); sessions, DHT peers or what is published may have
      * changed; a report of the engine, true when it was the caller's. */

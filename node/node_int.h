@@ -47,11 +47,12 @@ struct node {
     struct keylock lock;
     struct loop_timer housekeeping, drain_timer;
     uint64_t drain_until_ns;
-    struct list waits;      /* ctl "wait" requests: see ctl_status.c */
-    struct list publishing; /* requests that wait for the entry to be published: ctl_dht.c */
-    struct list operations; /* of the engine that requests wait for: ctl_dht.c */
-    struct list pings;      /* and questions for our address, for requests: ctl_stream.c */
-    struct list forwards;   /* sockets that lead to streams: ctl_forward.c */
+    struct list waits;         /* ctl "wait" requests: see ctl_status.c */
+    struct list publishing;    /* requests that wait for the entry to be published: ctl_dht.c */
+    struct list operations;    /* of the engine that requests wait for: ctl_dht.c */
+    struct list pings;         /* and questions for our address, for requests: ctl_stream.c */
+    struct list session_tries; /* ctl_session.c */
+    struct list forwards;      /* sockets that lead to streams: ctl_forward.c */
     struct forward_stat forward_stat;
     struct fresh_dir forward_dir;
     struct list queries;   /* the client's questions where a key is */
@@ -126,6 +127,9 @@ void ctl_listen(struct ctl_req *req);
 void ctl_ping(struct ctl_req *req);
 void ctl_ip(struct ctl_req *req);
 void ctl_forward(struct ctl_req *req);
+void ctl_session(struct ctl_req *req);
+void ctl_config(struct ctl_req *req);
+void ctl_sessions_free(struct node *n);
 /* A report of the engine for an operation that a request waits for. */
 bool ctl_report(struct node *n, const struct kad_report *r);
 /* The entry may have been published. */

@@ -7,16 +7,19 @@
 #include "base/err.h"
 
 /* The lines that all tables have; those that differ are the log level's letter and what is said of --direct. */
+#define SRV_LINE                                                                                   \
+    {                                                                                              \
+        .name = "srv", .letter = 'S', CMD_PEERS_AT(struct tool_compat, srv),                       \
+        .help = "the same as --bootstrap"                                                          \
+    }
+
 #define SERVER_LINES                                                                               \
-    {.name = "srv",                                                                                \
-     .letter = 'S',                                                                                \
-     CMD_PEERS_AT(struct tool_compat, srv),                                                        \
-     .help = "the same as --bootstrap"},                                                           \
-        {.name = "dmsgconf",                                                                       \
-         .letter = 'D',                                                                            \
-         CMD_STR_AT(struct tool_compat, dmsgconf),                                                 \
-         .metavar = "FILE",                                                                        \
-         .help = "join through the servers of a dmsghttp-config.json"},                            \
+    {.name = "dmsgconf",                                                                           \
+     .letter = 'D',                                                                                \
+     .letter2 = 'F',                                                                               \
+     CMD_STR_AT(struct tool_compat, dmsgconf),                                                     \
+     .metavar = "FILE",                                                                            \
+     .help = "join through the servers of a dmsghttp-config.json"},                                \
         {.name = "sess",                                                                           \
          .letter = 'e',                                                                            \
          CMD_U64_AT(struct tool_compat, sessions),                                                 \
@@ -67,9 +70,13 @@
         .help = "log level of a node of its own"                                                   \
     }
 
-const struct cmd_opt tool_compat_flags[] = {SERVER_LINES, DIRECT_LINES, LOG_LINE('l'), {0}};
-const struct cmd_opt tool_compat_flags_no_l[] = {SERVER_LINES, DIRECT_LINES, LOG_LINE(0), {0}};
-const struct cmd_opt tool_compat_flags_dht[] = {SERVER_LINES, NO_DIRECT_LINES, LOG_LINE('l'), {0}};
+const struct cmd_opt tool_compat_flags[] = {
+    SRV_LINE, SERVER_LINES, DIRECT_LINES, LOG_LINE('l'), {0}};
+const struct cmd_opt tool_compat_flags_no_srv[] = {SERVER_LINES, DIRECT_LINES, LOG_LINE('l'), {0}};
+const struct cmd_opt tool_compat_flags_no_l[] = {
+    SRV_LINE, SERVER_LINES, DIRECT_LINES, LOG_LINE(0), {0}};
+const struct cmd_opt tool_compat_flags_dht[] = {
+    SRV_LINE, SERVER_LINES, NO_DIRECT_LINES, LOG_LINE('l'), {0}};
 
 /* ---- a list of servers ---- */
 

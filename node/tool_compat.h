@@ -35,6 +35,8 @@ struct tool_compat {
 };
 
 extern const struct cmd_opt tool_compat_flags[];
+extern const struct cmd_opt
+    tool_compat_flags_no_srv[]; /* for commands that name relays themselves: tool_relays.h */
 extern const struct cmd_opt tool_compat_flags_no_l[]; /* for commands that have a -l of their own */
 extern const struct cmd_opt tool_compat_flags_dht[];  /* for commands without direct mode */
 

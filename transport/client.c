@@ -266,6 +266,7 @@ int client_new(struct client **out, const struct client_cfg *cfg)
     list_init(&c->streams);
     list_init(&c->lookups);
     list_init(&c->pongs);
+    list_init(&c->connects);
     list_init(&c->dead_streams);
     list_init(&c->dead_servers);
     c->reap_task.fn = reap;
@@ -292,6 +293,7 @@ void client_free(struct client *c)
         cserver_drop(s);
     }
     client_lookups_free(c);
+    client_connects_free(c);
     loop_timer_cancel(c->cfg.loop, &c->reconcile_timer);
     loop_task_cancel(c->cfg.loop, &c->reconcile_task);
     loop_task_cancel(c->cfg.loop, &c->changed_task);

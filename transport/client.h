@@ -174,6 +174,27 @@ int client_lookup_ip(struct client *c, unsigned timeout_ms, client_ip_fn *done, 
 int client_lookup_ip_at(struct client *c, const struct pubkey *server, unsigned timeout_ms,
                         client_ip_fn *done, void *arg);
 
+/* Have a session to this server now, whatever failed a moment ago; its address comes from client_add_server() or is
+ * asked of hooks->find_server. It is no session to hold: unused it is closed after a while. done(arg, r) comes from
+ * the loop, once; r is valid during the call. ERR_NOMEM, ERR_LIMIT (too many servers). */
+enum client_connect_phase {
+    CLIENT_CONNECT_FIND, /* its address */
+    CLIENT_CONNECT_TCP,
+    CLIENT_CONNECT_HANDSHAKE,
+    CLIENT_CONNECT_UP,
+};
+struct client_connect_report {
+    int err;                         /* 0 = there is a session */
+    enum client_connect_phase phase; /* in which it failed; UP when it did not */
+    bool existed;                    /* it was there before */
+    char addr[CONN_ADDR_MAX];        /* "" = never known */
+    uint64_t find_ns, tcp_ns, handshake_ns,
+        total_ns; /* how long each phase took; 0 = not entered */
+};
+typedef void client_connect_fn(void *arg, const struct client_connect_report *r);
+int client_connect(struct client *c, const struct pubkey *server, unsigned timeout_ms,
+                   client_connect_fn *done, void *arg) __attribute__((warn_unused_result));
+
 /* Session ping through yamux to a server with a live session. done(arg, err, rtt_ns). */
 typedef void client_ping_fn(void *arg, int err, uint64_t rtt_ns);
 int client_ping_server(struct client *c, const struct pubkey *server, unsigned timeout_ms,

@@ -10,6 +10,7 @@
  *     client_steps.c    the report of a dial
  *     client_ask.c      one signed request and its answer on one session (dial, IP look-up)
  *     client_ip.c       IP look-up and ping
+ *     client_connect.c  a session on demand, and the report of its making
  *     stream_setup.c    the responder's side of stream set-up
  *     stream.c          an open stream: data, half-close, end
  *
@@ -110,6 +111,9 @@ struct cserver {
     uint64_t up_ns, next_dial_ns, failed_ns, unused_ns;
     uint64_t was_up_ns; /* last; 0 = never. How patient the back-off is */
     uint64_t mute_ns;   /* until then it is no way to destinations of other servers */
+    uint64_t try_ns;    /* when the last try began */
+    uint64_t since_ns[CSERVER_UP + 1]; /* when each state was entered last */
+    enum cserver_state failed_in;      /* where the last try ended */
     struct loop_task find_task;
     struct loop_timer timer; /* limit of FINDING; then, when to try the next address too */
     struct log_limit warn;
@@ -125,6 +129,8 @@ static inline bool cserver_usable(const struct cserver *s)
 /* Needs the session: 0 it is there, ERR_PENDING w->done comes, or why it can't be had. */
 int cserver_need(struct cserver *s, struct cserver_waiter *w) __attribute__((warn_unused_result));
 void cserver_forget(struct cserver_waiter *w);
+/* The last failure does not count: the next one who needs the session dials. */
+void cserver_retry(struct cserver *s);
 /* Close its session and everything on it, without dialling again. */
 void cserver_close(struct cserver *s, int err);
 /* Forget it; it is DOWN and nobody needs it. */
@@ -173,6 +179,7 @@ bool live_doubtful(const struct cserver *s);
 
 void cserver_pong(struct cserver *s, int err, uint64_t rtt_ns);
 void client_lookups_free(struct client *c);
+void client_connects_free(struct client *c);
 
 /* ---- one request on one session ---- */
 
@@ -346,7 +353,7 @@ struct client {
     struct list way_ages;
     struct map listeners; /* struct listener by port */
     struct map tickets;   /* struct dial that waits for a look-up, by ticket */
-    struct list streams, lookups, pongs;
+    struct list streams, lookups, pongs, connects;
     unsigned n_lookups;
     struct list dead_streams, dead_servers;
     struct noise_cache *cache;

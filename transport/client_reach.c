@@ -191,6 +191,7 @@ void reach_start(struct cserver *s)
 {
     struct client *c = s->client;
 
+    s->try_ns = client_now(c);
     if (s->n_addrs > 0) {
         round_start(s);
     } else if (c->cfg.hooks.find_server != NULL) {

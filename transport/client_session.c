@@ -124,6 +124,7 @@ void cserver_state_set(struct cserver *s, enum cserver_state state)
     c->active += state != CSERVER_DOWN;
     c->active -= s->state != CSERVER_DOWN;
     s->state = state;
+    s->since_ns[state] = client_now(c);
     if (was == is)
         return;
     c->stat.sessions_up += is;
@@ -254,6 +255,7 @@ void cserver_dial_failed(struct cserver *s, int err)
     log_debug(LOG_CLIENT, "session not made server=%s addr=%s reason=\"%s\"", LOG_PK(&s->pk),
               s->addr, err_str(err));
     s->last_err = err;
+    s->failed_in = s->state;
     s->evictions = 0; /* a server that restarts refuses meanwhile; one with a twin does not */
     back_off(s);
     forget_pipe(s);
@@ -437,6 +439,13 @@ int cserver_need(struct cserver *s, struct cserver_waiter *w)
 void cserver_forget(struct cserver_waiter *w)
 {
     list_remove(&w->node);
+}
+
+void cserver_retry(struct cserver *s)
+{
+    uint64_t now = client_now(s->client);
+
+    s->failed_ns = now > RETRY_NS ? now - RETRY_NS : 0;
 }
 
 /* ---- which sessions to hold ---- */

@@ -618,6 +618,99 @@ static void test_ping(void **state)
     world_free(&w);
 }
 
+/* ---- a session on demand ---- */
+
+struct connected {
+    int calls;
+    struct client_connect_report r;
+};
+
+static void on_connect(void *arg, const struct client_connect_report *r)
+{
+    struct connected *x = arg;
+
+    x->calls++;
+    x->r = *r;
+}
+
+static struct client_connect_report connect_to(struct world *w, int relay, unsigned ms)
+{
+    struct connected x = {0};
+
+    assert_int_equal(client_connect(w->client[0].c, &w->relay_key[relay].pk, ms, on_connect, &x),
+                     0);
+    assert_int_equal(x.calls, 0); /* never from inside */
+    world_run(w, 20 * NS_PER_S);
+    assert_int_equal(x.calls, 1);
+    return x.r;
+}
+
+static void test_connect(void **state)
+{
+    struct world w;
+    struct finder f = {.w = &w, .err = ERR_NOT_FOUND};
+    struct connected left = {0};
+
+    (void)state;
+    world_init(&w);
+    struct client_cfg cfg = world_cfg(&w, 0);
+    cfg.hooks = (struct client_hooks){.arg = &f, .find_server = find_server};
+    world_client_start(&w, 0, &cfg);
+    /* The address is not found, or not in time; then nobody listens there. */
+    struct client_connect_report r = connect_to(&w, 3, 5000);
+    assert_int_equal(r.err, ERR_NOT_FOUND);
+    assert_int_equal(r.phase, CLIENT_CONNECT_FIND);
+    assert_string_equal(r.addr, "");
+    f.err = ERR_PENDING;
+    r = connect_to(&w, 3, 300);
+    assert_int_equal(r.err, ERR_TIMEOUT);
+    assert_int_equal(r.phase, CLIENT_CONNECT_FIND);
+    assert_int_equal(r.total_ns, 300 * NS_PER_MS);
+    assert_int_equal(r.find_ns, 300 * NS_PER_MS);
+    f.err = 0;
+    r = connect_to(&w, 3, 5000);
+    assert_true(r.err != 0);
+    assert_int_equal(r.phase, CLIENT_CONNECT_TCP);
+    assert_string_equal(r.addr, world_addr(3));
+    /* There it is: what failed a moment ago does not count. */
+    world_relay_start(&w, 3);
+    w.net.fault.delay_ns = 10 * NS_PER_MS;
+    r = connect_to(&w, 3, 5000);
+    assert_int_equal(r.err, 0);
+    assert_int_equal(r.phase, CLIENT_CONNECT_UP);
+    assert_false(r.existed);
+    assert_true(r.handshake_ns >= 20 * NS_PER_MS);
+    assert_int_equal(r.total_ns, r.find_ns + r.tcp_ns + r.handshake_ns);
+    r = connect_to(&w, 3, 5000);
+    assert_true(r.err == 0 && r.existed && r.total_ns == 0);
+    /* Nobody holds it: it goes after a while. And a client that ends forgets who asks. */
+    world_run(&w, 300 * NS_PER_S);
+    assert_int_equal(up(&w, 0), 0);
+    assert_int_equal(client_connect(w.client[0].c, &w.relay_key[3].pk, 5000, on_connect, &left), 0);
+    world_run(&w, 5 * NS_PER_MS);
+    world_client_stop(&w, 0);
+    world_run(&w, NS_PER_S);
+    assert_int_equal(left.calls, 0);
+    world_free(&w);
+}
+
+/* Somebody else answers at the address: the handshake fails, and that is what is told. */
+static void test_connect_to_another_key(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_init(&w);
+    world_relay_start(&w, 1);
+    struct client_cfg cfg = world_cfg(&w, 0);
+    world_client_start(&w, 0, &cfg);
+    assert_int_equal(client_add_server(w.client[0].c, &w.relay_key[2].pk, world_addr(1)), 0);
+    struct client_connect_report r = connect_to(&w, 2, 9000);
+    assert_true(r.err != 0);
+    assert_int_equal(r.phase, CLIENT_CONNECT_HANDSHAKE);
+    world_free(&w);
+}
+
 /* ---- IP look-up ---- */
 
 struct looked_up {
@@ -755,6 +848,8 @@ int main(void)
         cmocka_unit_test(test_attach),
         cmocka_unit_test(test_find_server),
         cmocka_unit_test(test_ping),
+        cmocka_unit_test(test_connect),
+        cmocka_unit_test(test_connect_to_another_key),
         cmocka_unit_test(test_ip_look_up),
         cmocka_unit_test(test_free_at_any_time),
     };
