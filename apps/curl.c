@@ -628,7 +628,7 @@ static void print_json(const struct transfer *t, int rc, const char *path)
                           (int)t->status, "bytes", (json_int_t)t->received, "ms",
                           (double)(mono_ns() - t->started_ns) / 1e6, "attempts", (int)t->attempts);
     json_object_set_new(o, "file", path != NULL ? json_string(path) : json_null());
-    json_dumpf(o, stdout, JSON_COMPACT);
+    json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(12));
     putchar('\n');
     json_decref(o);
 }

@@ -68,7 +68,9 @@ int curl_out_open(struct curl_out *o, const struct curl_cfg *cfg, size_t i, cons
         return rc;
     bool there = stat(o->path, &st) == 0;
     bool resume = cfg->resume_auto || cfg->resume_at > 0;
-    if (there && !resume && !cfg->replace)
+    if (there && !S_ISREG(st.st_mode)) /* a device or a pipe loses nothing */
+        o->replace = true;
+    if (there && !resume && !o->replace)
         return fail(CURL_EXIT_HTTP, o->path, "file already exists (-r replaces it, -C - goes on)");
     if (there && resume && !S_ISREG(st.st_mode))
         return fail(CURL_EXIT_HTTP, o->path, "not a regular file");

@@ -92,7 +92,7 @@ class Result:
 class Process:
     """A started program: stdout and stderr go to files, stdin is a pipe only when asked for."""
 
-    def __init__(self, argv, env, folder, name, stdin=subprocess.DEVNULL, limits=()):
+    def __init__(self, argv, env, folder, name, stdin=subprocess.DEVNULL, limits=(), cwd=None):
         self.argv, self.name = [str(a) for a in argv], name
         self.out_path, self.log_path = folder / f'{name}.out', folder / f'{name}.log'
         parent = os.getpid()
@@ -105,7 +105,7 @@ class Process:
                 apply()
 
         with open(self.out_path, 'wb') as out, open(self.log_path, 'ab') as log:
-            self.popen = subprocess.Popen(self.argv, env=env, stdin=stdin, stdout=out, stderr=log,
+            self.popen = subprocess.Popen(self.argv, env=env, cwd=cwd, stdin=stdin, stdout=out, stderr=log,
                                           preexec_fn=prepare)
         self.pid = self.popen.pid
         self.ready = None

@@ -208,6 +208,8 @@ def test_output_files(site):
     folder.mkdir()
     visor.cli('curl', '-o', folder, url(server, '/a.txt?x=1'))
     assert (folder / 'a.txt').read_bytes() == b'0123456789'
+    visor.cli('curl', '-o', '/dev/null', url(server, '/a.txt'), url(server, '/a.txt'))  # there, but no file
+    assert os.path.exists('/dev/null')
     visor.cli('curl', '-O', url(server, '/'), code=22)
     assert visor.cli('curl', '-n', url(server, '/a.txt')).out == b'0123456789'
     assert not (visor.dir / 'a.txt').exists()
