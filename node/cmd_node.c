@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 
 #include "base/err.h"
 #include "base/log.h"
@@ -13,26 +12,16 @@
 #include "node/keyfile.h"
 #include "node/node.h"
 #include "node/paths.h"
+#include "node/serve.h"
 #include "node/tool.h"
 
-/* ---- where things are ---- */
-
-struct places {
-    char store[PATHS_MAX], key[PATHS_MAX], control[PATHS_MAX];
-};
-
-static int bad(int rc, const char *what, const char *path)
-{
-    if (rc == ERR_UNSAFE)
-        return tool_fail(rc, "%s %s: others can write it, or another user owns it", what, path);
-    return tool_fail(rc, "%s %s: %s", what, path, err_str(rc));
-}
+/* ---- the key ---- */
 
 /* The key: the file that was named, else one that is made in the store directory at the first
  * start. */
-static int find_key(const struct node_opts *o, struct places *at, struct node_cfg *cfg)
+static int find_key(const struct node_opts *o, struct node_cfg *cfg)
 {
-    char dir[PATHS_MAX];
+    char dir[PATHS_MAX], key[PATHS_MAX];
     bool made = false;
     int rc = 0;
     if (o->sk_file != NULL) {
@@ -45,43 +34,13 @@ static int find_key(const struct node_opts *o, struct places *at, struct node_cf
     if (rc == 0)
         rc = paths_make_dir(dir);
     if (rc < 0)
-        return bad(rc, "directory", dir);
-    if ((rc = paths_join(at->key, dir, "node.key")) == 0)
-        rc = keyfile_open(&cfg->sk, &cfg->pk, at->key, &made);
+        return serve_bad(rc, "directory", dir);
+    if ((rc = paths_join(key, dir, "node.key")) == 0)
+        rc = keyfile_open(&cfg->sk, &cfg->pk, key, &made);
     if (rc < 0)
-        return keyfile_tell(rc, at->key);
+        return keyfile_tell(rc, key);
     if (made)
-        log_info(LOG_NODE, "made a new key file=%s pk=%s", at->key, LOG_PK(&cfg->pk));
-    return 0;
-}
-
-/* The default socket, or one beside it when another node of this user has that. */
-static int default_control(char out[PATHS_MAX], const struct pubkey *pk)
-{
-    char run[PATHS_MAX], name[32] = "control-";
-    int rc = paths_control(out);
-    if (rc < 0 || !control_is_taken(out))
-        return rc;
-    pubkey_short(name + strlen(name), pk);
-    rc = paths_run(run);
-    return rc < 0 ? rc : paths_join(out, run, name);
-}
-
-static int find_places(const struct node_opts *o, struct places *at, struct node_cfg *cfg)
-{
-    int rc = find_key(o, at, cfg);
-    if (rc != 0)
-        return rc;
-    if (o->store != NULL)
-        snprintf(at->store, sizeof(at->store), "%s", o->store);
-    else if ((rc = paths_store(at->store, &cfg->pk)) < 0)
-        return bad(rc, "state directory of", "this user");
-    if (o->control != NULL)
-        snprintf(at->control, sizeof(at->control), "%s", o->control);
-    else if ((rc = default_control(at->control, &cfg->pk)) < 0)
-        return bad(rc, "run directory of", "this user");
-    cfg->store_dir = at->store;
-    cfg->control = at->control;
+        log_info(LOG_NODE, "made a new key file=%s pk=%s", key, LOG_PK(&cfg->pk));
     return 0;
 }
 
@@ -113,40 +72,23 @@ static char *settings(void *arg)
     return text;
 }
 
-/* ---- saying so ---- */
-
-static void stopping(void *arg)
-{
-    (void)arg;
-    sd_notify(0, "STOPPING=1");
-}
-
-static void print_ready(const struct node *n)
-{
-    struct kad_id id = kad_id_of(node_pk(n));
-    char pk[PUBKEY_HEX + 1], hex[KAD_ID_HEX + 1];
-    json_t *o = json_pack("{s:s, s:s, s:s, s:s?, s:n, s:s?}", "event", "ready", "public_key",
-                          pubkey_hex(pk, node_pk(n)), "node_id", kad_id_hex(hex, &id), "relay",
-                          node_relay_addr(n), "http", "control", node_control_path(n));
-    tool_print(o);
-}
-
-/* The founder's first minute: what the second machine has to run. */
-static void print_join(const struct node *n, const struct node_opts *o)
-{
-    char pk[PUBKEY_HEX + 1];
-    if (node_relay_addr(n) == NULL)
-        return;
-    fprintf(stderr, "%sThe next machine joins with:\n    kadmsg node --bootstrap %s@%s\n",
-            o->bootstrap.n == 0 ? "This node is alone: no --bootstrap is given. " : "",
-            pubkey_hex(pk, node_pk(n)), node_public_addr(n));
-}
-
 /* ---- the command ---- */
 
-static struct node_cfg config_of(const struct node_opts *o, bool listens,
-                                 char listen[ADDR_HOSTPORT_MAX + 1],
-                                 char public[ADDR_HOSTPORT_MAX + 1])
+struct texts { /* addresses that the configuration points to */
+    char listen[ADDR_HOSTPORT_MAX + 1], public[ADDR_HOSTPORT_MAX + 1];
+    char health[ADDR_HOSTPORT_MAX + 1], metrics[ADDR_HOSTPORT_MAX + 1];
+};
+
+/* ":2112" is an address of this host only, for what is the operator's own. */
+static const char *loopback_text(char out[ADDR_HOSTPORT_MAX + 1], const struct addr_hostport *at)
+{
+    struct addr_hostport copy = *at;
+    if (copy.host[0] == '\0')
+        snprintf(copy.host, sizeof(copy.host), "127.0.0.1");
+    return addr_hostport_text(out, &copy);
+}
+
+static struct node_cfg config_of(const struct node_opts *o, bool listens, struct texts *text)
 {
     struct node_cfg cfg = {
         .full = o->full,
@@ -178,43 +120,31 @@ static struct node_cfg config_of(const struct node_opts *o, bool listens,
         .deny = o->deny_keys,
         .sessions = (unsigned)o->sessions,
         .pk_threads = (unsigned)o->pk_threads,
+        .health_on_dmsg = o->dmsg_health,
+        .control_port = true,
         .publish = true,
         .lock = true,
     };
     if (listens) /* ":0" is all zeros */
-        cfg.listen = addr_hostport_text(listen, &o->listen);
+        cfg.listen = addr_hostport_text(text->listen, &o->listen);
     if (o->public_address.port != 0)
-        cfg.public_address = addr_hostport_text(public, &o->public_address);
+        cfg.public_address = addr_hostport_text(text->public, &o->public_address);
     const char *offset = getenv("KADMSG_TEST_CLOCK_OFFSET_S");
+    if (o->health.port != 0 || o->health.host[0] != '\0')
+        cfg.health = loopback_text(text->health, &o->health);
+    if (o->metrics.port != 0 || o->metrics.host[0] != '\0')
+        cfg.metrics = loopback_text(text->metrics, &o->metrics);
     if (offset != NULL)
         cfg.clock_offset_ns = strtoll(offset, NULL, 10) * 1000000000;
     return cfg;
 }
 
-static int serve(const struct node_opts *o, const struct node_cfg *cfg)
-{
-    char why[NODE_WHY];
-    struct node *n;
-    int rc = node_new(&n, cfg, why);
-    if (rc < 0)
-        return tool_fail(rc, "%s", why);
-    rc = node_handle_signals(n);
-    if (rc == 0) {
-        if (o->ready)
-            print_ready(n);
-        print_join(n, o);
-        sd_notify(0, "READY=1");
-        rc = node_run(n);
-    }
-    node_free(n);
-    return rc < 0 ? tool_fail(rc, "node: %s", err_str(rc)) : 0;
-}
-
 static int run(struct cmdline *cl)
 {
     const struct node_opts *o = cl->opts;
-    char listen[ADDR_HOSTPORT_MAX + 1], public[ADDR_HOSTPORT_MAX + 1], why[256];
-    struct places at;
+    struct texts text;
+    char why[256];
+    struct serve_places at;
     if (o->sample_config) {
         config_sample(stdout);
         return 0;
@@ -235,15 +165,14 @@ static int run(struct cmdline *cl)
     size_t n_writers;
     if ((rc = config_writers(&writers, &n_writers, &o->writers, why, sizeof(why))) != 0)
         return cmdline_usage_error(cl, "%s", why);
-    struct node_cfg cfg = config_of(o, listens, listen, public);
+    struct node_cfg cfg = config_of(o, listens, &text);
     cfg.writers = writers;
     cfg.n_writers = n_writers;
-    cfg.stopping = stopping;
     cfg.reload = reload;
     cfg.config = settings;
     cfg.arg = cl;
-    if ((rc = find_places(o, &at, &cfg)) == 0)
-        rc = serve(o, &cfg);
+    if ((rc = find_key(o, &cfg)) == 0 && (rc = serve_find(&at, &cfg, o->store, o->control)) == 0)
+        rc = serve(&cfg, o->ready);
     seckey_wipe(&cfg.sk);
     free(writers);
     return rc;

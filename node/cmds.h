@@ -12,7 +12,7 @@ extern const struct cmd cmd_man, cmd_keys, cmd_node, cmd_status, cmd_dht, cmd_en
 /* Below `web`. */
 extern const struct cmd cmd_web_subs[];
 /* Below `server`, which cmds.c puts together. */
-extern const struct cmd cmd_server_dial;
+extern const struct cmd cmd_server_config, cmd_server_start, cmd_server_dial;
 
 /* The whole program. Before threads are started. */
 const struct cmd *cmds_root(void);

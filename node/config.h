@@ -18,7 +18,8 @@
 
 struct node_opts {
     const char *config, *sk_file, *store, *control, *log_level;
-    struct addr_hostport listen, public_address;
+    struct addr_hostport listen, public_address, health, metrics;
+    bool dmsg_health;
     bool full, ready, log_json, sample_config;
     struct cmd_peers bootstrap, peers;
     bool accept_relayed;

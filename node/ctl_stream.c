@@ -27,7 +27,7 @@ static json_t *key_of(const struct pubkey *pk)
 }
 
 /* Bridge a stream; returns the other end, or an error (the stream is closed then). */
-static int stream_to_fd(struct node *n, struct stream *st)
+int node_stream_to_fd(struct node *n, struct stream *st)
 {
     int fds[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
@@ -164,7 +164,7 @@ static void dial_opened(struct stream *st, void *arg)
     }
     json_t *o = json_pack("{s:o, s:i, s:f}", "relay", key_of(stream_via(st)), "local_port",
                           (int)stream_local_port(st), "ms", ms_since(d));
-    int fd = stream_to_fd(d->node, st);
+    int fd = node_stream_to_fd(d->node, st);
     dial_free(d);
     if (fd < 0) {
         json_decref(o);
@@ -426,7 +426,7 @@ static void on_stream(void *arg, struct stream *st)
     struct ctl_req *req = arg;
     json_t *o = json_pack("{s:s, s:o, s:i}", "event", "accepted", "public_key",
                           key_of(stream_remote(st)), "port", (int)stream_remote_port(st));
-    int fd = ctl_row_room(req) ? stream_to_fd(node_of(req), st) : ERR_BUSY;
+    int fd = ctl_row_room(req) ? node_stream_to_fd(node_of(req), st) : ERR_BUSY;
     if (fd == ERR_BUSY)
         stream_abort(st); /* the tool does not take what it asked for */
     if (fd < 0) {

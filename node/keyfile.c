@@ -15,7 +15,7 @@
 
 #define FILE_MAX_BYTES 512
 
-static int check_safe(int fd, const char *path)
+int keyfile_check(int fd, const char *path)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
@@ -69,7 +69,7 @@ int keyfile_read(struct seckey *sk, struct pubkey *pk, const char *path)
     int fd = std ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return err_sys();
-    int rc = check_safe(fd, path);
+    int rc = keyfile_check(fd, path);
     ssize_t n = 1;
     while (rc == 0 && n > 0 && have < sizeof(text)) {
         n = read(fd, text + have, sizeof(text) - have);

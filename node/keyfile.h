@@ -18,6 +18,8 @@ int keyfile_write(const char *path, const struct seckey *sk, const struct pubkey
 /* Read it, or make a new key and write it. *made tells which. */
 int keyfile_open(struct seckey *sk, struct pubkey *pk, const char *path, bool *made)
     __attribute__((warn_unused_result));
+/* May an open file be trusted to hold a key? 0, ERR_UNSAFE, -errno; warns when others can read it. */
+int keyfile_check(int fd, const char *path) __attribute__((warn_unused_result));
 /* Say on stderr what is wrong with a key file; returns the exit code. */
 int keyfile_tell(int err, const char *path);
 /* Make a pair and print it, as lines or JSON; with a path write it there, and print lines without the secret. Returns

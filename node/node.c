@@ -205,6 +205,7 @@ static void on_housekeeping(struct loop_timer *t)
     }
     servers_tick(n);
     log_health(n);
+    health_tick(n);
     changed(n);
     loop_timer_set(n->loop, t, n->loop->now_ns + HOUSEKEEPING_NS);
 }
@@ -531,9 +532,15 @@ static int build(struct node *n, char why[NODE_WHY])
             rc = open_dht(n);
         if (rc == 0)
             rc = open_publish(n);
+        if (rc == 0 && n->cfg.control_port)
+            rc = ctrl_new(&n->ctrl, n->client);
         if (rc < 0)
             fail(why, rc, "node", "");
+        else
+            rc = health_open(n, why);
     }
+    if (rc == 0)
+        health_tick(n);
     return rc;
 }
 
@@ -581,6 +588,8 @@ void node_free(struct node *n)
         return;
     n->stopping = true; /* a stop that was posted comes too late */
     control_free(n->control);
+    health_close(n);
+    ctrl_free(n->ctrl);
     fresh_dir_remove(&n->forward_dir);
     ctl_operations_free(n);
     ctl_pings_free(n);

@@ -60,6 +60,10 @@ struct node_cfg {
     struct guard_cfg guard;   /* limits of the relay: transport/guard.h */
     uint64_t key_bytes_per_s; /* that one key may bring in; 0 = no limit */
     const char *allow, *deny; /* files of keys for the relay; NULL = none */
+    const char *health;       /* serve GET /health on this "host:port"; NULL = nowhere */
+    const char *metrics;      /* the same with /metrics */
+    bool health_on_dmsg;      /* /health on port 80 of the node's key */
+    bool control_port;        /* answer pings on port 7 (transport/ctrl.h) */
     unsigned sessions;        /* wanted sessions to relays; 0 = 2 */
     unsigned pk_threads;      /* 0 = by cores, 1 … 4 */
     bool client_only;         /* asks the DHT and serves nobody in it (kad.h); not with full */
@@ -96,6 +100,9 @@ const char *node_relay_addr(const struct node *n);
 /* What is published for the relay. */
 const char *node_public_addr(const struct node *n);
 const char *node_control_path(const struct node *n);
+/* "host:port" of /health and of /metrics, or NULL. */
+const char *node_health_addr(const struct node *n);
+const char *node_metrics_addr(const struct node *n);
 /* Serve commands on this descriptor (SOCK_SEQPACKET). Before node_run(). */
 int node_control_adopt(struct node *n, int fd);
 /* SIGINT and SIGTERM stop the node, a second one at once; SIGHUP calls cfg.reload; SIGPIPE is

@@ -16,6 +16,7 @@
 #include "node/relay_thread.h"
 #include "node/resolve.h"
 #include "transport/client.h"
+#include "transport/ctrl.h"
 #include "transport/drive_env.h"
 #include "transport/drive_tcp.h"
 #include "transport/fdbridge.h"
@@ -24,6 +25,8 @@ struct forward_stat {
     size_t forwards; /* gauge */
     uint64_t made, accepted, opened, dial_failed, accept_failed;
 };
+
+struct health;
 
 struct node {
     struct node_cfg cfg; /* strings and lists belong to the caller of node_new() */
@@ -43,6 +46,8 @@ struct node {
     struct publish *publish;
     struct relay_thread *relay;
     struct control *control;
+    struct ctrl *ctrl;
+    struct health *health_http;
     struct fdbridges bridges; /* streams that tools hold */
     struct keylock lock;
     struct loop_timer housekeeping, drain_timer;
@@ -95,6 +100,14 @@ static inline unsigned node_dial_flags(const struct node *n, const struct ctl_re
 const char *node_health(struct node *n);
 /* A session to the own relay, through a socketpair. */
 int node_attach_relay(struct node *n);
+
+/* ctl_stream.c: one end of a socketpair that leads to the stream, which is taken over; or an error. */
+int node_stream_to_fd(struct node *n, struct stream *st);
+
+/* health.c: /health and /metrics over HTTP, as cfg says. */
+int health_open(struct node *n, char why[NODE_WHY]) __attribute__((warn_unused_result));
+void health_tick(struct node *n); /* once a second */
+void health_close(struct node *n);
 
 /* reload.c: the keys that may come to the relay, from their files. 0, or an error with the reason in
  * why and nothing changed. */

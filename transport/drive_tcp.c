@@ -470,6 +470,7 @@ struct drive_listener {
     struct evconnlistener *ev;
     struct event *rest;
     drive_accept_fn *fn;
+    drive_accept_fd_fn *fd_fn; /* in its place */
     void *arg;
     char addr[CONN_ADDR_MAX];
     bool paused;
@@ -482,6 +483,11 @@ static void on_accept(struct evconnlistener *ev, evutil_socket_t fd, struct sock
     (void)ev;
     (void)len;
     drive_loop_now(l->tcp->loop);
+    if (l->fd_fn != NULL) {
+        socket_options(fd);
+        l->fd_fn(l->arg, fd);
+        return;
+    }
     struct conn *conn = drive_tcp_adopt(l->tcp, fd, "");
     if (conn == NULL)
         return;
@@ -526,8 +532,44 @@ static int bound_addr(struct drive_listener *l)
     return 0;
 }
 
-int drive_tcp_listen(struct drive_tcp *t, const char *addr, drive_accept_fn *fn, void *arg,
-                     struct drive_listener **out)
+/* A bound socket, or an error. Any address of IPv6 is any address at all: peers of both kinds come
+ * to one listener, whatever the system's default is. */
+static int bind_socket(const struct evutil_addrinfo *ai)
+{
+    int one = 1, zero = 0;
+    int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return err_sys();
+    if (ai->ai_family == AF_INET6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0 &&
+        bind(fd, ai->ai_addr, (socklen_t)ai->ai_addrlen) == 0)
+        return fd;
+    int rc = err_sys();
+    close(fd);
+    return rc;
+}
+
+/* The first address of a family that works; AF_UNSPEC is every family. */
+static int bind_family(const struct evutil_addrinfo *res, int family)
+{
+    int rc = ERR_NOT_FOUND;
+    for (const struct evutil_addrinfo *ai = res; ai != NULL; ai = ai->ai_next)
+        if ((family == AF_UNSPEC || ai->ai_family == family) && (rc = bind_socket(ai)) >= 0)
+            return rc;
+    return rc;
+}
+
+/* Of "any host" IPv6 is asked first: it serves both. */
+static int bind_listener(const struct evutil_addrinfo *res, bool any_host)
+{
+    int fd = bind_family(res, any_host ? AF_INET6 : AF_UNSPEC);
+    return fd < 0 && any_host ? bind_family(res, AF_INET) : fd;
+}
+
+/* One of fn and fd_fn. */
+static int listen_with(struct drive_tcp *t, const char *addr, drive_accept_fn *fn,
+                       drive_accept_fd_fn *fd_fn, void *arg, struct drive_listener **out)
 {
     struct evutil_addrinfo hints = {.ai_family = AF_UNSPEC,
                                     .ai_socktype = SOCK_STREAM,
@@ -547,13 +589,15 @@ int drive_tcp_listen(struct drive_tcp *t, const char *addr, drive_accept_fn *fn,
         goto out;
     l->tcp = t;
     l->fn = fn;
+    l->fd_fn = fd_fn;
     l->arg = arg;
     l->rest = event_new(drive_loop_base(t->loop), -1, 0, on_rested, l);
-    l->ev =
-        evconnlistener_new_bind(drive_loop_base(t->loop), on_accept, l,
-                                LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
-                                1024, res->ai_addr, (int)res->ai_addrlen);
-    rc = l->ev == NULL ? err_sys() : l->rest == NULL ? ERR_NOMEM : bound_addr(l);
+    int fd = bind_listener(res, at.host[0] == '\0');
+    if (fd >= 0 && (l->ev = evconnlistener_new(drive_loop_base(t->loop), on_accept, l,
+                                               LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 1024,
+                                               fd)) == NULL)
+        close(fd);
+    rc = fd < 0 ? fd : l->ev == NULL ? err_sys() : l->rest == NULL ? ERR_NOMEM : bound_addr(l);
     if (rc < 0) {
         drive_listener_close(l);
         goto out;
@@ -563,6 +607,18 @@ int drive_tcp_listen(struct drive_tcp *t, const char *addr, drive_accept_fn *fn,
 out:
     evutil_freeaddrinfo(res);
     return rc;
+}
+
+int drive_tcp_listen(struct drive_tcp *t, const char *addr, drive_accept_fn *fn, void *arg,
+                     struct drive_listener **out)
+{
+    return listen_with(t, addr, fn, NULL, arg, out);
+}
+
+int drive_tcp_listen_fd(struct drive_tcp *t, const char *addr, drive_accept_fd_fn *fn, void *arg,
+                        struct drive_listener **out)
+{
+    return listen_with(t, addr, NULL, fn, arg, out);
 }
 
 void drive_listener_close(struct drive_listener *l)

@@ -33,6 +33,10 @@ typedef void drive_accept_fn(void *arg, struct conn *conn);
 /* addr "host:port", numeric or a name; port 0 takes a free one. 0 or the reason (-EADDRINUSE, ERR_FORMAT …). */
 int drive_tcp_listen(struct drive_tcp *t, const char *addr, drive_accept_fn *fn, void *arg,
                      struct drive_listener **out);
+/* The same, without a conn: whoever is called takes the connected, non-blocking descriptor over. */
+typedef void drive_accept_fd_fn(void *arg, int fd);
+int drive_tcp_listen_fd(struct drive_tcp *t, const char *addr, drive_accept_fd_fn *fn, void *arg,
+                        struct drive_listener **out);
 void drive_listener_close(struct drive_listener *l);
 /* "host:port" that is really bound. */
 const char *drive_listener_addr(const struct drive_listener *l);

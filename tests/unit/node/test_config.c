@@ -111,7 +111,8 @@ static void test_every_setting(void **state)
             "\"accept-relayed\": true, \"pk-threads\": 2, \"log-level\": \"warn,dht=debug\", "
             "\"log-json\": true, \"max-sessions-address\": 5, \"handshake-rate\": 6,"
             "\"max-streams\": 7, \"key-rate\": \"1M\", \"total-rate\": 100000,"
-            "\"allow-keys\": \"al\", \"deny-keys\": \"de\","
+            "\"dmsg-health\": true, \"health\": \":1\", \"metrics\": \"h:2\", \"allow-keys\": "
+            "\"al\", \"deny-keys\": \"de\","
             "\"ready\": true}"),
         0);
     assert_string_equal(opts->sk_file, "k");
@@ -136,6 +137,7 @@ static void test_every_setting(void **state)
     assert_int_equal(opts->max_streams, 7);
     assert_int_equal(opts->key_rate, 1 << 20);
     assert_int_equal(opts->total_rate, 100000);
+    assert_true(opts->dmsg_health && opts->health.port == 1 && opts->metrics.port == 2);
     assert_string_equal(opts->allow_keys, "al");
     assert_string_equal(opts->deny_keys, "de");
     assert_int_equal(opts->whitelisted.n, 1);

@@ -687,6 +687,46 @@ static void test_mapped_address(void **state)
     drive_listener_close(s.l);
 }
 
+/* Some machines have the protocol and no address. */
+static bool has_ipv6(void)
+{
+    struct sockaddr_in6 at = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool ok = fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0;
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+/* ":port" is every address of both families; the limits see who comes by which. */
+static void test_any_host(void **state)
+{
+    struct fixture *f = *state;
+    struct server s = {.f = f};
+    struct end four = {0}, six = {0};
+    char addr[64];
+    assert_int_equal(drive_tcp_listen(f->tcp, ":0", on_accept, &s, &s.l), 0);
+    const char *bound = drive_listener_addr(s.l), *port = strrchr(bound, ':');
+    snprintf(addr, sizeof(addr), "127.0.0.1%s", port);
+    assert_int_equal(dial(f, &four, addr, 5000), 0);
+    wait_until(f, accepted_one, &s);
+    assert_int_equal(s.end[0].conn->peer_ip_len, 4);
+    end_close(&four);
+    end_close(&s.end[0]);
+    if (has_ipv6()) {
+        assert_int_equal(strncmp(bound, "[::]:", 5), 0);
+        s.n = 0;
+        snprintf(addr, sizeof(addr), "[::1]%s", port);
+        assert_int_equal(dial(f, &six, addr, 5000), 0);
+        wait_until(f, accepted_one, &s);
+        assert_int_equal(s.end[0].conn->peer_ip_len, 16);
+        assert_int_equal(s.end[0].conn->peer_ip[15], 1);
+        end_close(&six);
+        end_close(&s.end[0]);
+    }
+    drive_listener_close(s.l);
+}
+
 /* A pool without buffers: reading rests and goes on later, nothing is lost. */
 static void test_no_buffers(void **state)
 {
@@ -966,6 +1006,7 @@ int main(void)
         T(test_listener_pause),
         T(test_descriptors_used_up),
         T(test_mapped_address),
+        T(test_any_host),
         cmocka_unit_test(test_no_buffers),
         T(test_adopt),
         T(test_pool_results),
