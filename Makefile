@@ -264,9 +264,13 @@ BINDIR := $(PREFIX)/bin
 LIBDIR := $(PREFIX)/lib
 UNITDIR := $(LIBDIR)/systemd/system
 MANDIR := $(PREFIX)/share/man
+SHAREDIR := $(PREFIX)/share
+comp_bash := $(SHAREDIR)/bash-completion/completions/kadmsg
+comp_zsh  := $(SHAREDIR)/zsh/site-functions/_kadmsg
+comp_fish := $(SHAREDIR)/fish/vendor_completions.d/kadmsg.fish
 man_dest = $(MANDIR)/man$(patsubst .%,%,$(suffix $(1)))/$(notdir $(1))
 
-INSTALLED := $(if $(PROG_SRC),$(BINDIR)/kadmsg $(UNITDIR)/kadmsg.service) $(foreach m,$(MANPAGES),$(call man_dest,$(m))) \
+INSTALLED := $(if $(PROG_SRC),$(BINDIR)/kadmsg $(UNITDIR)/kadmsg.service $(comp_bash) $(comp_zsh) $(comp_fish)) $(foreach m,$(MANPAGES),$(call man_dest,$(m))) \
     $(if $(API_H),$(addprefix $(LIBDIR)/,libkadmsg.a libkadmsg.so libkadmsg.so.$(SOVERSION) pkgconfig/kadmsg.pc) \
         $(PREFIX)/include/kadmsg.h)
 
@@ -280,16 +284,22 @@ $(O)/api/kadmsg.o: $(call obj,$(API_H:.h=.c)) $(LIB)
 $(O)/api/libkadmsg.a: $(O)/api/kadmsg.o
 	$(call say,AR)
 	$(Q)$(archive)
+# Written by the program that was just built, from its command table.
+$(O)/completion/%: $(O)/kadmsg
+	$(Q)mkdir -p $(@D) && $(O)/kadmsg completion $* > $@
 $(O)/kadmsg.service: node/kadmsg.service.in FORCE
 	@mkdir -p $(@D); sed 's|@BINDIR@|$(BINDIR)|' $< > $@
 $(O)/kadmsg.pc: Makefile FORCE
 	@mkdir -p $(@D); printf '%s\n' 'Name: kadmsg' 'Description: DHT-first node of the DMSG protocols' 'Version: $(VERSION)' \
 	    'Requires.private: $(API_PKGS)' 'Libs: -L$(LIBDIR) -lkadmsg' 'Libs.private: -pthread' 'Cflags: -I$(PREFIX)/include' > $@
 
-install: all $(O)/kadmsg.service $(if $(API_H),$(O)/libkadmsg.so.$(SOVERSION) $(O)/api/libkadmsg.a $(O)/kadmsg.pc)
+install: all $(O)/kadmsg.service $(addprefix $(O)/completion/,bash zsh fish) $(if $(API_H),$(O)/libkadmsg.so.$(SOVERSION) $(O)/api/libkadmsg.a $(O)/kadmsg.pc)
 ifneq ($(PROG_SRC),)
 	install -D -m 755 $(O)/kadmsg $(DESTDIR)$(BINDIR)/kadmsg
 	install -D -m 644 $(O)/kadmsg.service $(DESTDIR)$(UNITDIR)/kadmsg.service
+	install -D -m 644 $(O)/completion/bash $(DESTDIR)$(comp_bash)
+	install -D -m 644 $(O)/completion/zsh $(DESTDIR)$(comp_zsh)
+	install -D -m 644 $(O)/completion/fish $(DESTDIR)$(comp_fish)
 endif
 	$(foreach m,$(MANPAGES),install -D -m 644 $(m) $(DESTDIR)$(call man_dest,$(m)) &&) :
 ifneq ($(API_H),)

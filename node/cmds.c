@@ -15,11 +15,16 @@ const struct cmd *cmds_root(void)
             .subs = commands,
         };
     static const struct cmd *const all[] = {
-        &cmd_node,   &cmd_keys,  &cmd_conf,      &cmd_dht, &cmd_entry,   &cmd_store, &cmd_status,
-        &cmd_reload, &cmd_ping,  &cmd_self_ping, &cmd_ip,  &server,      &cmd_nc,    &cmd_curl,
-        &cmd_http,   &cmd_socks, &cmd_web,       &cmd_sim, &cmd_version, &cmd_man};
-    static const struct cmd *const of_server[] = {&cmd_server_config, &cmd_server_start,
-                                                  &cmd_server_dial};
+        &cmd_node,       &cmd_keys,    &cmd_conf, &cmd_dht,       &cmd_entry, &cmd_store,
+        &cmd_status,     &cmd_reload,  &cmd_ping, &cmd_self_ping, &cmd_ip,    &server,
+        &cmd_nc,         &cmd_curl,    &cmd_http, &cmd_socks,     &cmd_web,   &cmd_sim,
+        &cmd_completion, &cmd_version, &cmd_man,
+    };
+    static const struct cmd *const of_server[] = {
+        &cmd_server_config,
+        &cmd_server_start,
+        &cmd_server_dial,
+    };
     _Static_assert(sizeof(all) / sizeof(all[0]) < sizeof(commands) / sizeof(commands[0]) &&
                        sizeof(of_server) / sizeof(of_server[0]) <
                            sizeof(server_subs) / sizeof(server_subs[0]),

@@ -11,6 +11,7 @@
 #include "base/crypto.h"
 #include "base/err.h"
 #include "node/cmds.h"
+#include "node/completion.h"
 #include "node/manpage.h"
 #include "tests/unit/node/tmpdir.h"
 #include "tests/unit/vectors.h"
@@ -111,6 +112,60 @@ static void test_service(void **state)
     free(text);
 }
 
+/* ---- completion ---- */
+
+static char *script(enum completion_shell shell)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    completion_print(f, cmds_root(), shell);
+    fclose(f);
+    return text;
+}
+
+static void check_offered(char *const texts[3], const struct cmd *c)
+{
+    static const char *const shells[] = {"bash", "zsh", "fish"};
+    for (const struct cmd_opt *f = c->opts; f != NULL && f->name != NULL; f++) {
+        for (int i = 0; i < 3; i++) {
+            char want[80];
+            snprintf(want, sizeof want, i == 0 ? "--%s " : i == 1 ? "--%s" : "-l %s ", f->name);
+            if (strstr(texts[i], want) == NULL)
+                fail_msg("%s of %s is missing for %s", f->name, c->name, shells[i]);
+        }
+    }
+    for (const struct cmd *s = c->subs; s != NULL && s->name != NULL; s++) {
+        char bash[64], zsh[64], fish[64];
+        if (s->hidden)
+            continue;
+        snprintf(bash, sizeof bash, "%s ", s->name);
+        snprintf(zsh, sizeof zsh, "'%s:", s->name);
+        snprintf(fish, sizeof fish, " -a %s -d", s->name);
+        assert_non_null(strstr(texts[0], bash));
+        assert_non_null(strstr(texts[1], zsh));
+        assert_non_null(strstr(texts[2], fish));
+        check_offered(texts, s);
+    }
+}
+
+/* All commands and flags are in all three scripts, and the same table gives the same bytes. */
+static void test_completion(void **state)
+{
+    char *texts[3], *again;
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        texts[i] = script((enum completion_shell)i);
+        again = script((enum completion_shell)i);
+        assert_string_equal(texts[i], again);
+        assert_null(strstr(texts[i], "kadmsg man")); /* hidden */
+        free(again);
+    }
+    check_offered(texts, cmds_root());
+    for (int i = 0; i < 3; i++)
+        free(texts[i]);
+}
+
 /* ---- manual pages ---- */
 
 /* docs/man is what the program writes; otherwise: make man. */
@@ -167,6 +222,7 @@ int main(void)
         cmocka_unit_test(test_table),
         cmocka_unit_test(test_help_of_every_command),
         cmocka_unit_test(test_service),
+        cmocka_unit_test(test_completion),
         cmocka_unit_test(test_manual_pages_are_current),
         cmocka_unit_test(test_pages_that_are_none),
     };
