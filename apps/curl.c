@@ -53,6 +53,7 @@ struct transfer { /* of one URL */
     char seen[VALIDATOR];      /* of this one */
     bool post_dropped;         /* a redirect made it a GET */
     bool head_started;         /* -i: headers are in the output */
+    bool head_done;            /* the empty line behind them has come */
     bool body_started;
     bool hide_body; /* a redirect that is followed, -f, or no continuation */
     bool other_key; /* a redirect led away from the first one */
@@ -212,6 +213,7 @@ static void answer_begins(struct transfer *t)
 {
     t->seen[0] = '\0';
     t->has_content_range = false;
+    t->head_done = false;
     t->body_started = false;
 }
 
@@ -232,6 +234,7 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
     (void)size;
     if (n > 5 && memcmp(p, "HTTP/", 5) == 0)
         answer_begins(t);
+    t->head_done = t->head_done || *p == '\r' || *p == '\n'; /* trailers follow */
     read_header(t, p, n);
     if (t->c->dump != NULL && fwrite(p, 1, n, t->c->dump) != n) {
         t->broken = fail(CURL_EXIT_WRITE, t->c->cfg->dump_header, strerror(errno));
@@ -541,6 +544,8 @@ static int request(struct transfer *t)
     (void)curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &t->status);
     if (code != CURLE_OK)
         return curl_failure(t, f, code);
+    if (!t->head_done) /* which libcurl takes for an answer without body */
+        return fail(CURL_EXIT_PARTIAL, t->text, "the answer ended within its headers");
     if (t->to_resume && t->status >= 400)
         return not_resumed(t);
     if (!t->body_started && t->status < 400 && !is_redirect(t->status) && !body_begins(t))

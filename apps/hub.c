@@ -46,14 +46,24 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     tcp_doors_tick(hub);
 }
 
-static void raise_fd_limit(size_t max_conns)
+/* Connections beyond what the descriptors are enough for would take them from those that are there. */
+static size_t fit_to_fd_limit(size_t max_conns)
 {
     struct rlimit r;
     rlim_t want = (rlim_t)max_conns * FDS_PER_CON + FDS_OTHER;
     if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur >= want)
-        return;
+        return max_conns;
+    rlim_t had = r.rlim_cur;
     r.rlim_cur = r.rlim_max < want ? r.rlim_max : want;
-    (void)setrlimit(RLIMIT_NOFILE, &r);
+    if (setrlimit(RLIMIT_NOFILE, &r) != 0)
+        r.rlim_cur = had;
+    if (r.rlim_cur >= want)
+        return max_conns;
+    size_t fit = r.rlim_cur > FDS_OTHER ? (size_t)(r.rlim_cur - FDS_OTHER) / FDS_PER_CON : 0;
+    fit = fit > 0 ? fit : 1;
+    log_warn(LOG_APP, "at most %zu connections: the limit of descriptors is %llu", fit,
+             (unsigned long long)r.rlim_cur);
+    return fit;
 }
 
 static int events_make(struct hub *hub)
@@ -91,7 +101,7 @@ int hub_new(struct hub **out, struct app_net *net, size_t max_conns)
         return rc;
     }
     signal(SIGPIPE, SIG_IGN);
-    raise_fd_limit(max_conns);
+    hub->max_conns = fit_to_fd_limit(max_conns);
     *out = hub;
     return 0;
 }

@@ -4,7 +4,7 @@
  * hub_run() goes on until SIGINT, SIGTERM, hub_stop() or the end of the network. Everything a hub's user does happens in its callbacks, on the one thread that runs it.
  *
  * Limit: max_conns connections from their first byte to their last (hub_admit(), hub_leave()); more are closed at once and counted. The soft limit of descriptors is
- * raised to fit as far as the hard one allows.
+ * raised to fit as far as the hard one allows; where it does not, max_conns becomes what fits.
  *
  *     rc = hub_new(&hub, net, 1024);
  *     rc = forward_open(…hub…);
