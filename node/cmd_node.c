@@ -94,6 +94,8 @@ static struct node_cfg config_of(const struct node_opts *o, bool listens, struct
         .full = o->full,
         .bootstrap = o->bootstrap.v,
         .n_bootstrap = o->bootstrap.n,
+        .discovery = o->mode == NODE_MODE_DHT ? NULL : o->discovery,
+        .mode = (enum node_mode)o->mode,
         .peers = o->peers.v,
         .n_peers = o->peers.n,
         .accepted_peers = o->accepted_peers.v,
@@ -159,6 +161,8 @@ static int run(struct cmdline *cl)
     bool listens = cmdline_given(cl, "listen");
     if (cmdline_given(cl, "public-address") && !listens)
         return cmdline_usage_error(cl, "--public-address is for relays: --listen is missing");
+    if ((o->mode == NODE_MODE_HYBRID || o->mode == NODE_MODE_HTTP) && o->discovery == NULL)
+        return cmdline_usage_error(cl, "--mode hybrid and http need --discovery");
     if (o->peers.n > 0 && !listens)
         return cmdline_usage_error(cl, "--peers is for relays: --listen is missing");
     struct kad_writer *writers;

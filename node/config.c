@@ -34,6 +34,17 @@ const struct cmd_opt config_flags[] = {
     {.name = "bootstrap",
      CMD_PEERS_AT(struct node_opts, bootstrap),
      .help = "join through this node"},
+    {.name = "discovery",
+     CMD_STR_AT(struct node_opts, discovery),
+     .metavar = "URL",
+     .help =
+         "also ask, and register with, this HTTP discovery: http://, https:// or dmsg://PK:PORT"},
+    {.name = "mode",
+     CMD_CHOICE_AT(struct node_opts, mode),
+     .choices = "auto|dht|hybrid|http",
+     .def = "auto",
+     .help =
+         "where entries are looked up and published; auto is hybrid with --discovery, else dht"},
     {.name = "peers",
      CMD_PEERS_AT(struct node_opts, peers),
      .help = "link the relay to this relay, beside those found in the DHT"},

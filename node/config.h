@@ -17,7 +17,8 @@
 #include "kademlia/kad.h"
 
 struct node_opts {
-    const char *config, *sk_file, *store, *control, *log_level;
+    const char *config, *sk_file, *store, *control, *log_level, *discovery;
+    int mode;
     struct addr_hostport listen, public_address, health, metrics;
     bool dmsg_health;
     bool full, ready, log_json, sample_config;

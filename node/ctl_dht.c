@@ -563,21 +563,6 @@ void ctl_dht_full(struct ctl_req *req)
 
 /* ---- entries ---- */
 
-static const char *resolve_source_name(enum resolve_source s)
-{
-    switch (s) {
-    case RESOLVE_CACHE:
-        return "cache";
-    case RESOLVE_LOCAL:
-        return "local";
-    case RESOLVE_DHT:
-        return "dht";
-    case RESOLVE_MISS:
-        break;
-    }
-    return "miss";
-}
-
 struct entry_wait {
     struct ctl_req *req;
     uint64_t handle;

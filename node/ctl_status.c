@@ -154,10 +154,11 @@ static json_t *store_json(struct node *n)
 
 static json_t *forwards_json(const struct node *n)
 {
-    const struct forward_stat *f = &n->forward_stat;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "open", (json_int_t)f->forwards, "accepted",
-                     (json_int_t)f->accepted, "dialled", (json_int_t)f->opened, "dial_failed",
-                     (json_int_t)f->dial_failed, "accept_failed", (json_int_t)f->accept_failed);
+    const struct stream_forward_stat *f = &n->forward_stat.streams;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "open", (json_int_t)n->forward_stat.forwards,
+                     "accepted", (json_int_t)f->accepted, "dialled", (json_int_t)f->opened,
+                     "dial_failed", (json_int_t)f->dial_failed, "accept_failed",
+                     (json_int_t)f->accept_failed);
 }
 
 static json_t *control_json(struct node *n)

@@ -382,12 +382,11 @@ void ctl_ip(struct ctl_req *req)
 
 static void why_entry(void *arg, const struct resolve_answer *a)
 {
-    static const char *const sources[] = {"cache", "local", "dht", "nowhere"};
     struct dialling *d = arg;
-    json_t *o =
-        json_pack("{s:s, s:b, s:I, s:s, s:I, s:I}", "step", "entry", "ok", a->err == 0, "ms",
-                  (json_int_t)a->ms, "source", sources[a->err == 0 ? a->source : RESOLVE_MISS],
-                  "hops", (json_int_t)a->hops, "asked", (json_int_t)a->asked);
+    json_t *o = json_pack("{s:s, s:b, s:I, s:s, s:I, s:I}", "step", "entry", "ok", a->err == 0,
+                          "ms", (json_int_t)a->ms, "source",
+                          a->err == 0 ? resolve_source_name(a->source) : "nowhere", "hops",
+                          (json_int_t)a->hops, "asked", (json_int_t)a->asked);
     d->handle = 0;
     if (a->err != 0) {
         json_object_set_new(o, "detail", json_string(err_str(a->err)));

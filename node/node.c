@@ -472,9 +472,12 @@ static int open_dht(struct node *n)
 
 static int open_publish(struct node *n)
 {
+    struct disc_port port;
     if (!n->cfg.publish || n->cfg.no_dht)
         return 0;
     struct publish_cfg cfg = {
+        .port = discovery_port(n, &port) && n->cfg.mode != NODE_MODE_DHT ? &port : NULL,
+        .http_only = n->cfg.mode == NODE_MODE_HTTP,
         .env = n->env,
         .loop = n->loop,
         .client = n->client,
@@ -530,6 +533,8 @@ static int build(struct node *n, char why[NODE_WHY])
         rc = n->resolve == NULL ? ERR_NOMEM : open_client(n);
         if (rc == 0)
             rc = open_dht(n);
+        if (rc == 0 && (rc = discovery_open(n)) == ERR_FORMAT)
+            return fail(why, rc, "discovery", n->cfg.discovery);
         if (rc == 0)
             rc = open_publish(n);
         if (rc == 0 && n->cfg.control_port)
@@ -559,7 +564,6 @@ int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY])
     list_init(&n->pings);
     list_init(&n->session_tries);
     list_init(&n->publishing);
-    list_init(&n->forwards);
     n->forward_dir.fd = -1;
     list_init(&n->queries);
     list_init(&n->questions);
@@ -596,6 +600,9 @@ void node_free(struct node *n)
     ctl_sessions_free(n);
     publish_free(n->publish);
     n->publish = NULL; /* what is closed below still reports changes */
+    if (n->resolve != NULL)
+        resolve_set_http(n->resolve, NULL, false);
+    discovery_free(n);
     if (n->host != NULL)
         resolve_set_host(n->resolve, NULL);
     host_free(n->host);

@@ -28,6 +28,14 @@
 
 struct node;
 struct event_base;
+
+/* Where a node looks for entries and publishes its own (docs/operations.md). */
+enum node_mode {
+    NODE_MODE_AUTO, /* hybrid when there is a discovery, else dht */
+    NODE_MODE_DHT,
+    NODE_MODE_HYBRID,
+    NODE_MODE_HTTP,
+};
 struct kad_report;
 struct kad_writer;
 
@@ -40,9 +48,11 @@ struct node_cfg {
     const struct addr_peer *bootstrap;
     size_t n_bootstrap;
     const char *store_dir; /* NULL = memory */
-    uint64_t store_bytes;  /* 0 = default of the role */
-    unsigned commit_ms;    /* 0 = 50 */
-    const char *control;   /* path; NULL = no socket */
+    const char *discovery; /* URL of an HTTP discovery; NULL = none */
+    enum node_mode mode;
+    uint64_t store_bytes; /* 0 = default of the role */
+    unsigned commit_ms;   /* 0 = 50 */
+    const char *control;  /* path; NULL = no socket */
     const struct pubkey *whitelisted, *trusted, *mirrors;
     size_t n_whitelisted, n_trusted, n_mirrors;
     /* Private networks (kademlia/kad.h). */

@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/env_sys.h"
 #include "base/err.h"
+#include "compat-http/stream_forward.h"
 #include "kademlia/host.h"
 #include "node/control.h"
 #include "node/fresh_dir.h"
@@ -23,7 +24,8 @@
 
 struct forward_stat {
     size_t forwards; /* gauge */
-    uint64_t made, accepted, opened, dial_failed, accept_failed;
+    uint64_t made;
+    struct stream_forward_stat streams;
 };
 
 struct health;
@@ -43,6 +45,7 @@ struct node {
     struct client *client;
     struct host *host;
     struct resolve *resolve;
+    struct discovery *discovery; /* discovery.c; NULL = none */
     struct publish *publish;
     struct relay_thread *relay;
     struct control *control;
@@ -57,7 +60,6 @@ struct node {
     struct list operations;    /* of the engine that requests wait for: ctl_dht.c */
     struct list pings;         /* and questions for our address, for requests: ctl_stream.c */
     struct list session_tries; /* ctl_session.c */
-    struct list forwards;      /* sockets that lead to streams: ctl_forward.c */
     struct forward_stat forward_stat;
     struct fresh_dir forward_dir;
     struct list queries;   /* the client's questions where a key is */
@@ -143,12 +145,24 @@ void ctl_forward(struct ctl_req *req);
 void ctl_session(struct ctl_req *req);
 void ctl_config(struct ctl_req *req);
 void ctl_sessions_free(struct node *n);
+/* ctl_forward.c: a fresh path for a socket that leads to streams. */
+int node_forward_path(struct node *n, char path[PATHS_MAX]) __attribute__((warn_unused_result));
 /* A report of the engine for an operation that a request waits for. */
 bool ctl_report(struct node *n, const struct kad_report *r);
 /* The entry may have been published. */
 void ctl_publish_check(struct node *n);
 void ctl_operations_free(struct node *n);
 void ctl_pings_free(struct node *n);
+
+/* discovery.c: the HTTP discovery beside the DHT, if one is configured. */
+int discovery_open(struct node *n) __attribute__((warn_unused_result));
+void discovery_free(struct node *n);
+/* Ask it for servers, soon; the answer goes to servers_listed(). */
+void discovery_ask_servers(struct node *n);
+/* False: there is none. */
+bool discovery_port(const struct node *n, struct disc_port *out);
+/* NULL: there is none. */
+struct http_client *discovery_http(const struct node *n);
 
 /* servers.c: which relays this node holds sessions to. */
 void servers_init(struct node *n);
@@ -161,6 +175,8 @@ void node_set_full(struct node *n, bool full);
 void servers_learn(struct node *n, const struct pubkey *pk, const char *addr);
 /* The same from something signed at this wall clock time: what is older than what is known changes nothing. */
 void servers_learn_at(struct node *n, const struct pubkey *pk, const char *addr, int64_t wall_ns);
+/* Entries of all servers that the discovery has. */
+void servers_listed(struct node *n, struct entry *const *list, size_t count);
 /* The local store accepted a record: perhaps a relay's. */
 void servers_stored(struct node *n, const struct store_rec *rec);
 void servers_tick(struct node *n);

@@ -31,7 +31,9 @@ struct publish {
     struct pubkey delegated[DELEGATED_MAX]; /* of the entry that was put last */
     size_t n_delegated;
     struct loop_timer timer;
-    bool withdrawing;
+    struct disc_reg *reg; /* in the HTTP discovery; NULL = none */
+    struct pubkey reg_delegated[DELEGATED_MAX];
+    bool withdrawing, reg_withdrawing;
     void (*withdrawn)(void *arg);
     void *withdrawn_arg;
     struct publish_stat stat;
@@ -103,6 +105,12 @@ static int entry_build(struct publish *p)
 
 static void entry_publish(struct publish *p)
 {
+    if (p->cfg.http_only) {
+        p->stat.delegated = p->n_delegated =
+            client_delegated(p->cfg.client, p->delegated, DELEGATED_MAX);
+        p->entry.out = p->n_delegated > 0;
+        return;
+    }
     struct pk_req req = {.op = PK_SIGN, .cls = PK_CLASS_OWN, .sk = p->cfg.sk};
     int rc = entry_build(p);
     if (rc == 0)
@@ -159,7 +167,7 @@ static void run(struct publish *p, struct record *r, void (*publish)(struct publ
         publish(p);
 }
 
-static void withdraw_done(struct publish *p)
+static void withdraw_end(struct publish *p)
 {
     if (!p->withdrawing || p->withdrawn == NULL)
         return;
@@ -167,6 +175,19 @@ static void withdraw_done(struct publish *p)
     p->withdrawn = NULL;
     loop_timer_cancel(p->cfg.loop, &p->timer);
     done(p->withdrawn_arg);
+}
+
+static void withdraw_done(struct publish *p)
+{
+    if (p->entry.op == 0 && p->server.op == 0 && !p->reg_withdrawing)
+        withdraw_end(p);
+}
+
+static void reg_withdrawn(void *arg)
+{
+    struct publish *p = arg;
+    p->reg_withdrawing = false;
+    withdraw_done(p);
 }
 
 /* How many of the servers that there are sessions to now (*n) the last entry names. */
@@ -189,20 +210,40 @@ static void check_change(struct publish *p)
         return;
     p->change_ns = LOOP_NEVER;
     same = still_published(p, &n);
-    if (same != n || same != p->n_delegated || !p->entry.out)
+    if (same != n || same != p->n_delegated || !p->entry.out) {
         p->entry.next_ns = now_of(p);
+        if (p->reg != NULL)
+            disc_reg_kick(p->reg);
+    }
+}
+
+/* What the discovery is to say of us. */
+static bool reg_fill(void *arg, struct disc_self *out)
+{
+    struct publish *p = arg;
+    size_t n = client_delegated(p->cfg.client, p->reg_delegated, DELEGATED_MAX);
+    *out = (struct disc_self){
+        .client = n > 0 || p->cfg.server_address != NULL,
+        .delegated = p->reg_delegated,
+        .n_delegated = n,
+        .client_type = p->cfg.client_type,
+        .server = p->cfg.server_address != NULL,
+        .address = p->cfg.server_address,
+        .available_sessions = p->cfg.max_sessions,
+    };
+    return out->client || out->server;
 }
 
 static void on_timer(struct loop_timer *t)
 {
     struct publish *p = container_of(t, struct publish, timer);
     if (p->withdrawing) {
-        withdraw_done(p);
+        withdraw_end(p);
         return;
     }
     check_change(p);
     run(p, &p->entry, entry_publish);
-    if (p->cfg.server_address != NULL)
+    if (p->cfg.server_address != NULL && !p->cfg.http_only)
         run(p, &p->server, server_publish);
     arm(p);
 }
@@ -227,8 +268,7 @@ bool publish_report(struct publish *p, const struct kad_report *rep)
         p->stat.last_ns = now_of(p);
     }
     if (p->withdrawing) {
-        if (p->entry.op == 0 && p->server.op == 0)
-            withdraw_done(p);
+        withdraw_done(p);
         return true;
     }
     /* Alone it is enough to hold it here; with peers somebody else should have it soon. */
@@ -278,11 +318,32 @@ void publish_withdraw(struct publish *p, void (*done)(void *arg), void *arg)
     p->draft = NULL;
     withdraw(p, &p->entry);
     withdraw(p, &p->server);
-    bool waits = p->entry.op != 0 || p->server.op != 0;
+    p->reg_withdrawing = p->reg != NULL;
+    if (p->reg != NULL)
+        disc_reg_withdraw(p->reg, reg_withdrawn, p);
+    bool waits = p->entry.op != 0 || p->server.op != 0 || p->reg_withdrawing;
     loop_timer_set(p->cfg.loop, &p->timer, now_of(p) + (waits ? PUBLISH_WITHDRAW_NS : 0));
 }
 
 /* ---- life ---- */
+
+static bool open_reg(struct publish *p, const struct disc_port *port)
+{
+    struct disc_reg_cfg cfg = {
+        .env = p->cfg.env,
+        .loop = p->cfg.loop,
+        .port = *port,
+        .self = p->cfg.self,
+        .sk = p->cfg.sk,
+        .fill = reg_fill,
+        .arg = p,
+    };
+    p->reg = disc_reg_new(&cfg);
+    seckey_wipe(&cfg.sk);
+    if (p->reg != NULL)
+        disc_reg_kick(p->reg);
+    return p->reg != NULL;
+}
 
 struct publish *publish_new(const struct publish_cfg *cfg)
 {
@@ -290,6 +351,11 @@ struct publish *publish_new(const struct publish_cfg *cfg)
     if (p == NULL)
         return NULL;
     p->cfg = *cfg;
+    if (cfg->port != NULL && !open_reg(p, cfg->port)) {
+        seckey_wipe(&p->cfg.sk);
+        free(p);
+        return NULL;
+    }
     p->entry.salt = "dmsg";
     p->server.salt = "dmsg-server";
     p->timer.fn = on_timer;
@@ -304,6 +370,7 @@ void publish_free(struct publish *p)
 {
     if (p == NULL)
         return;
+    disc_reg_free(p->reg);
     env_pk_cancel(p->cfg.env, &p->sign);
     loop_timer_cancel(p->cfg.loop, &p->timer);
     entry_free(p->draft);
@@ -314,4 +381,6 @@ void publish_free(struct publish *p)
 void publish_stat(const struct publish *p, struct publish_stat *out)
 {
     *out = p->stat;
+    if (p->reg != NULL)
+        disc_reg_stat(p->reg, &out->http);
 }

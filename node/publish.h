@@ -13,11 +13,15 @@
  * publish_withdraw() puts tombstones ("{}") and tells when that is done or PUBLISH_WITHDRAW_NS have
  * passed.
  *
+ * With a discovery (port), the same entry is kept up there too (compat-http/disc_reg.h), under the
+ * discovery's own sequence numbers.
+ *
  * One thread. At most one operation per record is under way; changes meanwhile are taken up when it
  * ends.
  */
 #pragma once
 
+#include "compat-http/disc_reg.h"
 #include "kademlia/host.h"
 
 #define PUBLISH_DEBOUNCE_NS (300 * NS_PER_MS)
@@ -37,7 +41,9 @@ struct publish_cfg {
     struct seckey sk;           /* copied, wiped */
     const char *server_address; /* "host:port" of the relay; NULL = no relay role */
     uint32_t max_sessions;
-    const char *client_type; /* "" or "visor" */
+    const char *client_type;      /* "" or "visor" */
+    const struct disc_port *port; /* HTTP discovery; copied; NULL = none */
+    bool http_only;               /* nothing is put into the DHT */
 };
 
 struct publish_stat {
@@ -46,6 +52,7 @@ struct publish_stat {
     int last_err;
     uint64_t last_ns; /* when the entry was published last, 0 = never */
     size_t delegated;
+    struct disc_reg_stat http;
 };
 
 /* NULL when out of memory. */

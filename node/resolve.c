@@ -17,12 +17,23 @@ struct cached {
 };
 
 struct lookup { /* one question to the network, however many wait for it */
+    struct resolve *owner;
     struct pubkey pk;
     struct list waiters;
-    uint32_t op;
+    uint32_t op;   /* in the DHT; 0: that is over */
+    uint64_t http; /* the discovery's handle; 0: not asked now */
+    bool http_over;
+    struct loop_timer http_timer;
+    bool told;             /* the waiters; what else comes refreshes the cache */
+    bool mapped;           /* it is the one in resolve->lookups */
+    int dht_err, http_err; /* why it is not found there; 0: was not asked */
+    unsigned hops, asked;
     uint64_t started_ns;
     struct list_node node;
 };
+
+#define RECENT        32 /* look-ups in the DHT that its hit rate is taken of */
+#define RECENT_ENOUGH 8
 
 struct waiter {
     struct list_node node; /* in lookup->waiters */
@@ -36,6 +47,10 @@ struct resolve {
     struct loop *loop;
     struct env *env;
     struct host *host;
+    struct disc_port port; /* get NULL: no discovery */
+    bool http_only;
+    uint32_t recent; /* a bit for each of the last look-ups in the DHT: found */
+    unsigned n_recent;
     struct map cache;
     struct list ages; /* oldest first */
     struct map lookups;
@@ -138,6 +153,9 @@ static void count(struct resolve *r, unsigned flags, enum resolve_source source)
     case RESOLVE_DHT:
         r->stat.dht++;
         return;
+    case RESOLVE_HTTP:
+        r->stat.http++;
+        return;
     case RESOLVE_MISS:
         r->stat.miss++;
         return;
@@ -209,36 +227,21 @@ static bool answer_now(struct resolve *r, const struct pubkey *pk, unsigned flag
 
 /* ---- asking the network ---- */
 
-static void lookup_free(struct resolve *r, struct lookup *l)
+static void lookup_unmap(struct resolve *r, struct lookup *l)
 {
-    map_del(&r->lookups, &l->pk);
-    list_remove(&l->node);
-    free(l);
+    if (l->mapped)
+        (void)map_del(&r->lookups, &l->pk);
+    l->mapped = false;
 }
 
-static struct lookup *lookup_start(struct resolve *r, const struct pubkey *pk)
+static void lookup_free(struct resolve *r, struct lookup *l)
 {
-    struct lookup *l = map_get(&r->lookups, pk);
-    if (l != NULL)
-        return l;
-    if (r->host == NULL || (l = calloc(1, sizeof(*l))) == NULL)
-        return NULL;
-    l->pk = *pk;
-    l->started_ns = r->loop->now_ns;
-    list_init(&l->waiters);
-    if (map_put(&r->lookups, l) < 0) {
-        free(l);
-        return NULL;
-    }
-    list_push_back(&r->all_lookups, &l->node);
-    l->op = kad_get(host_kad(r->host), pk, salt, sizeof(salt) - 1, KAD_GET_NETWORK | KAD_GET_FIRST,
-                    l, r->loop->now_ns);
-    if (l->op == 0) {
-        lookup_free(r, l);
-        return NULL;
-    }
-    host_kick(r->host);
-    return l;
+    lookup_unmap(r, l);
+    if (l->http != 0)
+        r->port.cancel(r->port.arg, l->http);
+    loop_timer_cancel(r->loop, &l->http_timer);
+    list_remove(&l->node);
+    free(l);
 }
 
 static struct lookup *lookup_of(struct resolve *r, const struct kad_report *rep)
@@ -258,7 +261,8 @@ static struct lookup *lookup_of(struct resolve *r, const struct kad_report *rep)
 static void tell_waiters(struct resolve *r, struct lookup *l, const struct resolve_answer *a)
 {
     struct waiter *w;
-    map_del(&r->lookups, &l->pk);
+    lookup_unmap(r, l);
+    l->told = true;
     list_remove(&l->node);
     list_push_back(&r->answering, &l->node);
     while ((w = list_pop_front_as(&l->waiters, struct waiter, node)) != NULL) {
@@ -267,7 +271,117 @@ static void tell_waiters(struct resolve *r, struct lookup *l, const struct resol
         free(w);
     }
     list_remove(&l->node);
-    free(l);
+    list_push_back(&r->all_lookups, &l->node);
+}
+
+/* e, which is taken over, or NULL: not found. */
+static void tell(struct resolve *r, struct lookup *l, struct entry *e, int err,
+                 enum resolve_source source)
+{
+    bool found = e != NULL;
+    struct cached *c = found || err == ERR_NOT_FOUND ? cache_put(r, &l->pk, e) : NULL;
+    struct resolve_answer a = {
+        .err = !found      ? err
+               : c != NULL ? 0
+                           : ERR_NOMEM,
+        .source = source,
+        .entry = c != NULL ? c->entry : NULL,
+        .hops = l->hops,
+        .asked = l->asked,
+        .ms = (unsigned)((r->loop->now_ns - l->started_ns) / NS_PER_MS),
+    };
+    if (c != NULL)
+        c->refs++;
+    tell_waiters(r, l, &a);
+    if (c != NULL)
+        cached_unref(c);
+}
+
+/* Another source answered before; the newer entry stays. */
+static void refresh(struct resolve *r, struct lookup *l, struct entry *e)
+{
+    struct cached *c = cache_get(r, &l->pk);
+    if (c == NULL || c->entry == NULL || entry_cmp(e, c->entry) > 0)
+        (void)cache_put(r, &l->pk, e);
+    else
+        entry_free(e);
+}
+
+/* The DHT's word counts when it knew somebody to ask, else the discovery's. */
+static int miss_err(const struct lookup *l)
+{
+    if (l->dht_err == ERR_NOT_FOUND || l->http_err == 0)
+        return l->dht_err;
+    return l->http_err;
+}
+
+/* A source has said its word: e (taken over), or NULL. */
+static void source_over(struct resolve *r, struct lookup *l, struct entry *e,
+                        enum resolve_source source)
+{
+    bool over = l->op == 0 && l->http_over;
+    if (e != NULL && l->told)
+        refresh(r, l, e);
+    else if (e != NULL)
+        tell(r, l, e, 0, source);
+    else if (over && !l->told)
+        tell(r, l, NULL, miss_err(l), RESOLVE_MISS);
+    if (over)
+        lookup_free(r, l);
+}
+
+/* ---- the discovery ---- */
+
+static void on_http(void *arg, const struct disc_answer *a)
+{
+    struct lookup *l = arg;
+    struct resolve *r = l->owner;
+    struct entry *e = NULL;
+    l->http = 0;
+    l->http_over = true;
+    l->http_err = a->err;
+    if (a->err == 0)
+        l->http_err = entry_parse(&e, a->entry->text, a->entry->text_len);
+    if (e != NULL && l->told && !a->verified) { /* a hint is no news */
+        entry_free(e);
+        e = NULL;
+    }
+    source_over(r, l, e, RESOLVE_HTTP);
+}
+
+static void http_start(struct resolve *r, struct lookup *l)
+{
+    loop_timer_cancel(r->loop, &l->http_timer);
+    l->http = r->port.get(r->port.arg, &l->pk, on_http, l);
+    if (l->http != 0)
+        return;
+    l->http_over = true;
+    l->http_err = ERR_NOMEM;
+    source_over(r, l, NULL, RESOLVE_MISS);
+}
+
+static void on_http_timer(struct loop_timer *t)
+{
+    struct lookup *l = container_of(t, struct lookup, http_timer);
+    http_start(l->owner, l);
+}
+
+/* ---- the DHT ---- */
+
+static void note_hit(struct resolve *r, bool found)
+{
+    r->recent = r->recent << 1 | (found ? 1u : 0u);
+    r->n_recent += r->n_recent < RECENT;
+}
+
+/* Is it worth waiting a moment for the DHT alone? */
+static bool dht_is_good(struct resolve *r)
+{
+    struct kad_stat st;
+    if (r->n_recent >= RECENT_ENOUGH && 2u * (unsigned)__builtin_popcount(r->recent) < r->n_recent)
+        return false;
+    kad_stat(host_kad(r->host), &st);
+    return st.routing_peers > 0;
 }
 
 bool resolve_report(struct resolve *r, const struct kad_report *rep)
@@ -278,24 +392,65 @@ bool resolve_report(struct resolve *r, const struct kad_report *rep)
     bool withdrawn;
     struct entry *e =
         rep->err == 0 && rep->item != NULL ? entry_of(&l->pk, &rep->item->item, &withdrawn) : NULL;
-    bool certain = e != NULL || rep->err == ERR_NOT_FOUND || rep->err == 0, found = e != NULL;
-    struct cached *c = certain ? cache_put(r, &l->pk, e) : NULL;
-    struct resolve_answer a = {
-        .err = found           ? c != NULL ? 0 : ERR_NOMEM
-               : rep->err != 0 ? rep->err
-                               : ERR_NOT_FOUND,
-        .source = rep->source == KAD_SRC_LOCAL ? RESOLVE_LOCAL : RESOLVE_DHT,
-        .entry = c != NULL ? c->entry : NULL,
-        .hops = rep->hops,
-        .asked = rep->asked,
-        .ms = (unsigned)((r->loop->now_ns - l->started_ns) / NS_PER_MS),
-    };
-    if (c != NULL)
-        c->refs++;
-    tell_waiters(r, l, &a);
-    if (c != NULL)
-        cached_unref(c);
+    l->op = 0;
+    l->dht_err = rep->err != 0 ? rep->err : ERR_NOT_FOUND;
+    l->hops = rep->hops;
+    l->asked = rep->asked;
+    note_hit(r, e != NULL);
+    if (loop_timer_armed(&l->http_timer)) {
+        loop_timer_cancel(r->loop, &l->http_timer);
+        if (e == NULL) {
+            http_start(r, l);
+            return true;
+        }
+        l->http_over = true; /* not needed */
+    }
+    source_over(r, l, e, rep->source == KAD_SRC_LOCAL ? RESOLVE_LOCAL : RESOLVE_DHT);
     return true;
+}
+
+static void dht_start(struct resolve *r, struct lookup *l)
+{
+    l->dht_err = ERR_NO_ROUTE;
+    if (r->http_only || r->host == NULL)
+        return;
+    l->op = kad_get(host_kad(r->host), &l->pk, salt, sizeof(salt) - 1,
+                    KAD_GET_NETWORK | KAD_GET_FIRST, l, r->loop->now_ns);
+    if (l->op == 0)
+        l->dht_err = ERR_BUSY;
+    else
+        host_kick(r->host);
+}
+
+static struct lookup *lookup_start(struct resolve *r, const struct pubkey *pk)
+{
+    struct lookup *l = map_get(&r->lookups, pk);
+    if (l != NULL)
+        return l;
+    if ((r->host == NULL && r->port.get == NULL) || (l = calloc(1, sizeof(*l))) == NULL)
+        return NULL;
+    l->owner = r;
+    l->pk = *pk;
+    l->started_ns = r->loop->now_ns;
+    l->http_timer.fn = on_http_timer;
+    l->http_over = r->port.get == NULL;
+    list_init(&l->waiters);
+    if (map_put(&r->lookups, l) < 0) {
+        free(l);
+        return NULL;
+    }
+    l->mapped = true;
+    list_push_back(&r->all_lookups, &l->node);
+    dht_start(r, l);
+    if (l->op == 0 && l->http_over) {
+        lookup_free(r, l);
+        return NULL;
+    }
+    if (!l->http_over)
+        loop_timer_set(r->loop, &l->http_timer,
+                       r->loop->now_ns +
+                           (l->op != 0 && dht_is_good(r) ? RESOLVE_HTTP_AFTER_NS : 0));
+    return l;
 }
 
 void resolve_stored(struct resolve *r, const struct store_rec *rec)
@@ -317,7 +472,7 @@ uint64_t resolve_entry(struct resolve *r, const struct pubkey *pk, unsigned flag
     struct waiter *w = l != NULL && r->n_waiting < RESOLVE_WAITERS ? calloc(1, sizeof(*w)) : NULL;
     if (w == NULL) {
         if (!(flags & RESOLVE_LOCAL_ONLY))
-            a.err = r->host == NULL ? ERR_NO_ROUTE : ERR_BUSY;
+            a.err = r->host == NULL && r->port.get == NULL ? ERR_NO_ROUTE : ERR_BUSY;
         answer(r, flags, fn, arg, &a);
         return 0;
     }
@@ -397,6 +552,36 @@ void resolve_free(struct resolve *r)
 void resolve_set_host(struct resolve *r, struct host *h)
 {
     r->host = h;
+}
+
+void resolve_set_http(struct resolve *r, const struct disc_port *port, bool http_only)
+{
+    struct list_node *pos, *tmp;
+    list_for_each(pos, tmp, &r->all_lookups)
+    {
+        struct lookup *l = container_of(pos, struct lookup, node);
+        if (l->http != 0)
+            r->port.cancel(r->port.arg, l->http);
+        l->http = 0;
+        if (loop_timer_armed(&l->http_timer) || !l->http_over) {
+            loop_timer_cancel(r->loop, &l->http_timer);
+            l->http_over = true;
+            l->http_err = ERR_CANCELLED;
+            source_over(r, l, NULL, RESOLVE_MISS);
+        }
+    }
+    r->port = port != NULL ? *port : (struct disc_port){0};
+    r->http_only = http_only;
+}
+
+const char *resolve_source_name(enum resolve_source s)
+{
+    static const char *const names[] = {[RESOLVE_CACHE] = "cache",
+                                        [RESOLVE_LOCAL] = "local",
+                                        [RESOLVE_DHT] = "dht",
+                                        [RESOLVE_HTTP] = "http",
+                                        [RESOLVE_MISS] = "miss"};
+    return names[s];
 }
 
 void resolve_stat(const struct resolve *r, struct resolve_stat *out)

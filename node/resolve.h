@@ -1,16 +1,22 @@
 /*
  * resolve - where is this key? The destination look-up of a node: entry cache, local store, DHT
- * network.
+ * network, and an HTTP discovery beside it when there is one.
  *
  * Serves the client's resolve hooks and everybody else who wants an entry. Each finished look-up is
  * counted by its source: cache (parsed entry in memory, RESOLVE_CACHE_NS), dht (local store or
- * network), http (none in this mode), miss. Concurrent look-ups of one key are one. A negative
+ * network), http, miss. Concurrent look-ups of one key are one. A negative
  * answer is kept for 5 s only, and does not hide what the local store has got meanwhile. A failed
  * dial (distrust) drops the cached entry and makes the next look-up ask the network.
  *
  * An answer is used only when it is an entry whose static key is the asked one; its signature was
  * verified when the engine accepted it or is verified by the owner's item signature (kind OWNER:
  * signed by the subject itself). Tombstones are misses.
+ *
+ * With a discovery (hybrid) HTTP starts RESOLVE_HTTP_AFTER_NS after the DHT, or at once while the
+ * routing table is empty, or when the DHT found less than half of what was asked of it lately. The
+ * first entry wins and the other answer refreshes the cache; "not found" needs both. In http mode
+ * the DHT is not asked. A server's entry that does not verify is used as the hint that it is
+ * (compat-http/disc_client.h).
  *
  * A callback may start, cancel and distrust anything; the entry it is shown stays valid until it
  * returns.
@@ -20,20 +26,22 @@
  */
 #pragma once
 
+#include "compat-http/disc_client.h"
 #include "kademlia/host.h"
 #include "transport/entry.h"
 
-#define RESOLVE_CACHE_MAX 16384
-#define RESOLVE_CACHE_NS  (300 * NS_PER_S)
-#define RESOLVE_MISS_NS   (5 * NS_PER_S)
-#define RESOLVE_WAITERS   4096
+#define RESOLVE_CACHE_MAX     16384
+#define RESOLVE_CACHE_NS      (300 * NS_PER_S)
+#define RESOLVE_MISS_NS       (5 * NS_PER_S)
+#define RESOLVE_WAITERS       4096
+#define RESOLVE_HTTP_AFTER_NS (50 * NS_PER_MS)
 
 struct resolve;
 
-enum resolve_source { RESOLVE_CACHE, RESOLVE_LOCAL, RESOLVE_DHT, RESOLVE_MISS };
+enum resolve_source { RESOLVE_CACHE, RESOLVE_LOCAL, RESOLVE_DHT, RESOLVE_HTTP, RESOLVE_MISS };
 
 struct resolve_answer {
-    int err; /* 0, ERR_NOT_FOUND, ERR_NO_ROUTE (no DHT peer), ERR_TIMEOUT */
+    int err; /* 0, ERR_NOT_FOUND, ERR_NO_ROUTE (no DHT peer), ERR_TIMEOUT, what HTTP says */
     enum resolve_source source;
     const struct entry *entry; /* valid during the callback */
     unsigned hops, asked, ms;
@@ -56,6 +64,10 @@ struct resolve *resolve_new(struct loop *loop, struct env *env);
 void resolve_free(struct resolve *r);
 /* The engine comes later than the client's hooks. */
 void resolve_set_host(struct resolve *r, struct host *h);
+/* Ask this discovery too (NULL: no longer; copied); http_only: and only it. */
+void resolve_set_http(struct resolve *r, const struct disc_port *port, bool http_only);
+/* "cache", "local", "dht", "http", "miss". */
+const char *resolve_source_name(enum resolve_source s);
 
 /* Look up the entry of pk. Returns a handle for resolve_cancel(), 0 when fn was called already
  * or nothing could be started (fn is called then too). */

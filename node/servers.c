@@ -3,12 +3,13 @@
  * to.
  *
  * Sources, best first: the node's own configuration (bootstrap), records under salt "dmsg-server"
- * in the DHT (signed by the relay itself), the server half of entries that were looked up. While
+ * in the DHT (signed by the relay itself), the server half of entries that were looked up, the list
+ * of an HTTP discovery (hints: they change nothing that was signed). While
  * there are fewer sessions than wanted, the records are pulled from a DHT peer that may hold them
  * all.
  *
- * The relay of this node links to every one that published itself so, while its record is there
- * (tell_relay()).
+ * The relay of this node links to every one that published itself so, or that the discovery lists,
+ * while its record is there (tell_relay()).
  *
  * Anybody can publish such a record, so a full table gives up the oldest relay that is neither
  * configured nor connected.
@@ -37,7 +38,13 @@ struct server {
     uint64_t round;    /* in which its record was in the store */
     bool configured;
     bool recorded; /* it published itself: our relay links to it */
+    bool listed;   /* the discovery has it: the same */
 };
+
+static bool is_found(const struct server *s)
+{
+    return s->recorded || s->listed;
+}
 
 static struct server *find(struct node *n, const struct pubkey *pk)
 {
@@ -69,7 +76,7 @@ static bool configured(const struct node *n, const struct pubkey *pk)
 
 static void forget(struct node *n, struct server *s)
 {
-    n->servers_dirty = n->servers_dirty || s->recorded;
+    n->servers_dirty = n->servers_dirty || is_found(s);
     client_remove_server(n->client, &s->pk);
     list_remove(&s->node);
     n->n_servers--;
@@ -123,7 +130,7 @@ void servers_learn_at(struct node *n, const struct pubkey *pk, const char *addr,
         n->n_servers++;
     }
     addr_hostport_text(s->addr, &at);
-    n->servers_dirty = n->servers_dirty || s->recorded;
+    n->servers_dirty = n->servers_dirty || is_found(s);
     log_debug(LOG_CLIENT, "relay known pk=%s addr=%s", LOG_PK(pk), s->addr);
     if (client_add_server(n->client, pk, s->addr) < 0) /* it forgets slowly: another time */
         forget(n, s);
@@ -184,6 +191,30 @@ static void learn_from_store(struct node *n)
     }
 }
 
+/* ---- the discovery's list ---- */
+
+static bool lists(struct entry *const *list, size_t count, const struct pubkey *pk)
+{
+    while (count > 0)
+        if (pubkey_equal(&list[--count]->static_pk, pk))
+            return true;
+    return false;
+}
+
+void servers_listed(struct node *n, struct entry *const *list, size_t count)
+{
+    struct list_node *pos, *tmp;
+    for (size_t i = 0; i < count && i < SERVERS_MAX; i++)
+        servers_learn(n, &list[i]->static_pk, list[i]->server.address);
+    list_for_each(pos, tmp, &n->servers)
+    {
+        struct server *s = container_of(pos, struct server, node);
+        bool listed = lists(list, count, &s->pk);
+        n->servers_dirty = n->servers_dirty || listed != s->listed;
+        s->listed = listed;
+    }
+}
+
 /* ---- what our own relay links to ---- */
 
 static size_t count_recorded(const struct node *n)
@@ -191,7 +222,7 @@ static size_t count_recorded(const struct node *n)
     size_t have = 0;
     for (struct list_node *pos = list_first(&n->servers); pos != NULL;
          pos = list_next(&n->servers, pos))
-        have += container_of(pos, struct server, node)->recorded ? 1 : 0;
+        have += is_found(container_of(pos, struct server, node)) ? 1 : 0;
     return have;
 }
 
@@ -204,7 +235,7 @@ static void tell_relay(struct node *n)
     for (struct list_node *pos = list_first(&n->servers); pos != NULL && have < SERVERS_MAX;
          pos = list_next(&n->servers, pos)) {
         const struct server *s = container_of(pos, struct server, node);
-        if (!s->recorded)
+        if (!is_found(s))
             continue;
         list[have].pk = s->pk;
         memcpy(list[have++].addr, s->addr, sizeof(s->addr));
@@ -254,6 +285,7 @@ void servers_tick(struct node *n)
     uint64_t wait_ns = short_of ? LOOK_SOON_NS : n->relay != NULL ? LOOK_RELAY_NS : LOOK_LATER_NS;
     n->servers_next_ns = n->loop->now_ns + env_jitter_ns(n->env, wait_ns, 20);
     learn_from_store(n);
+    discovery_ask_servers(n);
     /* A full node gets them anyway, in its own time: not soon enough for a relay (measured: a relay
      * that joined a second after another one did not know of it 20 s later). */
     if (st.sessions_up > 0 && (!n->cfg.full || n->relay != NULL))

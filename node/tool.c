@@ -41,6 +41,10 @@ const struct cmd_opt tool_flags[] = {
     {.name = "bootstrap",
      CMD_PEERS_AT(struct tool_opts, bootstrap),
      .help = "without a running node: join through this relay"},
+    {.name = "discovery",
+     CMD_STR_AT(struct tool_opts, discovery),
+     .metavar = "URL",
+     .help = "without a running node: find relays and entries through this HTTP discovery too"},
     {.name = "sk-file",
      CMD_STR_AT(struct tool_opts, sk_file),
      .metavar = "FILE",
@@ -150,6 +154,7 @@ static int start_own(struct tool *t, const struct tool_opts *opts, struct node_c
     int fds[2];
     cfg->bootstrap = opts->bootstrap.v;
     cfg->n_bootstrap = opts->bootstrap.n;
+    cfg->discovery = opts->discovery;
     cfg->pk_threads = 1;
     cfg->client_only = true;
     cfg->no_dht = opts->direct;
@@ -249,10 +254,13 @@ static int choose(struct tool *t, const struct tool_opts *opts, enum tool_needs 
     }
     if (has_key && keylock_owner(&owner, &cfg->pk) == 0 && owner.control[0] != '\0')
         return connect_owner(t, opts, &owner);
-    if (opts->bootstrap.n > 0) {
+    if (opts->bootstrap.n > 0 || opts->discovery != NULL) {
         if (!has_key)
             keyfile_fresh(&cfg->sk, &cfg->pk);
         rc = start_own(t, opts, cfg);
+        /* Without --bootstrap there may be no DHT at all, and HTTP answers. */
+        if (opts->bootstrap.n == 0 && needs == TOOL_DHT)
+            needs = TOOL_SESSION;
         return rc != 0 ? rc : wait_ready(t, needs);
     }
     if (has_key)

@@ -3,7 +3,7 @@
  * a small node of its own in this process.
  *
  * tool_open() picks, in this order: the socket of --control; the node that holds the lock of
- * --sk-file's key; with --bootstrap, a node of its own (memory store, no relay, on a thread of its
+ * --sk-file's key; with --bootstrap or --discovery, a node of its own (memory store, no relay, on a thread of its
  * own); the default control socket. Either way the command then speaks the control protocol
  * (control.h) over a descriptor, in plain blocking calls.
  *
@@ -26,6 +26,7 @@
 struct tool_opts { /* the connection flags, tool_flags */
     const char *control;
     struct cmd_peers bootstrap;
+    const char *discovery; /* URL; NULL = none */
     const char *sk_file;
     uint64_t timeout; /* ns */
     bool json;

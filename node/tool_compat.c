@@ -19,7 +19,8 @@
      .letter2 = 'F',                                                                               \
      CMD_STR_AT(struct tool_compat, dmsgconf),                                                     \
      .metavar = "FILE",                                                                            \
-     .help = "join through the servers of a dmsghttp-config.json"},                                \
+     .help = "join through the servers of a dmsghttp-config.json, and ask its discovery; or the "  \
+             "URL of a discovery"},                                                                \
         {.name = "sess",                                                                           \
          .letter = 'e',                                                                            \
          CMD_U64_AT(struct tool_compat, sessions),                                                 \
@@ -29,11 +30,11 @@
         {.name = "dmsg-disc",                                                                      \
          CMD_STR_AT(struct tool_compat, dmsg_disc),                                                \
          .metavar = "URL",                                                                         \
-         .help = "refused: peers are found in the DHT"},                                           \
+         .help = "the same as --discovery"},                                                       \
         {.name = "disc-url",                                                                       \
          CMD_STR_AT(struct tool_compat, disc_url),                                                 \
          .metavar = "URL",                                                                         \
-         .help = "the same as --dmsg-disc"},                                                       \
+         .help = "the same as --discovery"},                                                       \
     {                                                                                              \
         .name = "sk", .letter = 's', CMD_SECKEY_AT(struct tool_compat, sk),                        \
         .def_text = "a fresh key",                                                                 \
@@ -60,7 +61,9 @@
      .help = "refused where the DHT is asked; -S and --bootstrap need no other discovery"},        \
     {                                                                                              \
         .name = "disc-addr", .letter = 'A', CMD_STR_AT(struct tool_compat, disc_addr),             \
-        .metavar = "dmsg://PK:PORT", .help = "of the servers named, use the one of this key"       \
+        .metavar = "dmsg://PK:PORT",                                                               \
+        .help = "of the servers named, use the one of this key; or "                               \
+                "the discovery at this address"                                                    \
     }
 
 #define LOG_LINE(letter_)                                                                          \
@@ -91,37 +94,28 @@ static int add_server(struct tool_compat *c, size_t *n, const struct addr_peer *
     return 0;
 }
 
-static int add_entry(struct tool_compat *c, size_t *n, const json_t *entry)
+/* Servers of a dmsghttp-config.json or services-config.json, and its discovery. */
+static int take_conf(struct tool_compat *c, size_t *n, const struct deploy_conf *conf)
 {
-    char text[ADDR_PEER_MAX + 1];
-    struct addr_peer p;
-    const char *why = NULL;
-    int len = snprintf(text, sizeof(text), "%s@%s", tool_str(entry, "static"),
-                       tool_str(json_object_get(entry, "server"), "address"));
-    int rc = len > 0 && (size_t)len < sizeof(text) ? addr_peer_parse(&p, text, (size_t)len, &why)
-                                                   : ERR_FORMAT;
-    return rc < 0 ? rc : add_server(c, n, &p);
+    const char *url = conf->dmsg_url[DEPLOY_DMSG_DISCOVERY];
+    if (url != NULL)
+        snprintf(c->conf_discovery, sizeof(c->conf_discovery), "%s", url);
+    if (conf->n_servers == 0)
+        return tool_fail(ERR_NOT_FOUND, "%s: no dmsg_servers", c->dmsgconf);
+    for (size_t i = 0; i < conf->n_servers; i++)
+        if (add_server(c, n, &conf->servers[i]) < 0)
+            return tool_fail(ERR_LIMIT, "%s: more than %d servers", c->dmsgconf, TOOL_SERVERS);
+    return 0;
 }
 
-/* {"prod": {"dmsg_servers": [{"static", "server": {"address"}}]}}, or without "prod". */
 static int read_conf(struct tool_compat *c, size_t *n)
 {
-    json_error_t je;
-    json_t *conf = json_load_file(c->dmsgconf, 0, &je);
-    if (conf == NULL)
-        return tool_fail(ERR_FORMAT, "%s: %s", c->dmsgconf, je.text);
-    json_t *prod = json_object_get(conf, "prod"), *entry;
-    json_t *list = json_object_get(prod != NULL ? prod : conf, "dmsg_servers");
-    size_t i, before = *n;
-    int rc = 0;
-    json_array_foreach(list, i, entry)
-    {
-        rc = rc < 0 ? rc : add_entry(c, n, entry);
-    }
-    json_decref(conf);
-    if (rc < 0)
-        return tool_fail(rc, "%s: server %zu: %s", c->dmsgconf, i, err_str(rc));
-    return *n > before ? 0 : tool_fail(ERR_NOT_FOUND, "%s: no dmsg_servers", c->dmsgconf);
+    struct deploy_conf conf;
+    char why[256];
+    int rc = deploy_conf_load(&conf, c->dmsgconf, "prod", why, sizeof(why));
+    rc = rc < 0 ? tool_fail(rc, "%s: %s", c->dmsgconf, why) : take_conf(c, n, &conf);
+    deploy_conf_free(&conf);
+    return rc;
 }
 
 static bool is_url(const char *s)
@@ -130,11 +124,17 @@ static bool is_url(const char *s)
                          strncmp(s, "dmsg://", 7) == 0);
 }
 
-/* -A: keep the server of this key; direct and none named: *via is the relay to go through. */
-static int keep_one(struct cmdline *cl, struct tool_compat *c, size_t *n, const struct pubkey **via)
+/* -A: keep the server of this key; direct and none named: *via is the relay to go through. When it is
+ * no server that is named, it is a discovery. */
+static int keep_one(struct cmdline *cl, struct tool_compat *c, size_t *n, const struct pubkey **via,
+                    const char **discovery)
 {
     struct addr_dmsg at;
     const char *text = c->disc_addr;
+    if (strncmp(text, "http", 4) == 0 && !c->direct) {
+        *discovery = text;
+        return 0;
+    }
     text += strncmp(text, "dmsg://", 7) == 0 ? 7 : 0;
     if (addr_dmsg_from_text(&at, text, strlen(text)) < 0)
         return cmdline_usage_error(cl, "--disc-addr: %s: not dmsg://PK:PORT", c->disc_addr);
@@ -150,9 +150,14 @@ static int keep_one(struct cmdline *cl, struct tool_compat *c, size_t *n, const 
         *n = 1;
         return 0;
     }
-    return tool_fail(ERR_UNSUPPORTED,
-                     "--disc-addr: no server of this key is named by -S, -D or --bootstrap, and an "
-                     "HTTP discovery is not asked: peers are found in the DHT");
+    if (c->direct)
+        return cmdline_usage_error(cl, "--disc-addr: no server of this key is named, and --direct "
+                                       "looks nothing up");
+    if (*n == 0)
+        return tool_fail(ERR_NO_ROUTE, "--disc-addr: a discovery behind dmsg:// needs relays: give "
+                                       "-S, -D or --bootstrap");
+    *discovery = c->disc_addr;
+    return 0;
 }
 
 /* ---- the key ---- */
@@ -183,7 +188,7 @@ static int gather(struct cmdline *cl, struct tool_compat *c, const struct tool_o
         rc = add_server(c, n, &c->srv.v[i]);
     if (rc < 0)
         return cmdline_usage_error(cl, "more than %d servers", TOOL_SERVERS);
-    return c->dmsgconf != NULL ? read_conf(c, n) : 0;
+    return c->dmsgconf != NULL && !is_url(c->dmsgconf) ? read_conf(c, n) : 0;
 }
 
 int tool_compat_apply(struct cmdline *cl, struct tool_compat *c, const struct tool_opts *given,
@@ -194,21 +199,19 @@ int tool_compat_apply(struct cmdline *cl, struct tool_compat *c, const struct to
     size_t n = 0;
     int rc = 0;
     bool has_key = cmdline_given(cl, "sk");
-    const char *url = c->dmsg_disc != NULL  ? c->dmsg_disc
-                      : is_url(c->dmsgconf) ? c->dmsgconf
-                                            : c->disc_url;
-    if (url != NULL)
-        return cmdline_usage_error(cl,
-                                   "%s: HTTP discoveries are not asked: peers are found in "
-                                   "the DHT, give --bootstrap PK@HOST:PORT",
-                                   url);
+    const char *url = given->discovery != NULL ? given->discovery
+                      : c->dmsg_disc != NULL   ? c->dmsg_disc
+                      : is_url(c->dmsgconf)    ? c->dmsgconf
+                                               : c->disc_url;
     if (has_key && given->sk_file != NULL)
         return cmdline_usage_error(cl, "--sk and --sk-file exclude each other");
     if ((rc = gather(cl, c, given, &n)) != 0)
         return rc;
     if (c->direct && n == 0 && c->disc_addr == NULL && given->control == NULL)
         return cmdline_usage_error(cl, "--direct needs -S, -D, --bootstrap or -A");
-    if (c->disc_addr != NULL && (rc = keep_one(cl, c, &n, &via)) != 0)
+    if (url == NULL && c->conf_discovery[0] != '\0')
+        url = c->conf_discovery;
+    if (c->disc_addr != NULL && (rc = keep_one(cl, c, &n, &via, &url)) != 0)
         return rc;
     if (!has_key && sk_env != NULL && given->sk_file == NULL) {
         rc = key_from_env(c, sk_env, &has_key);
@@ -218,6 +221,7 @@ int tool_compat_apply(struct cmdline *cl, struct tool_compat *c, const struct to
     *out = *given;
     out->sk = has_key ? &c->sk : NULL;
     out->bootstrap = (struct cmd_peers){c->servers, n};
+    out->discovery = c->direct ? NULL : url;
     out->sessions = (unsigned)c->sessions;
     out->direct = c->direct;
     out->via = via;

@@ -2,14 +2,14 @@
  * tool_compat - the connection flags of upstream's tools, of all generations (docs/protocol/apps.md §1.2), on top of our own (tool.h).
  *
  *     -S PK@HOST:PORT          the same as --bootstrap
- *     -D FILE                  a dmsghttp-config.json: its servers are joined
+ *     -D FILE | URL            a dmsghttp-config.json: its servers are joined and its discovery is asked; or a discovery
  *     -B                       use only the servers that are named (-S, -D, --bootstrap, -A); needs one; no DHT: nothing is looked up or published
- *     -A dmsg://PK:PORT        together with a list of servers: the one of this key; with -B alone: streams go through this relay, from the running node
+ *     -A dmsg://PK:PORT | URL  together with a list of servers: the one of this key, else a discovery; with -B alone: streams go through this relay, from the running node
  *     -e N                     sessions of a node of its own
  *     -s KEY, environment      the secret key itself
  *     -l LEVEL                 log level of a node of its own
  *
- * An HTTP discovery (--dmsg-disc, --disc-url, -A without a list) is refused: peers are found in the DHT.
+ * An HTTP discovery (--discovery, --dmsg-disc, --disc-url) is asked beside the DHT, except with -B.
  *
  *     struct curl_opts { struct tool_opts conn; struct tool_compat compat; … };
  *     struct tool_opts conn;
@@ -19,6 +19,7 @@
  */
 #pragma once
 
+#include "compat-http/deploy_conf.h"
 #include "node/tool.h"
 
 #define TOOL_SERVERS 64
@@ -31,6 +32,7 @@ struct tool_compat {
     struct cmd_peers srv;
     struct seckey sk;
     struct pubkey via;
+    char conf_discovery[ADDR_DMSG_MAX + 8]; /* of the file; "" = none */
     struct addr_peer servers[TOOL_SERVERS]; /* the union, filled in by tool_compat_apply() */
 };
 

@@ -649,6 +649,50 @@ int entry_add_server(struct entry *e, const char *address, int64_t available_ses
     return 0;
 }
 
+static int copy_text(struct entry *e, const char **to, const char *from)
+{
+    *to = entry_dup(e, from, strlen(from));
+    if (*to != NULL)
+        return 0;
+    *to = "";
+    return ERR_NOMEM;
+}
+
+int entry_copy_server(struct entry *e, const struct entry *from)
+{
+    const struct entry_server *f = &from->server;
+    struct entry_server *s = &e->server;
+
+    if (copy_text(e, &s->address, f->address) < 0 ||
+        copy_text(e, &s->address_v6, f->address_v6) < 0 ||
+        copy_text(e, &s->address_udp, f->address_udp) < 0 ||
+        copy_text(e, &s->address_udp_v6, f->address_udp_v6) < 0 ||
+        copy_text(e, &s->address_ws, f->address_ws) < 0 ||
+        copy_text(e, &s->address_wt, f->address_wt) < 0 ||
+        copy_text(e, &s->cert_hash_wt, f->cert_hash_wt) < 0 ||
+        copy_text(e, &s->server_type, f->server_type) < 0)
+        return ERR_NOMEM;
+    s->available_sessions = f->available_sessions;
+    s->dht_bootstrap = f->dht_bootstrap;
+    e->has_server = true;
+    return 0;
+}
+
+int entry_copy_client(struct entry *e, const struct entry *from)
+{
+    size_t n = from->client.n_delegated;
+    struct pubkey *keys = n > 0 ? entry_get(e, n * sizeof keys[0]) : NULL;
+
+    if ((n > 0 && keys == NULL) || copy_text(e, &e->client_type, from->client_type) < 0 ||
+        copy_text(e, &e->protocol, from->protocol) < 0)
+        return ERR_NOMEM;
+    if (n > 0)
+        memcpy(keys, from->client.delegated, n * sizeof keys[0]);
+    e->client = (struct entry_client){from->client.delegated_null, n, keys};
+    e->has_client = true;
+    return 0;
+}
+
 int entry_set_signature(struct entry *e, const struct sig *sig)
 {
     struct json_out o;

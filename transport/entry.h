@@ -94,6 +94,13 @@ int entry_new_server(struct entry **out, const struct pubkey *self, uint64_t seq
 int entry_add_server(struct entry *e, const char *address, int64_t available_sessions)
     __attribute__((warn_unused_result));
 
+/* Take over a half of another entry of the same key, with every known member; the client's half
+ * brings client_type and protocol along. ERR_NOMEM. */
+int entry_copy_server(struct entry *e, const struct entry *from)
+    __attribute__((warn_unused_result));
+int entry_copy_client(struct entry *e, const struct entry *from)
+    __attribute__((warn_unused_result));
+
 /* Digest to be signed (canon of known members, signature absent). */
 int entry_digest(struct hash *out, const struct entry *e) __attribute__((warn_unused_result));
 

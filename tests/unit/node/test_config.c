@@ -4,6 +4,8 @@
  */
 #include "node/config.h"
 
+#include "node/node.h"
+
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,6 +115,7 @@ static void test_every_setting(void **state)
             "\"max-streams\": 7, \"key-rate\": \"1M\", \"total-rate\": 100000,"
             "\"dmsg-health\": true, \"health\": \":1\", \"metrics\": \"h:2\", \"allow-keys\": "
             "\"al\", \"deny-keys\": \"de\","
+            "\"discovery\": \"http://d.example\", \"mode\": \"http\","
             "\"ready\": true}"),
         0);
     assert_string_equal(opts->sk_file, "k");
@@ -153,6 +156,8 @@ static void test_every_setting(void **state)
     assert_int_equal(w[1].ns, NS__COUNT);
     free(w);
     assert_int_equal(opts->pk_threads, 2);
+    assert_string_equal(opts->discovery, "http://d.example");
+    assert_int_equal(opts->mode, NODE_MODE_HTTP);
     assert_string_equal(opts->log_level, "warn,dht=debug");
     for (const struct cmd_opt *o = config_flags; o->name != NULL; o++) /* none was forgotten here */
         assert_true(cmdline_given(&cl, o->name) == config_is_setting(o));

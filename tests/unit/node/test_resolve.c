@@ -3,6 +3,7 @@
  */
 #include "node/resolve.h"
 
+#include "tests/unit/compat-http/fake_disc.h"
 #include "tests/unit/kademlia/host_world.h"
 
 static struct host_world hw;
@@ -443,6 +444,161 @@ static void test_free_with_questions_under_way(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+/* ---- with a discovery beside ---- */
+
+static struct fake_disc disc;
+
+/* The entry of node i in the discovery. */
+static void register_at(int i, uint64_t sequence, bool forged)
+{
+    struct entry *e;
+    struct hash digest;
+    struct sig sig;
+    assert_int_equal(entry_new_client(&e, key(i), sequence, (int64_t)sequence * 1000,
+                                      &hw.w.relay_key[0].pk, 1, ""),
+                     0);
+    assert_int_equal(entry_digest(&digest, e), 0);
+    digest.b[0] ^= forged;
+    assert_int_equal(crypto_sign_digest(&sig, &hw.w.client[i].key.sk, &digest), 0);
+    assert_int_equal(entry_set_signature(e, &sig), 0);
+    fake_disc_set(&disc, e->text, e->text_len);
+    entry_free(e);
+}
+
+static void beside(bool http_only)
+{
+    fake_disc_init(&disc, &hw.w.net.loop);
+    struct disc_port port = fake_disc_port(&disc);
+    resolve_set_http(r, &port, http_only);
+}
+
+static void beside_end(void)
+{
+    resolve_set_http(r, NULL, false);
+    fake_disc_free(&disc);
+}
+
+static uint64_t now(void)
+{
+    return hw.w.net.loop.now_ns;
+}
+
+/* No DHT peer at all: HTTP is asked at once. */
+static void test_http_at_once(void **state)
+{
+    (void)state;
+    beside(false);
+    register_at(0, 7, false);
+    uint64_t from = now();
+    struct got g = ask(key(0), 0);
+    assert_int_equal(g.err, 0);
+    assert_int_equal(g.source, RESOLVE_HTTP);
+    assert_int_equal(g.sequence, 7);
+    assert_true(now() - from <= disc.delay_ns + 10 * NS_PER_MS);
+    assert_int_equal(ask(key(0), 0).source, RESOLVE_CACHE);
+    assert_int_equal(ask(key(2), 0).err, ERR_NOT_FOUND);
+    struct resolve_stat st = stat_now();
+    assert_true(st.http == 1 && st.cache == 1 && st.miss == 1 && st.dht == 0);
+    disc.down = ERR_NO_ROUTE;
+    assert_int_equal(ask(&hw.w.relay_key[0].pk, 0).err, ERR_NO_ROUTE);
+    beside_end();
+}
+
+/* The DHT answers within its head start: HTTP is not asked. */
+static void test_dht_wins(void **state)
+{
+    (void)state;
+    network();
+    publish(0, 5, false);
+    beside(false);
+    register_at(0, 4, false);
+    struct got g = ask(key(0), 0);
+    assert_int_equal(g.source, RESOLVE_DHT);
+    assert_int_equal(g.sequence, 5);
+    world_run(&hw.w, NS_PER_S);
+    assert_int_equal(disc.gets, 0);
+    beside_end();
+}
+
+/* "Not found" needs both, and what only one has is found; at worst HTTP's time and 60 ms more. */
+static void test_both_are_asked(void **state)
+{
+    (void)state;
+    network();
+    beside(false);
+    disc.delay_ns = 200 * NS_PER_MS;
+    register_at(2, 3, false);
+    uint64_t from = now();
+    struct got g = ask(key(2), 0);
+    assert_int_equal(g.source, RESOLVE_HTTP);
+    assert_true(now() - from <= disc.delay_ns + 60 * NS_PER_MS);
+    assert_int_equal(ask(&hw.w.relay_key[0].pk, 0).err, ERR_NOT_FOUND);
+    assert_int_equal(disc.gets, 2);
+    /* HTTP is slow or lies: the DHT's word stands */
+    publish(0, 5, false);
+    disc.delay_ns = 60 * NS_PER_S;
+    register_at(0, 9, true);
+    assert_int_equal(ask(key(0), RESOLVE_FRESH).source, RESOLVE_DHT);
+    world_run(&hw.w, 100 * NS_PER_S);
+    assert_int_equal(ask(key(0), 0).sequence, 5);
+    beside_end();
+}
+
+/* Questions about one key are one request, whoever waits. */
+static void test_http_single_flight(void **state)
+{
+    (void)state;
+    struct got g[20] = {{0}};
+    beside(false);
+    register_at(0, 7, false);
+    for (int i = 0; i < 20; i++)
+        assert_true(resolve_entry(r, key(0), 0, on_answer, &g[i]) != 0);
+    world_run(&hw.w, NS_PER_S);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(g[i].calls, 1);
+    assert_int_equal(disc.gets, 1);
+    beside_end();
+}
+
+/* Both find it: the first answers, the newer one is kept. */
+static void test_the_other_refreshes(void **state)
+{
+    (void)state;
+    network();
+    publish(0, 5, false);
+    beside(false);
+    register_at(0, 9, false);
+    for (int i = 0; i < 10; i++) /* the DHT seems to know nothing: HTTP starts with it */
+        (void)ask(i % 2 == 0 ? key(2) : &hw.w.relay_key[0].pk, RESOLVE_FRESH);
+    unsigned gets = disc.gets;
+    disc.delay_ns = 300 * NS_PER_MS;
+    struct got g = ask(key(0), RESOLVE_FRESH);
+    assert_int_equal(g.source, RESOLVE_DHT);
+    assert_int_equal(g.sequence, 5);
+    world_run(&hw.w, NS_PER_S);
+    assert_int_equal(disc.gets, gets + 1);
+    assert_int_equal(ask(key(0), 0).sequence, 9);
+    beside_end();
+}
+
+static void test_http_only(void **state)
+{
+    (void)state;
+    network();
+    publish(0, 5, false);
+    beside(true);
+    uint64_t before = gets_sent();
+    assert_int_equal(ask(key(0), 0).err, ERR_NOT_FOUND);
+    assert_int_equal(gets_sent(), before);
+    beside_end();
+    /* the discovery goes away while it is asked */
+    beside(false);
+    struct got g = {0};
+    hw.node[1].take = NULL;
+    assert_true(resolve_entry(r, &hw.w.relay_key[0].pk, 0, on_answer, &g) != 0);
+    beside_end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -466,6 +622,12 @@ int main(void)
         TEST(test_cancel_from_a_callback),
         TEST(test_asking_from_a_callback),
         TEST(test_free_with_questions_under_way),
+        cmocka_unit_test_setup_teardown(test_http_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_dht_wins, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_both_are_asked, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_http_single_flight, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_other_refreshes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_http_only, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
