@@ -219,6 +219,8 @@ void ctl_status(struct ctl_req *req)
     json_object_set_new(o, "control", control_json(n));
     json_object_set_new(o, "forwards", forwards_json(n));
     json_object_set_new(o, "sessions_up", json_integer((json_int_t)client.sessions_up));
+    json_object_set_new(o, "ports", json_integer((json_int_t)client.ports));
+    json_object_set_new(o, "buffer_bytes", json_integer((json_int_t)atomic_load(&n->budget.used)));
     json_object_set_new(o, "synced", json_boolean(kad.synced));
     json_object_set_new(o, "loop_max_us",
                         json_integer((json_int_t)(drive_loop_max_turn_ns(n->drive) / NS_PER_US)));
