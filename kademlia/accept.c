@@ -276,6 +276,8 @@ static int put_record(struct kad_accept *a)
         rc = k->store->ops->put(k->store, &rec);
     if (rc == 0 && k->hooks.stored != NULL)
         k->hooks.stored(k->hooks.arg, &rec);
+    if (rc == 0)
+        kad_slot_changed(k, &cls->target);
     return rc;
 }
 

@@ -89,7 +89,7 @@ static void end_call(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why)
         kad_peer_heard(k, c->peer, true, c->method != KAD_PING);
     else
         note_failure(k, c, why);
-    if (c->op != NULL && c->done != NULL)
+    if (c->done != NULL && (c->op != NULL || c->watch != NULL))
         c->done(c, rsp, why);
     free_call(c);
 }

@@ -246,6 +246,7 @@ static int read_response(struct kad_msg *m, struct mp_in *in)
     case KAD_WATCH: {
         int rc = read_results(m, in);
         m->lease_s = (unsigned)mp_in_u64(in, UINT32_MAX);
+        m->held = (unsigned)mp_in_u64(in, UINT32_MAX);
         return rc;
     }
     case KAD_CHANGED:
@@ -411,9 +412,10 @@ static void put_response(struct mp_out *o, const struct kad_msg *m)
         put_items(o, m);
         return;
     case KAD_WATCH:
-        msgpack_pack_array(&o->pk, 2);
+        msgpack_pack_array(&o->pk, 3);
         put_results(o, m);
         msgpack_pack_uint32(&o->pk, m->lease_s);
+        msgpack_pack_uint32(&o->pk, m->held);
         return;
     case KAD_CHANGED:
     case KAD_METHOD__END:

@@ -13,6 +13,8 @@
  *     allow.c     private networks: whose items, and who may read
  *     serve.c     the six methods as responder
  *     own.c       own slots: sequence numbers, republishing
+ *     watch.c     what this node watches for its users
+ *     watched.c   what peers watch here
  *     sync.c      pull and push between full nodes
  *     advert.c    who says that it is a full node
  *     maintain.c  bootstrap, refresh, expiry, handing on, advert
@@ -36,18 +38,24 @@
 #include "kademlia/kad.h"
 #include "kademlia/table.h"
 
-#define KAD_MAX_CALLS       2048    /* requests of ours under way, all operations */
-#define KAD_CALLS_PER_PEER  6       /* under way to one peer; peers of our kind serve 8 */
-#define KAD_MAX_INTERNAL    64      /* operations of our own beside limits.max_ops */
-#define KAD_MAX_NOTES       4096    /* peers of whom something is remembered */
-#define KAD_MAX_OWN         1024    /* slots of our own key */
-#define KAD_PUT_PARALLEL    8       /* PUT_VALUE calls in flight of one put */
-#define KAD_PAGE_ITEMS      1000    /* most items of a page that we serve or ask for at first */
-#define KAD_FRAME_BYTES     3900000 /* estimated size of a frame of items: below the peers' 4 MiB */
-#define KAD_BATCH_BYTES     3500000 /* the same for PUT_BATCH (dht.md §3.4 "size traps") */
-#define KAD_PULL_LIMIT_MAX  KAD_MSG_MAX_ITEMS
-#define KAD_SYNC_TIMEOUT_MS 300000
-#define KAD_RECENT          8 /* revalidations remembered */
+#define KAD_MAX_CALLS        2048    /* requests of ours under way, all operations */
+#define KAD_CALLS_PER_PEER   6       /* under way to one peer; peers of our kind serve 8 */
+#define KAD_MAX_INTERNAL     64      /* operations of our own beside limits.max_ops */
+#define KAD_MAX_NOTES        4096    /* peers of whom something is remembered */
+#define KAD_MAX_OWN          1024    /* slots of our own key */
+#define KAD_PUT_PARALLEL     8       /* PUT_VALUE calls in flight of one put */
+#define KAD_PAGE_ITEMS       1000    /* most items of a page that we serve or ask for at first */
+#define KAD_FRAME_BYTES      3900000 /* estimated size of a frame of items: below the peers' 4 MiB */
+#define KAD_BATCH_BYTES      3500000 /* the same for PUT_BATCH (dht.md §3.4 "size traps") */
+#define KAD_PULL_LIMIT_MAX   KAD_MSG_MAX_ITEMS
+#define KAD_SYNC_TIMEOUT_MS  300000
+#define KAD_BATCH_COST       8     /* targets of a batch cost as much as one request */
+#define KAD_MAX_WATCHES      16384 /* of our own users */
+#define KAD_MAX_WATCHED      65536 /* subscriptions of peers */
+#define KAD_MAX_WATCHERS     4096
+#define KAD_WATCHES_PER_PEER 16384
+#define KAD_WATCH_LEASE_S    600
+#define KAD_RECENT           8 /* revalidations remembered */
 
 struct kad_keyset { /* sorted */
     struct pubkey *v;
@@ -55,6 +63,20 @@ struct kad_keyset { /* sorted */
 };
 
 struct kad_own; /* own.c */
+
+struct kad_watching {
+    struct kad *k;
+    struct kad_watch_stat stat; /* gauges are filled in when asked for */
+    struct map slots, watchers; /* watched.c: what peers watch here, and who */
+    struct list all, dirty;
+    size_t n_subs;
+    struct loop_timer push;
+    struct map watches, targets, servers; /* watch.c: what we watch, and where */
+    struct list all_servers, pushed;
+    struct list queue; /* slots to be looked up */
+    struct loop_timer pace;
+    unsigned polls; /* look-ups under way */
+};
 
 struct kad {
     struct kad_limits lim;    /* defaults filled in */
@@ -105,6 +127,8 @@ struct kad {
         struct pubkey *sync_keys; /* of this round */
         size_t n_sync_keys, sync_room, next_sync_key, sync_good;
     } m;
+
+    struct kad_watching *w; /* NULL until something is watched */
 
     struct kad_recent {  /* revalidations of late */
         uint64_t target; /* first bytes */
@@ -174,6 +198,7 @@ struct kad_call {
     enum kad_method method;
     struct kad_op *op; /* NULL: nobody waits, the answer counts for the routing table only */
     struct list_node in_op;
+    void *watch; /* without an operation: the server that it asks (watch.c) */
     kad_call_fn *done;
     struct kad_msg *held; /* in the queue of its peer (dest.c) */
     struct list_node in_queue;
@@ -421,6 +446,9 @@ bool kad_op_refresh(struct kad *k, const struct kad_id *target,
                     void (*ended)(struct kad_op *, int));
 /* A foreign copy of ours was used: ask the network about it when it gets old, or (now) at once. */
 void kad_revalidate(struct kad *k, const struct store_rec *r, bool now);
+/* Internal look-up of a value in the network, kept as any other. ended may be NULL. False when too many
+ * operations run. */
+bool kad_get_again(struct kad *k, const struct kad_id *target, void (*ended)(struct kad_op *, int));
 
 /* ---- put.c ---- */
 
@@ -443,6 +471,8 @@ bool kad_is_reader(const struct kad *k, kad_peer p);
 /* ---- serve.c ---- */
 
 void kad_serve_free(struct kad *k);
+/* Configured peers pay nothing: they may sync, and read for many. */
+bool kad_is_exempt(const struct kad *k, kad_peer p);
 /* Records of a page go into a message until the next one would make its frame too long. */
 struct kad_filler {
     struct kad *k;
@@ -481,6 +511,23 @@ size_t kad_advertised(struct kad *k, struct pubkey *out, size_t max);
 bool kad_is_advertised(struct kad *k, const struct pubkey *pk);
 /* Text of our own advert; returns its length. */
 size_t kad_advert_text(struct kad *k, char *out, size_t cap);
+
+/* ---- watched.c ---- */
+
+void kad_watched_init(struct kad *k);
+void kad_watched_free(struct kad *k);
+/* A WATCH request. 0, or why the stream is to be closed. */
+int kad_watched_request(struct kad *k, kad_peer from, const struct kad_msg *req,
+                        struct kad_msg *rsp);
+/* The store took a newer item for this slot. */
+void kad_watched_stored(struct kad *k, const struct kad_id *target);
+bool kad_is_watcher(const struct kad *k, kad_peer peer);
+
+/* ---- watch.c ---- */
+
+/* State of both directions, made at the first use; NULL when out of memory. */
+struct kad_watching *kad_watching(struct kad *k);
+void kad_watching_free(struct kad *k);
 
 /* ---- maintain.c ---- */
 

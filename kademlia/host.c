@@ -70,6 +70,10 @@ static void act(struct host *h, struct kad_act *a)
         if (!native_reply(h, a))
             json_reply(h, a); /* or the caller is gone */
         return;
+    case KAD_ACT_NOTE:
+        if (native_note(h, a->peer, &a->msg) != 0)
+            kad_watcher_gone(h->kad, a->peer, host_now(h));
+        return;
     case KAD_ACT_DONE:
         h->cfg.report(h->cfg.arg, &a->report);
         return;

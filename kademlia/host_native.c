@@ -167,6 +167,12 @@ static bool is_idle(const struct con *c)
     return list_empty(&c->calls) && list_empty(&c->jobs) && c->out_at == c->out_n;
 }
 
+/* Must it stay although nothing is under way? */
+static bool is_kept(const struct con *c)
+{
+    return kad_keeps(c->host->kad, c->peer);
+}
+
 static void timer_due(struct loop_timer *t)
 {
     struct con *c = container_of(t, struct con, timer);
@@ -177,7 +183,7 @@ static void timer_due(struct loop_timer *t)
         end_con(c, KAD_FAIL_TIMEOUT);
     } else if (host_now(h) - c->used_ns < HOST_IDLE_MS * NS_PER_MS) {
         loop_timer_set(h->cfg.loop, t, c->used_ns + HOST_IDLE_MS * NS_PER_MS);
-    } else if (!list_empty(&c->calls)) { /* the engine's clocks end its calls */
+    } else if (!list_empty(&c->calls) || is_kept(c)) { /* the engine's clocks end its calls */
         loop_timer_set(h->cfg.loop, t, host_now(h) + HOST_IDLE_MS * NS_PER_MS);
     } else {
         end_con(c, KAD_FAIL_CLOSED);
@@ -416,10 +422,23 @@ static int take_response(struct con *c, const struct kad_mp_head *head)
     return 0;
 }
 
-/* There is none yet in this version. */
-static int take_note(const struct con *c)
+static int take_note(struct con *c, const struct kad_mp_head *head)
 {
-    return c->greeted ? 0 : ERR_PROTOCOL;
+    struct host *h = c->host;
+    struct kad_msg m;
+
+    if (!c->greeted)
+        return ERR_PROTOCOL;
+    if (head->method != KAD_CHANGED || c->stranger)
+        return 0; /* of a later version */
+    int rc = kad_codec_msgpack.decode(&m, head->method, false, head->body, head->body_len);
+    if (rc != 0)
+        return rc;
+    m.network = c->network;
+    m.wire_bytes = head->size;
+    kad_changed(h->kad, c->peer, &m, host_now(h));
+    host_kick(h);
+    return 0;
 }
 
 static int take(struct con *c, const struct kad_mp_head *head)
@@ -430,7 +449,7 @@ static int take(struct con *c, const struct kad_mp_head *head)
     case KAD_MP_RESPONSE:
         return take_response(c, head);
     case KAD_MP_NOTE:
-        return take_note(c);
+        return take_note(c, head);
     }
     return ERR_FORMAT;
 }
@@ -555,7 +574,7 @@ static struct con *find_idle(struct host *h, bool dialled)
     list_for_each(n, tmp, &h->cons)
     {
         struct con *c = container_of(n, struct con, node);
-        if (c->dialled == dialled && is_idle(c))
+        if (c->dialled == dialled && is_idle(c) && !is_kept(c))
             return c;
     }
     return NULL;

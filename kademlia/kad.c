@@ -181,6 +181,7 @@ void kad_free(struct kad *k)
         op = container_of(n, struct kad_op, node);
         kad_op_free(op);
     }
+    kad_watching_free(k);
     kad_serve_free(k);
     kad_calls_free(k);
     map_free(&k->ops);

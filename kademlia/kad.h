@@ -54,7 +54,7 @@
  *
  * Limits (struct kad_limits) all have a counter of drops or a gauge in struct kad_stat. Errors are
  * reports, never asserts, for anything a peer or the store does. Memory of an idle node with an
- * empty table is below 2 KiB beside the configuration.
+ * empty table is below 2.25 KiB beside the configuration.
  *
  *     struct kad *k;
  *     kad_new(&k, &cfg, env, store, &peers, &hooks, now_ns);
@@ -204,6 +204,7 @@ enum kad_op_type {
     KAD_OP_SYNC,      /* pull everything from one full node, then push what it lacks */
     KAD_OP_BOOTSTRAP, /* internal, reported when it ends */
     KAD_OP_REFRESH,   /* internal */
+    KAD_OP_WATCH,     /* one of many reports of a watch */
 };
 
 enum kad_get_flags {
@@ -291,6 +292,25 @@ void kad_distrust(struct kad *k, const struct pubkey *pk, const void *salt, size
 
 void kad_set_full(struct kad *k, bool full);
 
+/* ---- watches (docs/protocol/dht-native.md §5) ---- */
+
+/* Watch (pk, salt): KAD_ACT_DONE of KAD_OP_WATCH comes with the present item, if there is one, and then with
+ * every newer one that this node learns of; err ERR_NOT_FOUND with an item is a tombstone. Two of the closest
+ * nodes that speak the native dialect push changes, at most one a second; without any the slot is looked up
+ * once a minute. The number (> 0) for kad_unwatch(), or 0: KAD_MAX_WATCHES, bounds or memory. */
+uint32_t kad_watch(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len,
+                   void *user, uint64_t now_ns);
+/* No report comes any more that is not in the queue of actions. */
+void kad_unwatch(struct kad *k, uint32_t number);
+/* A CHANGED notification of a peer. Takes over its contents. */
+void kad_changed(struct kad *k, kad_peer from, struct kad_msg *m, uint64_t now_ns);
+/* No stream to a peer that watches here: what it watches is forgotten. */
+void kad_watcher_gone(struct kad *k, kad_peer peer, uint64_t now_ns);
+/* Is there a watch, on either side, for which the stream to this peer has to stay? */
+bool kad_keeps(const struct kad *k, kad_peer peer);
+/* Another process that shares the store has put a newer item there: tell whoever watches it. */
+void kad_slot_changed(struct kad *k, const struct kad_id *target);
+
 /* ---- actions ---- */
 
 enum kad_act_type {
@@ -300,7 +320,9 @@ enum kad_act_type {
     KAD_ACT_REPLY,  /* send msg as the answer to the request with this token */
     KAD_ACT_REFUSE, /* close the request's stream without an answer (malformed or over a limit: err)
                      */
-    KAD_ACT_DONE,   /* report of an operation; of bootstrap rounds too (user is NULL) */
+    KAD_ACT_NOTE, /* send msg to peer over a stream that there is, without an answer; when there is
+                       none: kad_watcher_gone() */
+    KAD_ACT_DONE, /* report of an operation; of bootstrap rounds too (user is NULL) */
 };
 
 struct kad_act {
@@ -349,6 +371,15 @@ struct kad_stat {
 };
 
 void kad_stat(const struct kad *k, struct kad_stat *out);
+
+struct kad_watch_stat {
+    size_t watches, watched, watchers; /* gauges: of our users; slots of peers, and those peers */
+    uint64_t events, polls, refused, servers_lost, watchers_lost;
+    uint64_t pushes_sent, pushed_items, pushes_held; /* held: for want of tokens */
+    uint64_t pushes_got, pushes_unasked;
+};
+
+void kad_watch_stat(const struct kad *k, struct kad_watch_stat *out);
 
 struct kad_contact {
     kad_peer peer;

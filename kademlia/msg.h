@@ -71,7 +71,8 @@ struct kad_msg {
     uint32_t native;        /* bit i: closest[i] is said to speak the native dialect */
     struct kad_id *targets; /* GET_BATCH, WATCH requests: n_targets */
     size_t n_targets;
-    unsigned lease_s; /* WATCH: asked for, granted; 0 ends the watches */
+    unsigned lease_s; /* WATCH: asked for, granted; 0 ends the watches named, or all */
+    unsigned held;    /* WATCH response: subscriptions that the sender has now */
     struct kad_msg_item
         *items; /* GET_VALUE response and PUT_VALUE request: one; GET_ITEMS response, PUT_BATCH,
                   CHANGED: n; GET_BATCH response: one per target from the first one on, item NULL =

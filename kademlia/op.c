@@ -275,6 +275,18 @@ static bool was_revalidated(struct kad *k, const struct kad_id *target)
     return false;
 }
 
+bool kad_get_again(struct kad *k, const struct kad_id *target, void (*ended)(struct kad_op *, int))
+{
+    struct kad_op *op = kad_op_new(k, KAD_OP_GET, true, NULL);
+
+    if (op == NULL)
+        return false;
+    op->flags = KAD_GET_NETWORK;
+    op->ended = ended;
+    kad_op_lookup(op, target, true, got);
+    return true;
+}
+
 void kad_revalidate(struct kad *k, const struct store_rec *r, bool now)
 {
     int64_t age = kad_steady_ns(k) - r->stored_ns;
@@ -284,11 +296,7 @@ void kad_revalidate(struct kad *k, const struct store_rec *r, bool now)
         return;
     if (was_revalidated(k, &target) && !now)
         return;
-    struct kad_op *op = kad_op_new(k, KAD_OP_GET, true, NULL);
-    if (op == NULL)
-        return;
-    op->flags = KAD_GET_NETWORK;
-    kad_op_lookup(op, &target, true, got);
+    (void)kad_get_again(k, &target, NULL);
 }
 
 /* ---- ping ---- */

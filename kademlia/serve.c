@@ -5,7 +5,6 @@
 #include "kademlia/codec_json.h"
 #include "kademlia/engine.h"
 
-#define BATCH_COST  8  /* of a batch cost as much as one request */
 #define PAGE_ROUNDS 64 /* store pages read for one answer, when most of them hold nothing to give */
 
 /* A PUT_VALUE or PUT_BATCH whose items are being let in, one after the other. */
@@ -43,8 +42,7 @@ static size_t value_bytes(const struct kad_msg *m)
     return n;
 }
 
-/* Configured peers pay nothing: they may sync, and read for many. */
-static bool is_exempt(const struct kad *k, kad_peer p)
+bool kad_is_exempt(const struct kad *k, kad_peer p)
 {
     const struct pubkey *pk = kad_pk(k, p);
 
@@ -60,7 +58,7 @@ static void reply(struct kad *k, kad_peer from, uint64_t token, struct kad_msg *
         kad_msg_clear(rsp);
         return;
     }
-    if (rsp->method != KAD_PUT_VALUE && rsp->method != KAD_PUT_BATCH && !is_exempt(k, from))
+    if (rsp->method != KAD_PUT_VALUE && rsp->method != KAD_PUT_BATCH && !kad_is_exempt(k, from))
         kad_note_bytes(k, from, value_bytes(rsp));
     a->peer = from;
     a->token = token;
@@ -107,8 +105,8 @@ static int add_values(struct kad *k, kad_peer from, const struct kad_msg *req, s
 
     if (req->n_targets == 0)
         return ERR_FORMAT;
-    if (req->n_targets > BATCH_COST)
-        kad_note_charge(k, from, (unsigned)(req->n_targets / BATCH_COST));
+    if (req->n_targets > KAD_BATCH_COST)
+        kad_note_charge(k, from, (unsigned)(req->n_targets / KAD_BATCH_COST));
     for (size_t i = 0; rc == 0 && i < req->n_targets && bytes < KAD_FRAME_BYTES - ITEM_MAX_VALUE;
          i++) {
         struct store_rec r;
@@ -334,7 +332,7 @@ static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
         rc = add_closest(k, &req->target, &rsp);
         break;
     case KAD_GET_VALUE:
-        if (!is_exempt(k, from) && !kad_note_may_read(k, from))
+        if (!kad_is_exempt(k, from) && !kad_note_may_read(k, from))
             return ERR_LIMIT;
         rc = add_closest(k, &req->target, &rsp);
         if (rc == 0 && kad_is_reader(k, from))
@@ -348,14 +346,17 @@ static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
             return ERR_FORMAT;
         return begin_job(k, from, req, token) ? 0 : ERR_BUSY;
     case KAD_GET_ITEMS:
-        if (!is_exempt(k, from) && !kad_note_may_read(k, from))
+        if (!kad_is_exempt(k, from) && !kad_note_may_read(k, from))
             return ERR_LIMIT;
         fill_page(k, req, &rsp);
         break;
     case KAD_GET_BATCH:
-        if (!is_exempt(k, from) && !kad_note_may_read(k, from))
+        if (!kad_is_exempt(k, from) && !kad_note_may_read(k, from))
             return ERR_LIMIT;
         rc = add_values(k, from, req, &rsp);
+        break;
+    case KAD_WATCH:
+        rc = kad_watched_request(k, from, req, &rsp);
         break;
     default:
         return ERR_UNSUPPORTED;
@@ -383,7 +384,7 @@ void kad_request(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
      * (incident 61). One that says it serves nobody would be a dead contact in a moment. */
     if (!req->read_only)
         kad_peer_heard(k, from, false, req->method != KAD_PING);
-    bool may = is_exempt(k, from) || kad_note_request(k, from);
+    bool may = kad_is_exempt(k, from) || kad_note_request(k, from);
     int rc = may ? serve(k, from, req, token) : ERR_LIMIT;
     if (rc != 0)
         refuse(k, from, token, rc);

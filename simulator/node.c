@@ -84,6 +84,8 @@ static void act(struct sim_shard *sh, uint32_t node, struct kad_act *a)
     case KAD_ACT_REFUSE:
         refuse(sh, node, a);
         break;
+    case KAD_ACT_NOTE: /* nobody is said to speak the native dialect, so nobody watches at a peer */
+        break;
     case KAD_ACT_DONE:
         load_done(sh, node, &a->report);
         break;

@@ -220,6 +220,8 @@ static void pump(struct net_node *node)
         case KAD_ACT_REFUSE:
             act_answer(node, &a);
             break;
+        case KAD_ACT_NOTE: /* no peer speaks the native dialect here */
+            break;
         case KAD_ACT_DONE:
             act_done(node, &a);
             break;
