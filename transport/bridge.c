@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cursor.h"
 #include "base/err.h"
 #include "base/log.h"
 
@@ -11,7 +12,16 @@ enum answer { ANSWER_PING, ANSWER_IP, ANSWER_ANNOUNCE };
 
 #define SILENT_MS                                                                                  \
     1500u /* a link to another relay on which nothing at all comes for so long is dead */
-#define WALK_FACTOR 4u /* times that one relay may take, for all of them */
+#define MEMBER_GRACE_MS 5000u /* before a worker ends what another one should have ended */
+#define WALK_FACTOR     4u    /* times that one relay may take, for all of them */
+
+/* What one worker tells another one about a request, in front of it: from whom it came, and what to do
+ * with it. The answer is the response as it came, or the reason why there is none, as be32. */
+#define HOP_BYTES    (2u + PUBKEY_BYTES)
+#define HOP_MARKED   1u /* the session it came on is marked */
+#define HOP_FOREIGN  2u /* its source is not the key of that session */
+#define HOP_LINKS    4u /* ask your links to other relays, nothing else */
+#define REASON_BYTES 4u
 
 struct setup {
     struct pk_wait wait;
@@ -26,6 +36,8 @@ struct setup {
     uint64_t give_up_ns;
     uint64_t asked_ns;      /* when the request was sent on */
     struct pubkey src, dst; /* of the request */
+    struct pubkey from;     /* key of the session that it came on */
+    bool marked, foreign;   /* that session is marked; src is not from */
     bool ip_info;
     struct hash req_hash; /* of the request; the response must name it */
     int verdict;          /* of the destination: 0, or the refusal that is passed on */
@@ -36,6 +48,12 @@ struct setup {
 static uint64_t now_of(const struct bridge *b)
 {
     return b->relay->cfg.loop->now_ns;
+}
+
+/* Another worker has the session of its source, and does the counting. */
+static bool for_member(const struct bridge *b)
+{
+    return b->src.session->trunk;
 }
 
 static void deadline_set(struct bridge *b, uint64_t ms)
@@ -50,6 +68,26 @@ static void leg_attach(struct leg *leg, struct rsession *s, struct yamux_stream 
     leg->st = st;
     st->user = b;
     list_push_back(&s->legs, &leg->node);
+}
+
+/* Bring the count of what waits at another worker up to date. Over two trunks nothing is counted: it
+ * is where it came from. */
+static void far_set(struct bridge *b, bool ended)
+{
+    bool src = b->src.session->trunk;
+    struct leg *far = src ? &b->src : &b->dst, *near = src ? &b->dst : &b->src;
+    if (far->st == NULL || near->st == NULL || !far->session->trunk || near->session->trunk)
+        return;
+    uint32_t now = ended ? 0 : yamux_under_way(far->st);
+    if (now == b->far)
+        return;
+    near->session->far = near->session->far - b->far + now;
+    b->far = now;
+    b->far_since_ns = now_of(b);
+    list_remove(&b->far_node);
+    if (now > 0)
+        list_push_back(&near->session->far_bridges, &b->far_node);
+    relay_recount(near->session);
 }
 
 static void leg_detach(struct leg *leg, bool linger)
@@ -79,15 +117,15 @@ static void setup_free(struct bridge *b)
 static void bridge_end(struct bridge *b, bool linger)
 {
     struct relay *r = b->relay;
-    if (b->state == BRIDGE_OPEN)
-        r->stat.bridges--;
-    else
-        r->stat.setups--;
-    guard_stream_leave(r->guard);
+    if (!for_member(b)) {
+        *(b->state == BRIDGE_OPEN ? &r->stat.bridges : &r->stat.setups) -= 1;
+        guard_stream_leave(r->guard);
+    }
     loop_timer_cancel(r->cfg.loop, &b->timer);
     setup_free(b);
     if (b->share != NULL)
         mesh_slot_give(r, b->share);
+    far_set(b, true);
     leg_detach(&b->src, linger);
     leg_detach(&b->dst, linger);
     list_remove(&b->node);
@@ -97,6 +135,8 @@ static void bridge_end(struct bridge *b, bool linger)
 static void count_failure(struct bridge *b, int err)
 {
     struct relay *r = b->relay;
+    if (for_member(b))
+        return;
     r->stat.stream_failed++;
     r->stat.refused_by_code[relay_code_index(err)]++;
     log_debug(LOG_RELAY, "stream refused from=%s reason=\"%s\"",
@@ -110,10 +150,21 @@ void bridge_kill(struct bridge *b, int err)
     bridge_end(b, false);
 }
 
+static void give_reason(struct bridge *b, int err)
+{
+    struct rsession *to = b->src.session;
+    uint8_t reason[REASON_BYTES];
+    put_be32(reason, (uint32_t)err);
+    /* Without it the stream just ends. */
+    (void)!session_write_object(link_session(to->link), b->src.st, reason, sizeof(reason));
+}
+
 /* Set-up failed: the dialer reads the end of its stream at once (docs/protocol/dmsg.md §4.6, never
  * left open). */
 static void refuse(struct bridge *b, int err)
 {
+    if (for_member(b))
+        give_reason(b, err);
     count_failure(b, err);
     leg_detach(&b->dst, false);
     bridge_end(b, true);
@@ -160,7 +211,9 @@ static int read_object(struct bridge *b, struct leg *leg, enum session_read *wha
     if (rc != 0 || *what != SESSION_READ_OBJECT)
         return rc;
     relay_recount(leg->session);
-    if (n > RELAY_OBJECT_MAX)
+    if (leg->session->trunk && n == REASON_BYTES)
+        return (int)get_be32(tmp);
+    if (n > RELAY_OBJECT_MAX + (leg->session->trunk ? HOP_BYTES : 0))
         return ERR_TOO_LONG;
     if (n <= SIG_BYTES)
         return ERR_DMSG_OBJECT;
@@ -196,6 +249,13 @@ static void verify(struct bridge *b, const struct pubkey *pk, pk_done_fn *done)
 
 /* ---- open: bytes both ways ---- */
 
+/* How long an open bridge may be silent. Where the source's session is, time is up first. */
+static uint64_t open_limit_ms(const struct bridge *b)
+{
+    const struct relay_cfg *cfg = &b->relay->cfg;
+    return (b->half ? cfg->drain_ms : cfg->idle_ms) + (for_member(b) ? MEMBER_GRACE_MS : 0);
+}
+
 static struct leg *other_leg(struct bridge *b, const struct yamux_stream *st)
 {
     return b->src.st == st ? &b->dst : &b->src;
@@ -216,9 +276,11 @@ static bool pump(struct bridge *b, struct leg *from, struct leg *to)
     }
     if (n == 0 && !fin)
         return true;
-    b->relay->stat.bytes += (uint64_t)n;
+    if (!from->session->trunk)
+        b->relay->stat.bytes += (uint64_t)n;
     b->moved_ns = now_of(b);
     flow_moved(from, (size_t)n);
+    far_set(b, false);
     relay_recount(from->session);
     link_kick(to->session->link);
     link_kick(from->session->link); /* credit */
@@ -229,7 +291,7 @@ static bool pump(struct bridge *b, struct leg *from, struct leg *to)
         return false;
     }
     b->half = true;
-    deadline_set(b, b->relay->cfg.drain_ms);
+    deadline_set(b, open_limit_ms(b));
     return true;
 }
 
@@ -240,6 +302,8 @@ static void open_event(struct bridge *b, struct yamux_stream *st, unsigned what)
         bridge_kill(b, ERR_RESET);
         return;
     }
+    if (what & YAMUX_CREDIT)
+        far_set(b, false);
     if ((what & (YAMUX_READABLE | YAMUX_EOF)) && !pump(b, self, other))
         return;
     if (what & YAMUX_WRITABLE)
@@ -262,10 +326,12 @@ static void bridge_open(struct bridge *b)
     setup_free(b);
     b->state = BRIDGE_OPEN;
     b->moved_ns = now_of(b);
-    r->stat.setups--;
-    r->stat.bridges++;
-    r->stat.stream_ok++;
-    deadline_set(b, r->cfg.idle_ms);
+    if (!for_member(b)) {
+        r->stat.setups--;
+        r->stat.bridges++;
+        r->stat.stream_ok++;
+    }
+    deadline_set(b, open_limit_ms(b));
     /* Bytes may have come right behind the objects. */
     if (pump(b, &b->dst, &b->src))
         (void)pump(b, &b->src, &b->dst);
@@ -288,18 +354,24 @@ static void return_response(struct bridge *b)
     }
 }
 
+static void response_accepted(struct bridge *b)
+{
+    if (b->setup->walking)
+        mesh_found(b->relay, &b->setup->dst);
+    b->relay->stat.forwarded += b->setup->walking && !b->dst.session->trunk ? 1 : 0;
+    b->state = BRIDGE_RETURN;
+    if (b->dst.session->trunk) /* so much was not for this */
+        deadline_set(b, b->relay->cfg.response_ms);
+    return_response(b);
+}
+
 static void response_verified(struct pk_wait *w)
 {
     struct bridge *b = container_of(w, struct setup, wait)->bridge;
-    if (w->res.err != 0) {
+    if (w->res.err != 0)
         dst_failed(b, ERR_DMSG_RSP_SIG);
-        return;
-    }
-    if (b->setup->walking)
-        mesh_found(b->relay, &b->setup->dst);
-    b->relay->stat.forwarded += b->setup->walking ? 1 : 0;
-    b->state = BRIDGE_RETURN;
-    return_response(b);
+    else
+        response_accepted(b);
 }
 
 static void read_response(struct bridge *b)
@@ -327,18 +399,48 @@ static void read_response(struct bridge *b)
     }
     s->verdict = object_response_verdict(&rsp);
     b->state = BRIDGE_VERIFY_RESPONSE;
-    verify(b, &s->dst, response_verified);
+    if (b->dst.session->trunk) /* it was verified there */
+        response_accepted(b);
+    else
+        verify(b, &s->dst, response_verified);
 }
 
 /* ---- the request's way to the destination ---- */
 
+static int write_hop(struct bridge *b)
+{
+    struct setup *s = b->setup;
+    struct rsession *to = b->dst.session;
+    uint8_t *hop = malloc(HOP_BYTES + s->obj_n);
+    if (hop == NULL)
+        return ERR_NOMEM;
+    hop[0] = 0;
+    hop[1] = (uint8_t)((s->marked ? HOP_MARKED : 0u) | (s->foreign ? HOP_FOREIGN : 0u) |
+                       (s->walking ? HOP_LINKS : 0u));
+    memcpy(hop + 2, s->from.b, PUBKEY_BYTES);
+    memcpy(hop + HOP_BYTES, s->obj, s->obj_n);
+    int rc = session_write_object(link_session(to->link), b->dst.st, hop, HOP_BYTES + s->obj_n);
+    free(hop);
+    link_kick(to->link);
+    return rc;
+}
+
 static void write_request(struct bridge *b)
 {
-    int rc = write_object(b, &b->dst);
+    int rc = b->dst.session->trunk ? write_hop(b) : write_object(b, &b->dst);
     if (rc == 0)
         b->state = BRIDGE_RESPONSE;
     else if (rc != ERR_AGAIN)
         dst_failed(b, rc);
+}
+
+/* How long the answer may take. Another worker bounds it itself, and says why there is none. */
+static uint64_t patience_ms(const struct bridge *b, const struct rsession *to)
+{
+    uint64_t ms = b->relay->cfg.response_ms;
+    if (to->trunk)
+        return 2 * WALK_FACTOR * ms;
+    return b->setup->walking && SILENT_MS < ms ? SILENT_MS : ms;
 }
 
 static void forward_to(struct bridge *b, struct rsession *to)
@@ -351,9 +453,7 @@ static void forward_to(struct bridge *b, struct rsession *to)
     }
     leg_attach(&b->dst, to, st, b);
     b->setup->asked_ns = now_of(b);
-    deadline_set(b, b->setup->walking && SILENT_MS < b->relay->cfg.response_ms
-                        ? SILENT_MS
-                        : b->relay->cfg.response_ms);
+    deadline_set(b, patience_ms(b, to));
     b->state = BRIDGE_FORWARD;
     write_request(b);
 }
@@ -365,10 +465,12 @@ static void forward_next(struct bridge *b)
     struct relay *r = b->relay;
     struct setup *s = b->setup;
     struct rsession *to =
-        now_of(b) >= s->give_up_ns ? NULL : mesh_next(r, &s->walk, &s->dst, &b->src.session->pk);
+        now_of(b) >= s->give_up_ns ? NULL : mesh_next(r, &s->walk, &s->dst, &s->from);
     if (to == NULL) {
-        mesh_missed(r, &s->walk, &s->dst);
-        refuse(b, ERR_DMSG_NO_NEXT_SESSION);
+        bool denied = s->walk.gone == s->walk.asked;
+        if (!s->walk.own_links)
+            mesh_missed(r, &s->walk, &s->dst);
+        refuse(b, denied || !for_member(b) ? ERR_DMSG_NO_NEXT_SESSION : ERR_TIMEOUT);
         return;
     }
     if (s->kept != NULL) {
@@ -387,19 +489,20 @@ static void forward_mesh(struct bridge *b)
     forward_next(b);
 }
 
-/* foreign: the source is not the key of the session that the request came on. */
-static void forward(struct bridge *b, bool foreign)
+/* The destination is ours, or we lead the search for it. */
+static void forward_here(struct bridge *b)
 {
     struct relay *r = b->relay;
-    struct rsession *from = b->src.session, *to = relay_find(r, &b->setup->dst);
-    bool nowhere = pubkey_equal(&b->setup->dst, &r->cfg.self) || from->marked ||
-                   mesh_is_missed(r, &b->setup->dst) || map_len(&r->mesh.peers) == 0;
+    struct setup *s = b->setup;
+    struct rsession *to = relay_find(r, &s->dst);
+    bool nowhere = pubkey_equal(&s->dst, &r->cfg.self) || s->marked || mesh_is_missed(r, &s->dst) ||
+                   !mesh_has_links(r);
     if (to == NULL && nowhere) {
         refuse(b, ERR_DMSG_NO_NEXT_SESSION);
         return;
     }
-    if ((to == NULL || from->marked || to->marked || foreign) &&
-        (b->share = mesh_slot_take(r, &from->pk)) == NULL) {
+    if ((to == NULL || s->marked || to->marked || s->foreign) &&
+        (b->share = mesh_slot_take(r, &s->from)) == NULL) {
         refuse(b, ERR_DMSG_PEER_CAPACITY);
         return;
     }
@@ -407,6 +510,18 @@ static void forward(struct bridge *b, bool foreign)
         forward_to(b, to);
     else
         forward_mesh(b);
+}
+
+static void forward(struct bridge *b)
+{
+    struct relay *r = b->relay;
+    unsigned home = crew_home(r->crew, &b->setup->dst);
+    if (home == r->cfg.index)
+        forward_here(b);
+    else if (r->trunks[home] != NULL)
+        forward_to(b, r->trunks[home]);
+    else
+        refuse(b, ERR_DMSG_NO_NEXT_SESSION);
 }
 
 /* ---- answers of our own: ping marker (docs/protocol/dmsg.md §3.5), announcement (§5.2), IP
@@ -514,19 +629,21 @@ static void request_verified(struct pk_wait *w)
         refuse(b, rc);
         return;
     }
-    bool foreign = !pubkey_equal(&s->src, &from->pk);
-    if (foreign && !guard_allows(r->guard, &s->src, GUARD_CONFIGURED)) {
+    s->from = from->pk;
+    s->foreign = !pubkey_equal(&s->src, &from->pk);
+    if (s->foreign && !guard_allows(r->guard, &s->src, GUARD_CONFIGURED)) {
         r->stat.refused_key++;
         refuse(b, ERR_DMSG_REQ_SRC_PK);
         return;
     }
     object_hash(&s->req_hash, s->obj, s->obj_n);
-    mesh_requested(from, !foreign);
+    mesh_requested(from, !s->foreign);
+    s->marked = from->marked;
     mesh_found(r, &s->src);
     if (s->ip_info && pubkey_equal(&s->dst, &r->cfg.self))
         answer_ip(b);
     else
-        forward(b, foreign);
+        forward(b);
 }
 
 static void judge_request(struct bridge *b)
@@ -569,6 +686,31 @@ static bool is_announcement(const struct bridge *b)
            object_check_announce(&ann, &b->src.session->pk) == 0;
 }
 
+/* A request that another worker has judged. */
+static void take_hop(struct bridge *b)
+{
+    struct setup *s = b->setup;
+    struct object_request req;
+    if (s->obj_n <= HOP_BYTES ||
+        object_decode_request(&req, s->obj + HOP_BYTES, s->obj_n - HOP_BYTES) < 0) {
+        refuse(b, ERR_DMSG_OBJECT);
+        return;
+    }
+    s->src = req.src.pk;
+    s->dst = req.dst.pk;
+    s->marked = (s->obj[1] & HOP_MARKED) != 0;
+    s->foreign = (s->obj[1] & HOP_FOREIGN) != 0;
+    s->walk.own_links = (s->obj[1] & HOP_LINKS) != 0;
+    memcpy(s->from.b, s->obj + 2, PUBKEY_BYTES);
+    s->obj_n -= HOP_BYTES;
+    memmove(s->obj, s->obj + HOP_BYTES, s->obj_n);
+    object_hash(&s->req_hash, s->obj, s->obj_n);
+    if (s->walk.own_links)
+        forward_mesh(b);
+    else
+        forward_here(b);
+}
+
 static void read_request(struct bridge *b)
 {
     enum session_read what;
@@ -581,6 +723,8 @@ static void read_request(struct bridge *b)
         b->state = BRIDGE_ANSWER;
         b->setup->answer = ANSWER_PING;
         write_answer(b);
+    } else if (for_member(b)) {
+        take_hop(b);
     } else if (is_announcement(b)) {
         b->state = BRIDGE_VERIFY_REQUEST;
         verify(b, &b->src.session->pk, announcement_verified);
@@ -636,17 +780,15 @@ void bridge_event(struct bridge *b, struct yamux_stream *st, unsigned what)
 static void open_timer(struct bridge *b)
 {
     struct relay *r = b->relay;
-    uint64_t limit = (b->half ? r->cfg.drain_ms : r->cfg.idle_ms) * NS_PER_MS;
+    uint64_t limit = open_limit_ms(b) * NS_PER_MS;
     if (flow_waits(&b->src) || flow_waits(&b->dst))
         b->moved_ns = now_of(b);
     if (now_of(b) - b->moved_ns < limit) {
         loop_timer_set(r->cfg.loop, &b->timer, b->moved_ns + limit);
         return;
     }
-    if (b->half)
-        r->stat.resets_drain++;
-    else
-        r->stat.resets_idle++;
+    if (!for_member(b))
+        *(b->half ? &r->stat.resets_drain : &r->stat.resets_idle) += 1;
     bridge_kill(b, ERR_TIMEOUT);
 }
 
@@ -655,7 +797,7 @@ static void dst_timer(struct bridge *b)
     struct setup *s = b->setup;
     struct rsession *to = b->dst.session;
     uint64_t limit = s->asked_ns + b->relay->cfg.response_ms * NS_PER_MS;
-    if (now_of(b) >= limit) {
+    if (to->trunk || now_of(b) >= limit) {
         dst_failed(b, ERR_TIMEOUT);
     } else if (to->stopped || session_heard_ns(link_session(to->link)) >= s->asked_ns) {
         loop_timer_set(b->relay->cfg.loop, &b->timer, limit);
@@ -681,11 +823,11 @@ bool bridge_start(struct rsession *s, struct yamux_stream *st)
     struct relay *r = s->relay;
     struct bridge *b = NULL;
     bool counted = false;
-    if (!relay_syn_allowed(s)) {
+    if (!s->trunk && !relay_syn_allowed(s)) {
         r->stat.syn_limited++;
         goto refused;
     }
-    if (!(counted = guard_stream_enter(r->guard)))
+    if (!s->trunk && !(counted = guard_stream_enter(r->guard)))
         goto refused;
     if ((b = calloc(1, sizeof(*b))) == NULL || (b->setup = calloc(1, sizeof(*b->setup))) == NULL ||
         yamux_accept(st) < 0)
@@ -696,9 +838,11 @@ bool bridge_start(struct rsession *s, struct yamux_stream *st)
     b->timer.fn = on_timer;
     leg_attach(&b->src, s, st, b);
     list_push_back(&r->bridges, &b->node);
-    r->stat.streams++;
-    r->stat.setups++;
     deadline_set(b, r->cfg.object_ms);
+    if (!for_member(b)) {
+        r->stat.streams++;
+        r->stat.setups++;
+    }
     return true;
 refused:
     if (counted)

@@ -55,9 +55,9 @@ static void arm(struct link *l)
 static void tell_events(struct link *l)
 {
     struct yamux_event ev;
-    struct yamux *mux = session_mux(l->session);
     if (session_next(l->session) == SESSION_EV_UP)
         l->owner->up(l);
+    struct yamux *mux = session_mux(l->session);
     for (int i = 0; mux != NULL && alive(l) && yamux_next(mux, &ev); i++) {
         l->owner->event(l, &ev);
         if (i == EVENTS_PER_ROUND) {
@@ -174,8 +174,8 @@ static const struct conn_user user = {on_up, on_input, on_output, on_sent, on_do
 
 /* ---- the owner's calls ---- */
 
-struct link *link_new(struct loop *loop, struct conn *conn, const struct session_cfg *cfg,
-                      const struct link_owner *owner, void *arg)
+static struct link *link_make(struct loop *loop, struct conn *conn, const struct session_cfg *cfg,
+                              struct session_state *st, const struct link_owner *owner, void *arg)
 {
     struct link *l = calloc(1, sizeof *l);
     if (l == NULL)
@@ -189,7 +189,8 @@ struct link *link_new(struct loop *loop, struct conn *conn, const struct session
     struct session_cfg own = *cfg;
     own.ready = on_ready;
     own.arg = l;
-    l->session = session_new(&own, loop->now_ns);
+    l->session =
+        st != NULL ? session_import(&own, st, loop->now_ns) : session_new(&own, loop->now_ns);
     if (l->session == NULL)
         goto fail;
     conn_set_user(conn, &user, l);
@@ -197,18 +198,48 @@ struct link *link_new(struct loop *loop, struct conn *conn, const struct session
     return l;
 fail:
     free(l);
+    if (st != NULL)
+        session_state_wipe(st);
     conn_close(conn);
     return NULL;
+}
+
+struct link *link_new(struct loop *loop, struct conn *conn, const struct session_cfg *cfg,
+                      const struct link_owner *owner, void *arg)
+{
+    return link_make(loop, conn, cfg, NULL, owner, arg);
+}
+
+struct link *link_import(struct loop *loop, struct conn *conn, const struct session_cfg *cfg,
+                         struct session_state *st, const struct link_owner *owner, void *arg)
+{
+    return link_make(loop, conn, cfg, st, owner, arg);
+}
+
+/* Nothing more is heard of it; its memory goes at the end of the turn. */
+static void leave(struct link *l)
+{
+    l->closed = true;
+    loop_timer_cancel(l->loop, &l->timer);
+    loop_task_post(l->loop, &l->task);
+}
+
+int link_export(struct link *l, struct session_state *out, struct conn **conn)
+{
+    int rc = session_export(l->session, out);
+    if (rc < 0)
+        return rc;
+    *conn = l->conn;
+    leave(l);
+    return 0;
 }
 
 void link_close(struct link *l)
 {
     if (l->closed)
         return;
-    l->closed = true;
-    loop_timer_cancel(l->loop, &l->timer);
     conn_close(l->conn);
-    loop_task_post(l->loop, &l->task);
+    leave(l);
 }
 
 void link_kick(struct link *l)

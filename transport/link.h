@@ -44,6 +44,14 @@ struct link_owner {
  * user->up). cfg->ready and cfg->arg are the link's own. NULL: out of memory, conn closed. */
 struct link *link_new(struct loop *loop, struct conn *conn, const struct session_cfg *cfg,
                       const struct link_owner *owner, void *arg);
+/* The same over a state that link_export() gave; up() is called again. The state is wiped in every
+ * case. */
+struct link *link_import(struct loop *loop, struct conn *conn, const struct session_cfg *cfg,
+                         struct session_state *st, const struct link_owner *owner, void *arg);
+/* From inside up(), with cfg.wait_at_up: the session goes to another thread. As link_close(), but the
+ * conn stays open, and belongs to the caller. ERR_NOMEM: nothing happened. */
+int link_export(struct link *l, struct session_state *out, struct conn **conn)
+    __attribute__((warn_unused_result));
 void link_close(struct link *l);
 /* Output or events may be waiting: handle them at the end of this turn. */
 void link_kick(struct link *l);

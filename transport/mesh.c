@@ -266,6 +266,11 @@ static void misses_clear(struct mesh *m)
     }
 }
 
+static void count_links(struct relay *r)
+{
+    crew_links_set(r->crew, r->cfg.index, map_len(&r->mesh.peers));
+}
+
 /* Streams may be opened on s. */
 static void link_enter(struct rsession *s)
 {
@@ -277,10 +282,14 @@ static void link_enter(struct rsession *s)
     s->link_no = ++m->next_link;
     list_push_back(&m->links, &s->link_node);
     r->stat.peer_links++;
-    if (map_get(&m->peers, &s->pk) == NULL)
-        misses_clear(m); /* there are new ways */
+    bool is_new = map_get(&m->peers, &s->pk) == NULL;
     if (map_replace(&m->peers, s, &old) < 0)
         return; /* out of memory: it serves, and is not asked */
+    count_links(r);
+    if (is_new) {
+        misses_clear(m);
+        crew_ways_changed(r->crew); /* for the other members */
+    }
     if (links_of(m, &s->pk, &oldest_in, &newest) > LINKS_PER_KEY && oldest_in != s &&
         oldest_in != NULL)
         relay_session_drop(oldest_in);
@@ -301,6 +310,7 @@ static void link_leave(struct rsession *s)
     map_del(&m->peers, &s->pk);
     if (links_of(m, &s->pk, &oldest_in, &newest) > 0)
         (void)!map_replace(&m->peers, newest, &old);
+    count_links(r);
 }
 
 static void announce_start(struct rsession *s);
@@ -378,7 +388,7 @@ void mesh_requested(struct rsession *s, bool own)
 bool mesh_announced(struct rsession *s)
 {
     struct relay *r = s->relay;
-    bool ok = s->marked || (map_len(&r->mesh.peers) < r->cfg.max_peers && allowed(r, &s->pk));
+    bool ok = s->marked || (crew_links_all(r->crew) < r->cfg.max_peers && allowed(r, &s->pk));
     struct target *t = NULL;
     loop_timer_cancel(r->cfg.loop, &s->decide);
     if (s->local || pubkey_equal(&s->pk, &r->cfg.self) ||
@@ -612,6 +622,11 @@ static void mute_key(uint8_t key[PUBKEY_BYTES], const struct pubkey *peer, const
 
 bool mesh_is_missed(struct relay *r, const struct pubkey *dst)
 {
+    struct mesh *m = &r->mesh;
+    if (m->ways != crew_ways(r->crew)) {
+        m->ways = crew_ways(r->crew);
+        misses_clear(m);
+    }
     if (!miss_holds(r, dst->b))
         return false;
     r->stat.miss_hits++;
@@ -665,6 +680,24 @@ static bool muted(struct relay *r, const struct pubkey *peer, const struct pubke
     return miss_holds(r, key);
 }
 
+bool mesh_has_links(const struct relay *r)
+{
+    return crew_links_all(r->crew) > 0;
+}
+
+/* Behind all links: the other members that have some. */
+static struct rsession *next_trunk(const struct relay *r, struct mesh_walk *w)
+{
+    uint64_t first = UINT64_C(3) << 62;
+    for (unsigned i = 0; i < crew_size(r->crew) && !w->own_links; i++) {
+        if ((first | i) < w->last || r->trunks[i] == NULL || crew_links(r->crew, i) == 0)
+            continue;
+        w->last = (first | i) + 1;
+        return r->trunks[i];
+    }
+    return NULL;
+}
+
 struct rsession *mesh_next(struct relay *r, struct mesh_walk *w, const struct pubkey *dst,
                            const struct pubkey *src)
 {
@@ -677,9 +710,10 @@ struct rsession *mesh_next(struct relay *r, struct mesh_walk *w, const struct pu
             map_get(&m->peers, &s->pk) == s && !pubkey_equal(&s->pk, src) && !muted(r, &s->pk, dst))
             best = s;
     }
-    if (best == NULL)
+    if (best != NULL)
+        w->last = rank(best, dst);
+    else if ((best = next_trunk(r, w)) == NULL)
         return NULL;
-    w->last = rank(best, dst);
     w->peer = best->pk;
     w->asked++;
     return best;
@@ -689,9 +723,10 @@ void mesh_failed(struct relay *r, struct mesh_walk *w, const struct pubkey *dst,
 {
     uint8_t key[PUBKEY_BYTES];
     struct miss *x;
-    r->stat.forward_failed++;
-    w->gone += err == ERR_EOF ? 1 : 0;
-    if (err != ERR_TIMEOUT)
+    bool member = pubkey_equal(&w->peer, &r->cfg.self); /* it counts and mutes its own peers */
+    r->stat.forward_failed += member ? 0 : 1;
+    w->gone += err == ERR_EOF || err == ERR_DMSG_NO_NEXT_SESSION ? 1 : 0;
+    if (err != ERR_TIMEOUT || member)
         return;
     mute_key(key, &w->peer, dst);
     if ((x = miss_make(r, key)) != NULL)
@@ -702,34 +737,18 @@ void mesh_failed(struct relay *r, struct mesh_walk *w, const struct pubkey *dst,
 
 struct share *mesh_slot_take(struct relay *r, const struct pubkey *src)
 {
-    struct share *s = map_get(&r->mesh.shares, src);
-    uint32_t most = r->cfg.max_relayed / 4 > 0 ? r->cfg.max_relayed / 4 : 1;
-    if (r->stat.relayed >= r->cfg.max_relayed || (s != NULL && s->used >= most))
-        goto refused;
-    if (s == NULL) {
-        if ((s = calloc(1, sizeof(*s))) == NULL)
-            goto refused;
-        s->pk = *src;
-        if (map_put(&r->mesh.shares, s) < 0) {
-            free(s);
-            goto refused;
-        }
-    }
-    s->used++;
-    r->stat.relayed++;
+    struct share *s = crew_slot_take(r->crew, src, r->cfg.max_relayed);
+    if (s != NULL)
+        r->stat.relayed++;
+    else
+        r->stat.slot_refused++;
     return s;
-refused:
-    r->stat.slot_refused++;
-    return NULL;
 }
 
 void mesh_slot_give(struct relay *r, struct share *s)
 {
     r->stat.relayed--;
-    if (--s->used > 0)
-        return;
-    map_del(&r->mesh.shares, &s->pk);
-    free(s);
+    crew_slot_give(r->crew, s);
 }
 
 /* ---- what the owner says and sees ---- */
@@ -738,7 +757,7 @@ static bool usable(const struct relay *r, const struct relay_server *s)
 {
     size_t n = strnlen(s->addr, sizeof(s->addr));
     return !pubkey_is_null(&s->pk) && !pubkey_equal(&s->pk, &r->cfg.self) && n > 0 &&
-           n < sizeof(s->addr);
+           n < sizeof(s->addr) && crew_home(r->crew, &s->pk) == r->cfg.index;
 }
 
 /* Where it is dialled; a new place is tried at once. */
@@ -842,7 +861,6 @@ int mesh_init(struct relay *r, const struct relay_cfg *cfg)
     map_init(&m->peers, MAP_KEY(struct rsession, pk), key, 0);
     map_init(&m->targets, MAP_KEY(struct target, pk), key, 0);
     map_init(&m->misses, MAP_KEY(struct miss, key), key, MISSES_MAX);
-    map_init(&m->shares, MAP_KEY(struct share, pk), key, r->cfg.max_relayed);
     list_init(&m->links);
     list_init(&m->order);
     list_init(&m->forgetting);
@@ -873,6 +891,5 @@ void mesh_free(struct relay *r)
     map_free(&m->peers);
     map_free(&m->targets);
     map_free(&m->misses);
-    map_free(&m->shares);
     free((void *)r->cfg.accepted);
 }

@@ -41,6 +41,10 @@
  * peer that did not answer in time for a destination is not asked for it again for 60 s. Both are
  * in one table of 8 192; when it is full, what has expired goes, else nothing is added.
  *
+ * Workers. A key belongs to the mesh of its home (crew.h): that relay dials it, and every session of
+ * it comes there. A search is led by the home of its destination, which asks its own links, then each
+ * other member for all of its links, over the trunk.
+ *
  * One thread, the relay's. Every limit has a counter in struct relay_stat.
  */
 #pragma once
@@ -56,6 +60,7 @@
 
 struct announce;
 struct rsession;
+struct share;
 struct yamux_stream;
 
 struct mesh {
@@ -65,13 +70,8 @@ struct mesh {
     struct list order;      /* struct target */
     struct list forgetting; /* struct target that only announced itself, oldest first */
     struct map misses;      /* struct miss by key */
-    struct map shares;      /* struct share by pk */
     uint64_t next_link, round, purged_ns;
-};
-
-struct share { /* slots that one key uses */
-    struct pubkey pk;
-    uint32_t used;
+    uint64_t ways; /* crew_ways() when the misses were looked at last */
 };
 
 /* How far the search for a destination has come. */
@@ -79,6 +79,7 @@ struct mesh_walk {
     uint64_t last;        /* rank of the link that was asked last */
     unsigned asked, gone; /* peers; those that ended the stream without an answer */
     struct pubkey peer;   /* who is being asked */
+    bool own_links;       /* do not ask other workers: one of them is asking us */
 };
 
 struct relay;
@@ -110,7 +111,9 @@ void mesh_requested(struct rsession *s, bool own);
 /* The operator has named this relay: in cfg.peers or cfg.accepted. */
 bool mesh_is_configured(const struct relay *r, const struct pubkey *pk);
 
-/* The next link to ask for dst, or NULL. A request that came from src is not sent back to it. */
+/* There is somebody to ask. */
+bool mesh_has_links(const struct relay *r);
+/* The next link (or trunk) to ask for dst, or NULL. A request that came from src is not sent back to it. */
 struct rsession *mesh_next(struct relay *r, struct mesh_walk *w, const struct pubkey *dst,
                            const struct pubkey *src);
 /* The link that mesh_next() gave last led nowhere, because of err. */

@@ -1,6 +1,7 @@
 #include "transport/relay.h"
 
 #include <assert.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,10 +9,14 @@
 #include "base/log.h"
 #include "transport/relay_int.h"
 
-#define SYN_BURST_NS (5 * NS_PER_S) /* of the SYN rate that may be saved up */
-#define STALL_NS     (3 * NS_PER_S) /* a stream that has not moved for so long stalls */
-#define LOOK_NS      (NS_PER_S / 2)
-#define STOP_FACTOR  4u /* budgets that a session may hold before its socket is stopped */
+#define SYN_BURST_NS  (5 * NS_PER_S) /* of the SYN rate that may be saved up */
+#define STALL_NS      (3 * NS_PER_S) /* a stream that has not moved for so long stalls */
+#define LOOK_NS       (NS_PER_S / 2)
+#define STOP_FACTOR   4u     /* budgets that a session may hold before its socket is stopped */
+#define TOLD_BYTES    65536u /* of change, before the crew is told */
+#define TRUNK_STREAMS (1u << 20)
+#define TRUNK_OUT     (1u << 20)
+#define TRUNK_CONTROL (64u << 20)
 
 static const int codes[16] = {
     0,
@@ -44,7 +49,7 @@ unsigned relay_code_index(int err)
 
 static void handshake_end(struct rsession *s)
 {
-    if (s->addr != NULL && !s->up)
+    if (s->addr != NULL && !s->up && !s->moved)
         s->relay->stat.handshakes--;
 }
 
@@ -52,7 +57,7 @@ static void guard_end(struct rsession *s)
 {
     handshake_end(s);
     if (s->addr != NULL)
-        guard_leave(s->relay->guard, s->addr, s->up);
+        guard_leave(s->relay->guard, s->addr, s->up || s->moved);
     s->addr = NULL;
 }
 
@@ -77,14 +82,37 @@ static void stop_reading(struct rsession *s, bool stop)
     link_pause(s->link, stop);
 }
 
+/* The others need to know only roughly, and what all write to is slow. */
+static void tell_buffered(struct relay *r)
+{
+    size_t now = r->stat.buffered, was = r->told;
+    if (crew_size(r->crew) == 1 || (now != 0 && now < was + TOLD_BYTES && was < now + TOLD_BYTES))
+        return;
+    crew_buffered_add(r->crew, now, was);
+    r->told = now;
+}
+
+/* When all hold too much, whoever holds more than his share gives up some. */
+static bool above_total(const struct relay *r)
+{
+    unsigned n = crew_size(r->crew);
+    size_t own = r->stat.buffered;
+    if (n == 1)
+        return own > r->cfg.total_budget;
+    return own > r->cfg.total_budget / n &&
+           crew_buffered(r->crew) - r->told + own > r->cfg.total_budget;
+}
+
 void relay_recount(struct rsession *s)
 {
     struct relay *r = s->relay;
-    size_t now = s->up ? yamux_rx_bytes(link_mux(s->link)) : 0;
+    /* What came over a trunk counts where it came from: as far. */
+    size_t now = s->up && !s->trunk ? yamux_rx_bytes(link_mux(s->link)) + s->far : 0;
     if (now == s->accounted)
         return;
     r->stat.buffered = r->stat.buffered - s->accounted + now;
     s->accounted = now;
+    tell_buffered(r);
     if (now <= stop_bytes(r) / 2)
         stop_reading(s, false);
     if (now == 0)
@@ -93,12 +121,26 @@ void relay_recount(struct rsession *s)
         list_push_back(&r->parked, &s->parked_node);
 }
 
+/* A bridge whose bytes wait at another worker, for longer than all that wait here. */
+static struct bridge *stalled_far(const struct rsession *s)
+{
+    const struct yamux_stream *st = yamux_longest_stalled(link_mux(s->link));
+    struct bridge *b = list_first_as(&s->far_bridges, struct bridge, far_node);
+    return b != NULL && (st == NULL || b->far_since_ns < st->rx_since_ns) ? b : NULL;
+}
+
 static bool kill_longest_stalled(struct rsession *s)
 {
     struct yamux_stream *st = yamux_longest_stalled(link_mux(s->link));
-    if (st == NULL)
+    struct bridge *far = stalled_far(s);
+    if (st == NULL && far == NULL)
         return false;
     s->relay->stat.resets_budget++;
+    if (far != NULL) {
+        bridge_kill(far, ERR_LIMIT);
+        relay_recount(s);
+        return true;
+    }
     if (st->user != NULL) {
         bridge_kill(st->user, ERR_LIMIT);
     } else if (s->announce != NULL) { /* a peer that writes there more than an answer */
@@ -129,7 +171,10 @@ static struct rsession *worst_session(struct relay *r)
 static bool has_stalled(const struct rsession *s)
 {
     uint64_t now = s->relay->cfg.loop->now_ns;
+    const struct bridge *far = stalled_far(s);
     struct yamux_stream *st;
+    if (far != NULL && now - far->far_since_ns >= STALL_NS)
+        return true;
     while ((st = yamux_longest_stalled(link_mux(s->link))) != NULL &&
            now - st->rx_since_ns >= STALL_NS) {
         if (st->user == NULL || !bridge_waits(st->user, st))
@@ -161,8 +206,7 @@ void relay_account(struct rsession *s)
     struct rsession *worst;
     relay_recount(s);
     fit_session(s);
-    while (r->stat.buffered > r->cfg.total_budget && (worst = worst_session(r)) != NULL &&
-           kill_longest_stalled(worst))
+    while (above_total(r) && (worst = worst_session(r)) != NULL && kill_longest_stalled(worst))
         ;
 }
 
@@ -220,6 +264,9 @@ void relay_session_drop(struct rsession *s)
     guard_end(s);
     flow_session_end(s);
     r->stat.buffered -= s->accounted;
+    tell_buffered(r);
+    if (s->trunk)
+        r->trunks[s->member] = NULL;
     list_remove(&s->parked_node);
     list_remove(&s->node);
     bool known = false;
@@ -252,17 +299,36 @@ int relay_client(struct rsession *s)
     return 0;
 }
 
-static void on_up(struct link *l)
+/* Its handshake is over, here: it is counted as a session, and goes where its key belongs. True: it
+ * has gone, or had to end. */
+static bool went_home(struct rsession *s)
 {
-    struct rsession *s = link_arg(l);
+    struct relay *r = s->relay;
+    unsigned home = crew_home(r->crew, &s->pk);
+    struct relay_move m = {.addr = s->addr};
+    struct conn *conn;
+    if (s->dialled || s->local || s->moved)
+        return false;
+    guard_up(r->guard, s->addr);
+    s->up = true; /* for the guard, whatever comes of it */
+    if (crew_size(r->crew) == 1)
+        return false;
+    if (home == r->cfg.index)
+        return session_go(link_session(s->link)) < 0; /* link tells of the error */
+    if (link_export(s->link, &m.state, &conn) == 0) {
+        s->addr = NULL;
+        r->cfg.move(r->cfg.arg, home, conn, &m);
+        r->stat.moved++;
+    }
+    relay_session_drop(s);
+    return true;
+}
+
+static void session_up(struct rsession *s)
+{
     struct relay *r = s->relay;
     char name[9];
-
-    handshake_end(s);
-    s->pk = *link_remote(l);
     s->up = true;
-    if (s->addr != NULL)
-        guard_up(r->guard, s->addr);
     if (!s->local && !guard_allows(r->guard, &s->pk, who_is(s))) {
         r->stat.refused_key++;
         if (s->dialled)
@@ -271,13 +337,26 @@ static void on_up(struct link *l)
         return;
     }
     log_debug(LOG_RELAY, "session up peer=%s from=%s", pubkey_short(name, &s->pk),
-              link_conn(l)->peer);
+              link_conn(s->link)->peer);
     if (s->dialled) {
         mesh_link_up(s);
     } else if (!mesh_hold_back(s) && relay_client(s) < 0) {
         r->stat.refused_limit++;
         relay_session_drop(s);
     }
+}
+
+static void on_up(struct link *l)
+{
+    struct rsession *s = link_arg(l);
+    if (s->trunk) {
+        s->up = true;
+        return;
+    }
+    handshake_end(s);
+    s->pk = *link_remote(l);
+    if (!went_home(s))
+        session_up(s);
 }
 
 static void on_event(struct link *l, const struct yamux_event *ev)
@@ -299,7 +378,7 @@ static void on_down(struct link *l, int err)
 {
     struct rsession *s = link_arg(l);
     char name[9] = "-";
-    if (s->up)
+    if (s->up || s->moved)
         pubkey_short(name, &s->pk);
     else if (!s->dialled)
         s->relay->stat.handshake_failed++;
@@ -319,17 +398,15 @@ static struct rsession *session_new_for(struct relay *r)
         return NULL;
     s->relay = r;
     list_init(&s->legs);
+    list_init(&s->far_bridges);
     return s;
 }
 
-/* Takes conn over; false: out of memory, conn closed. */
-static bool session_link(struct rsession *s, struct conn *conn, const struct pubkey *remote)
+static struct session_cfg session_cfg_of(const struct relay *r)
 {
-    struct relay *r = s->relay;
-    struct session_cfg cfg = {
+    return (struct session_cfg){
         .env = r->cfg.env,
         .pool = r->cfg.pool,
-        .initiator = remote != NULL,
         .self = r->cfg.self,
         .sk = &r->cfg.sk,
         .handshake_ms = r->cfg.handshake_ms,
@@ -337,9 +414,16 @@ static bool session_link(struct rsession *s, struct conn *conn, const struct pub
         .dead_ms = 18000, /* slow is not dead (incident 6) */
         .mux = {.max_streams = r->cfg.max_streams},
     };
-    if (remote != NULL)
-        cfg.remote = *remote;
-    s->link = link_new(r->cfg.loop, conn, &cfg, &owner, s);
+}
+
+/* Takes conn over; state: of one whose handshake was done elsewhere, or NULL. False: out of memory,
+ * conn closed. */
+static bool session_link(struct rsession *s, struct conn *conn, const struct session_cfg *cfg,
+                         struct session_state *state)
+{
+    struct relay *r = s->relay;
+    s->link = state != NULL ? link_import(r->cfg.loop, conn, cfg, state, &owner, s)
+                            : link_new(r->cfg.loop, conn, cfg, &owner, s);
     if (s->link == NULL)
         return false;
     flow_session_init(s);
@@ -359,7 +443,10 @@ struct rsession *relay_dialled(struct relay *r, struct conn *conn, struct target
     s->dialled = true;
     s->target = target;
     s->pk = *pk;
-    if (session_link(s, conn, pk))
+    struct session_cfg cfg = session_cfg_of(r);
+    cfg.initiator = true;
+    cfg.remote = *pk;
+    if (session_link(s, conn, &cfg, NULL))
         return s;
     free(s);
     return NULL;
@@ -376,7 +463,9 @@ void relay_accept(struct relay *r, struct conn *conn, bool local)
             goto refused;
         r->stat.handshakes++;
     }
-    if (!session_link(s, conn, NULL)) {
+    struct session_cfg cfg = session_cfg_of(r);
+    cfg.wait_at_up = !local && crew_size(r->crew) > 1;
+    if (!session_link(s, conn, &cfg, NULL)) {
         r->stat.refused_limit++;
         guard_end(s);
         free(s);
@@ -390,13 +479,84 @@ refused:
     conn_close(conn);
 }
 
+/* ---- other workers ---- */
+
+void relay_move_drop(struct guard *g, struct relay_move *m)
+{
+    if (m->addr != NULL)
+        guard_leave(g, m->addr, true);
+    m->addr = NULL;
+    session_state_wipe(&m->state);
+}
+
+void relay_arrive(struct relay *r, struct conn *conn, struct relay_move *m)
+{
+    struct session_cfg cfg = session_cfg_of(r);
+    struct rsession *s = r->draining ? NULL : session_new_for(r);
+    if (s == NULL) {
+        r->stat.refused_limit++;
+        relay_move_drop(r->guard, m);
+        conn_close(conn);
+        return;
+    }
+    s->moved = true;
+    if (session_link(s, conn, &cfg, &m->state)) {
+        s->addr = m->addr;
+        return;
+    }
+    r->stat.refused_limit++;
+    relay_move_drop(r->guard, m);
+    free(s);
+}
+
+/* Nobody but us is at the other end: there are no limits, and time does not end it. */
+int relay_trunk(struct relay *r, unsigned member, struct conn *conn, struct session_state *st)
+{
+    struct session_cfg cfg = session_cfg_of(r);
+    struct rsession *s = session_new_for(r);
+    assert(member != r->cfg.index && member < crew_size(r->crew) && r->trunks[member] == NULL);
+    cfg.keepalive_ms = 0;
+    cfg.patient = true;
+    cfg.mux = (struct yamux_cfg){.max_streams = TRUNK_STREAMS,
+                                 .backlog = TRUNK_STREAMS,
+                                 .accept_backlog = TRUNK_STREAMS,
+                                 .out_high = TRUNK_OUT,
+                                 .control_room = TRUNK_CONTROL,
+                                 .exact = true,
+                                 .reuse_ids = true};
+    if (s == NULL) {
+        session_state_wipe(st);
+        conn_close(conn);
+        return ERR_NOMEM;
+    }
+    s->trunk = true;
+    s->member = member;
+    s->pk = r->cfg.self;
+    if (!session_link(s, conn, &cfg, st)) {
+        free(s);
+        return ERR_NOMEM;
+    }
+    r->trunks[member] = s;
+    return 0;
+}
+
+void relay_trunk_keys(struct env *env, struct session_state *a, struct session_state *b)
+{
+    *a = *b = (struct session_state){0};
+    a->initiator = true;
+    env_random(env, a->tx.key, sizeof(a->tx.key));
+    env_random(env, a->rx.key, sizeof(a->rx.key));
+    b->tx = a->rx;
+    b->rx = a->tx;
+}
+
 void relay_recheck(struct relay *r)
 {
     struct list_node *pos, *tmp;
     list_for_each(pos, tmp, &r->sessions)
     {
         struct rsession *s = container_of(pos, struct rsession, node);
-        if (!s->up || s->local || guard_allows(r->guard, &s->pk, who_is(s)))
+        if (!s->up || s->local || s->trunk || guard_allows(r->guard, &s->pk, who_is(s)))
             continue;
         r->stat.closed_key++;
         if (s->dialled)
@@ -413,6 +573,8 @@ void relay_drain(struct relay *r)
     list_for_each(pos, tmp, &r->sessions)
     {
         struct rsession *s = container_of(pos, struct rsession, node);
+        if (s->trunk)
+            continue; /* what goes over it ends by itself */
         if (!s->up) {
             relay_session_drop(s);
             continue;
@@ -443,6 +605,13 @@ static int guard_of(struct relay *r)
     return r->own_guard ? guard_new(&r->guard, &gc) : 0;
 }
 
+static int crew_of(struct relay *r)
+{
+    r->crew = r->cfg.crew;
+    r->own_crew = r->crew == NULL;
+    return r->own_crew ? crew_new(&r->crew, 1, r->cfg.env->hash_key) : 0;
+}
+
 int relay_new(struct relay **out, const struct relay_cfg *cfg)
 {
     struct relay *r = calloc(1, sizeof(*r));
@@ -465,7 +634,9 @@ int relay_new(struct relay **out, const struct relay_cfg *cfg)
     list_init(&r->bridges);
     r->look_timer.fn = on_look;
     flow_init(r);
-    int rc = mesh_init(r, cfg);
+    int rc = crew_of(r);
+    if (rc == 0)
+        rc = mesh_init(r, cfg);
     if (rc == 0)
         rc = guard_of(r);
     if (rc < 0) {
@@ -491,6 +662,8 @@ void relay_free(struct relay *r)
     map_free(&r->table);
     if (r->own_guard)
         guard_free(r->guard);
+    if (r->own_crew)
+        crew_free(r->crew);
     seckey_wipe(&r->cfg.sk);
     free(r);
 }
@@ -505,6 +678,19 @@ void relay_stat(const struct relay *r, struct relay_stat *out)
     out->missed = map_len(&r->mesh.misses);
 }
 
+void relay_stat_add(struct relay_stat *sum, const struct relay_stat *st)
+{
+    uint64_t to[sizeof(*sum) / sizeof(uint64_t)], from[sizeof(to) / sizeof(uint64_t)];
+    uint64_t longest = sum->loop_max_ns > st->loop_max_ns ? sum->loop_max_ns : st->loop_max_ns;
+    _Static_assert(sizeof(to) == sizeof(*sum), "members of one size");
+    memcpy(to, sum, sizeof(to));
+    memcpy(from, st, sizeof(from));
+    for (size_t i = 0; i < sizeof(to) / sizeof(to[0]); i++)
+        to[i] += from[i];
+    memcpy(sum, to, sizeof(to));
+    sum->loop_max_ns = longest;
+}
+
 uint64_t relay_sessions(const struct relay *r, uint64_t cursor, struct relay_session_info *out,
                         size_t cap, size_t *n)
 {
@@ -514,7 +700,7 @@ uint64_t relay_sessions(const struct relay *r, uint64_t cursor, struct relay_ses
          pos = list_next(&r->sessions, pos)) {
         const struct rsession *s = container_of(pos, struct rsession, node);
         struct yamux_stat st;
-        if (s->id < cursor || !s->up)
+        if (s->id < cursor || !s->up || s->trunk)
             continue;
         if (*n == cap)
             return s->id;

@@ -43,6 +43,16 @@
  * their turn then, keys share equally. A peer can never end another one's session. Threads: one
  * relay belongs to one loop; several share a guard. Errors of peers are counters and debug lines.
  *
+ * Workers: relays of one crew (crew.h) are one server on several threads. A connection may be accepted
+ * by any of them; when its handshake is over the session moves to the home of its key (cfg.move). To
+ * each other they are connected by trunks: sessions between the same two ends, without handshake,
+ * whose streams carry what the workers relay for each other.
+ *
+ *     A --- home of A ===trunk=== home of B --- B
+ *
+ * The home of A judges the request, B's finds the session (or leads the search in the mesh), and both
+ * have a bridge; of a stream, only the one that A's session is part of counts and watches time.
+ *
  *     relay_new(&r, &cfg);
  *     drive_tcp_listen(tcp, "0.0.0.0:8081", on_accept, r, &listener);
  *     static void on_accept(void *r, struct conn *conn) { relay_accept(r, conn, false); }
@@ -57,6 +67,7 @@
 #include "base/env.h"
 #include "base/loop.h"
 #include "transport/conn.h"
+#include "transport/crew.h"
 #include "transport/guard.h"
 #include "transport/link.h"
 
@@ -69,6 +80,12 @@ struct relay;
 struct relay_server { /* another relay */
     struct pubkey pk;
     char addr[CONN_ADDR_MAX]; /* "host:port" */
+};
+
+/* A session between two workers. */
+struct relay_move {
+    struct session_state state;
+    struct guard_addr *addr;
 };
 
 struct relay_cfg { /* 0 = default */
@@ -98,6 +115,12 @@ struct relay_cfg { /* 0 = default */
     bool accept_relayed;  /* take requests of foreign sources from clients too */
     uint32_t max_peers;   /* that announced themselves, 512 */
     uint32_t max_relayed; /* streams over the mesh, 4 096; a quarter of them per key */
+    /* workers */
+    struct crew *crew; /* shared, outlives this relay; NULL: it is alone */
+    unsigned index;    /* of this relay in it */
+    /* With a crew of several: give conn and m to that member, on its thread: relay_arrive(). Takes
+     * both over. */
+    void (*move)(void *arg, unsigned member, struct conn *conn, struct relay_move *m);
     /* optional: the set of client sessions changed (published entry, status). It may not free the
      * relay. */
     void (*changed)(void *arg);
@@ -114,23 +137,34 @@ void relay_free(struct relay *r);
 void relay_accept(struct relay *r, struct conn *conn, bool local);
 /* The guard's lists of keys have changed: sessions of keys that may not come in any more end. */
 void relay_recheck(struct relay *r);
+/* Conn is what is left of the one that cfg.move() got. */
+void relay_arrive(struct relay *r, struct conn *conn, struct relay_move *m);
+/* It cannot be given to anybody: its conn is closed by the caller. */
+void relay_move_drop(struct guard *g, struct relay_move *m);
+/* The session to another member, over a pipe inside the process. Both ends get states of one pair of
+ * keys (relay_trunk_keys), wiped in every case. To be done before anything is accepted; when it ends,
+ * all streams over it end too and nothing takes its place. 0 or ERR_NOMEM: conn closed. */
+int relay_trunk(struct relay *r, unsigned member, struct conn *conn, struct session_state *st)
+    __attribute__((warn_unused_result));
+void relay_trunk_keys(struct env *env, struct session_state *a, struct session_state *b);
 /* No new sessions and streams, pending handshakes end; existing ones go on (graceful stop). */
 void relay_drain(struct relay *r);
 
-struct relay_stat {
-    size_t sessions, handshakes, bridges, setups; /* gauges */
-    size_t buffered;                              /* bytes received and not drained */
+struct relay_stat {                                 /* uint64_t all of them: relay_stat_add() */
+    uint64_t sessions, handshakes, bridges, setups; /* gauges */
+    uint64_t buffered;                              /* bytes received and not drained */
     uint64_t accepted, handshake_failed, refused_limit, replaced;
+    uint64_t moved; /* sessions that went to another worker behind their handshake */
     uint64_t streams, stream_ok, stream_failed,
         refused_by_code[16]; /* why stream_failed: index by relay_code_index() */
     uint64_t stopped;        /* times that a socket was not read for the sake of the budget */
-    size_t throttle_waits;   /* gauge: streams that wait for their share of the bandwidth */
+    uint64_t throttle_waits; /* gauge: streams that wait for their share of the bandwidth */
     uint64_t throttled;      /* times that one had to */
     uint64_t refused_key, closed_key; /* sessions of keys that may not come in */
     uint64_t resets_budget, resets_idle, resets_drain, syn_limited, pings, ip_lookups;
     uint64_t bytes; /* payload bridged */
     /* mesh */
-    size_t peers, peer_links, relayed, missed; /* gauges: relays, links to them, slots, misses */
+    uint64_t peers, peer_links, relayed, missed; /* gauges: relays, links to them, slots, misses */
     uint64_t dials, dial_failed, announced, announce_ok; /* ours: links dialled, announcements */
     uint64_t announce_accepted, announce_refused;        /* theirs */
     uint64_t forwarded, forward_failed, miss_hits, slot_refused, misses_full;
@@ -138,6 +172,8 @@ struct relay_stat {
     uint64_t loop_max_ns, fd_exhausted, no_buffer, accept_rests;
 };
 void relay_stat(const struct relay *r, struct relay_stat *out);
+/* Of several workers: sums; the longest of loop_max_ns. */
+void relay_stat_add(struct relay_stat *sum, const struct relay_stat *st);
 /* 1 … 15 for dmsg errors 300 … 307, 350 … 352, 370, time-out, busy, reset; 0 for every other. */
 unsigned relay_code_index(int err);
 

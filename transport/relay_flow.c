@@ -100,8 +100,8 @@ size_t flow_may(struct leg *from)
     struct rsession *s = from->session;
     struct relay *r = s->relay;
     const struct meter *all = guard_meter(r->guard);
-    if (s->meter.bytes_per_s == 0 && all->bytes_per_s == 0)
-        return SIZE_MAX;
+    if ((s->meter.bytes_per_s == 0 && all->bytes_per_s == 0) || s->trunk)
+        return SIZE_MAX; /* what comes over a trunk was charged where it came from */
     if (r->served == from || (list_empty(&s->waiting) && list_empty(&r->hungry) &&
                               is_open(r, all) && is_open(r, &s->meter)))
         return FLOW_QUANTUM;
@@ -115,7 +115,7 @@ void flow_moved(struct leg *from, size_t n)
     struct rsession *s = from->session;
     struct relay *r = s->relay;
     struct meter *all = guard_meter(r->guard);
-    if (s->meter.bytes_per_s == 0 && all->bytes_per_s == 0)
+    if ((s->meter.bytes_per_s == 0 && all->bytes_per_s == 0) || s->trunk)
         return;
     meter_take(all, now_of(r), n);
     /* a relay speaks for many clients */

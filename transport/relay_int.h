@@ -11,6 +11,7 @@
 
 #include "base/list.h"
 #include "base/map.h"
+#include "transport/crew.h"
 #include "transport/guard.h"
 #include "transport/mesh.h"
 #include "transport/objects.h"
@@ -30,10 +31,15 @@ struct rsession {
     struct list legs;             /* struct leg of every bridge that uses this session */
     struct guard_addr *addr;      /* it counts for; NULL: local, or dialled by us */
     size_t accounted;             /* of relay->buffered */
+    size_t far;                   /* of it: what came from here and waits at other workers … */
+    struct list far_bridges;      /* … in these bridges, longest untouched first */
     struct list_node parked_node; /* in relay->parked while accounted > 0 */
     uint64_t syn_ns;              /* until when its allowance of SYNs is used up */
     bool up, local;
-    bool stopped; /* not read from: it holds too much */
+    bool stopped;    /* not read from: it holds too much */
+    bool moved;      /* its handshake was done by another worker */
+    bool trunk;      /* to another worker; not to a peer */
+    unsigned member; /* trunk: which */
 
     /* relay_flow.c */
     struct list waiting; /* struct leg: may not move their bytes yet */
@@ -60,6 +66,10 @@ struct relay {
     struct map table; /* struct rsession by pk */
     struct guard *guard;
     bool own_guard;
+    struct crew *crew;
+    bool own_crew;
+    struct rsession *trunks[CREW_MAX]; /* NULL: none, or ourselves */
+    size_t told;                       /* what crew_buffered() knows of our stat.buffered */
     struct list sessions;
     struct list parked;           /* sessions with buffered bytes */
     struct loop_timer look_timer; /* while one of them is above its budget */
@@ -105,6 +115,10 @@ struct bridge {
     struct loop_timer timer;
     uint64_t moved_ns; /* last time that bytes were relayed */
     struct list_node node;
+    /* One leg is a trunk: bytes of the other one's session that went there and were not consumed. */
+    struct list_node far_node;
+    uint64_t far_since_ns;
+    uint32_t far;
     bool half; /* FIN has gone through in one direction */
 };
 

@@ -38,6 +38,8 @@ struct session {
     struct nonce_window seen;
     struct pubkey remote;
     bool initiator, up_event;
+    bool wait_at_up, waiting; /* waiting: the handshake is done, the mux not begun */
+    bool patient;
     int err;
     uint32_t hold_ms, keepalive_ms, dead_ms;
     void (*ready)(void *arg);
@@ -128,6 +130,21 @@ static int feed_leftover(struct session *s, struct bufq *in)
     return rc;
 }
 
+static int mux_begin(struct session *s, struct yamux_cfg *cfg, struct bufq *early)
+{
+    cfg->client = s->initiator;
+    s->mux = yamux_new(cfg, s->pool, s->env->hash_key);
+    return s->mux == NULL ? ERR_NOMEM : feed_leftover(s, early);
+}
+
+static int handshake_leave(struct session *s)
+{
+    s->waiting = false;
+    int rc = mux_begin(s, &s->hs->mux, &s->hs->in);
+    handshake_free(s);
+    return rc;
+}
+
 static int handshake_finish(struct session *s)
 {
     struct handshake *hs = s->hs;
@@ -135,21 +152,18 @@ static int handshake_finish(struct session *s)
         return ERR_DMSG_EXTRA_BYTES; /* no server speaks before it has read message 3 */
     noise_split(&hs->noise, &s->tx, &s->rx);
     s->remote = *noise_remote(&hs->noise);
-    hs->mux.client = s->initiator;
-    s->mux = yamux_new(&hs->mux, s->pool, s->env->hash_key);
-    if (s->mux == NULL)
-        return ERR_NOMEM;
     s->up_ns = s->heard_ns = s->now_ns;
     s->up_event = true;
-    int rc = feed_leftover(s, &hs->in);
-    handshake_free(s);
-    return rc;
+    s->waiting = s->wait_at_up;
+    return s->waiting ? 0 : handshake_leave(s);
 }
 
 /* As far as it goes: 0 when it waits for bytes or work, or when it is done. */
 static int handshake_run(struct session *s)
 {
     struct handshake *hs = s->hs;
+    if (s->waiting)
+        return 0;
     if (hs->ready) {
         hs->ready = false;
         if (hs->ready_rc < 0)
@@ -221,23 +235,33 @@ static int handshake_begin(struct session *s, const struct session_cfg *cfg)
     return rc < 0 ? rc : handshake_run(s);
 }
 
-struct session *session_new(const struct session_cfg *cfg, uint64_t now_ns)
+static struct session *session_alloc(const struct session_cfg *cfg, uint64_t now_ns)
 {
     struct session *s = calloc(1, sizeof *s);
     if (s == NULL)
         return NULL;
     s->env = cfg->env;
     s->pool = cfg->pool;
-    s->initiator = cfg->initiator;
-    s->hold_ms = cfg->hold_ms == SESSION_NO_HOLD ? 0 : or_default(cfg->hold_ms, 60);
     s->keepalive_ms = cfg->keepalive_ms;
     s->dead_ms = or_default(cfg->dead_ms, 10000);
+    s->patient = cfg->patient;
     s->ready = cfg->ready;
     s->arg = cfg->arg;
     s->now_ns = s->heard_ns = now_ns;
-    s->hold_until_ns = cfg->initiator ? LOOP_NEVER : 0;
     s->quiet_ns = env_jitter_ns(cfg->env, cfg->keepalive_ms * NS_PER_MS, KEEPALIVE_PERCENT);
     bufq_init(&s->hello, cfg->pool);
+    return s;
+}
+
+struct session *session_new(const struct session_cfg *cfg, uint64_t now_ns)
+{
+    struct session *s = session_alloc(cfg, now_ns);
+    if (s == NULL)
+        return NULL;
+    s->initiator = cfg->initiator;
+    s->wait_at_up = cfg->wait_at_up && !cfg->initiator;
+    s->hold_ms = cfg->hold_ms == SESSION_NO_HOLD ? 0 : or_default(cfg->hold_ms, 60);
+    s->hold_until_ns = cfg->initiator ? LOOP_NEVER : 0;
     int rc = handshake_begin(s, cfg);
     if (rc < 0)
         (void)fail(s, rc);
@@ -251,6 +275,68 @@ void session_free(struct session *s)
     (void)fail(s, ERR_CLOSED);
     yamux_free(s->mux);
     free(s);
+}
+
+/* ---- from thread to thread ---- */
+
+int session_go(struct session *s)
+{
+    assert(s->waiting || s->err < 0);
+    if (s->err < 0)
+        return s->err;
+    int rc = handshake_leave(s);
+    return rc < 0 ? fail(s, rc) : 0;
+}
+
+int session_export(struct session *s, struct session_state *out)
+{
+    assert(s->waiting && s->err == 0 && bufq_len(&s->hello) == 0);
+    struct bufq *in = &s->hs->in;
+    *out = (struct session_state){.remote = s->remote, .initiator = s->initiator};
+    if (bufq_len(in) > 0 && (out->early = malloc(bufq_len(in))) == NULL)
+        return ERR_NOMEM;
+    out->early_n = bufq_read(in, out->early, bufq_len(in));
+    out->tx = s->tx;
+    out->rx = s->rx;
+    (void)fail(s, ERR_CLOSED);
+    return 0;
+}
+
+void session_state_wipe(struct session_state *st)
+{
+    free(st->early);
+    sodium_memzero(st, sizeof *st);
+}
+
+static int import(struct session *s, const struct session_cfg *cfg, const struct session_state *st)
+{
+    struct yamux_cfg mux = cfg->mux;
+    struct bufq early;
+    bufq_init(&early, s->pool);
+    int rc = st->early_n > 0 ? bufq_append_copy(&early, st->early, st->early_n) : 0;
+    if (rc == 0)
+        rc = mux_begin(s, &mux, &early);
+    bufq_clear(&early);
+    return rc;
+}
+
+struct session *session_import(const struct session_cfg *cfg, struct session_state *st,
+                               uint64_t now_ns)
+{
+    struct session *s = session_alloc(cfg, now_ns);
+    if (s != NULL) {
+        s->remote = st->remote;
+        s->tx = st->tx;
+        s->rx = st->rx;
+        s->initiator = st->initiator;
+        s->up_ns = now_ns;
+        s->up_event = true;
+        int rc = import(s, cfg, st);
+        if (rc < 0)
+            (void)fail(s, rc);
+    }
+    session_state_wipe(st);
+    return s;
 }
 
 /* ---- bytes ---- */
@@ -301,7 +387,7 @@ int session_output(struct session *s, struct iovec *iov, int max, uint64_t now_n
     int n = bufq_iov(&s->hello, iov, max);
     if (mux_may_send(s, now_ns))
         n += yamux_output(s->mux, iov + n, max - n);
-    if (n > 0 && s->stall_ns == 0)
+    if (n > 0 && s->stall_ns == 0 && !s->patient)
         s->stall_ns = now_ns;
     return n;
 }
@@ -317,7 +403,7 @@ void session_sent(struct session *s, size_t n, uint64_t now_ns)
         yamux_sent(s->mux, n - part, now_ns);
     if (s->hold_until_ns == LOOP_NEVER && s->mux != NULL && bufq_len(&s->hello) == 0)
         s->hold_until_ns = now_ns + s->hold_ms * NS_PER_MS;
-    s->stall_ns = session_pending(s, now_ns) > 0 ? now_ns : 0;
+    s->stall_ns = session_pending(s, now_ns) > 0 && !s->patient ? now_ns : 0;
 }
 
 /* ---- time ---- */

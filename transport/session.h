@@ -26,7 +26,12 @@
  * Write progress: output waiting for 10 s without any byte taken by the carrier closes with
  * ERR_TIMEOUT.
  *
- * The struct noise exists during the handshake only. Threads: one. Secrets are wiped on close.
+ * A session that has just come up may go to another thread: with cfg.wait_at_up its responder keeps
+ * what comes behind the handshake until session_go() or session_export(); what the latter gives is
+ * plain memory, and session_import() makes a session of it under another env and pool.
+ *
+ * The struct noise exists during the handshake only. Threads: one at a time. Secrets are wiped on
+ * close.
  */
 #pragma once
 
@@ -37,6 +42,7 @@
 
 #include "base/buf.h"
 #include "base/env.h"
+#include "transport/cipher.h"
 #include "transport/yamux.h"
 
 #define SESSION_OBJECT_MAX    65535 /* u16be length of a sealed object */
@@ -56,12 +62,22 @@ struct session_cfg { /* 0 = default, but for keepalive_ms */
     uint32_t hold_ms;        /* initiator: 60; SESSION_NO_HOLD = none */
     uint32_t keepalive_ms;   /* 30 000; 0 = none */
     uint32_t dead_ms;        /* 10 000 */
+    bool wait_at_up;         /* responder: see session_go() */
+    bool patient; /* no limit to the time without write progress: a pipe inside the process */
     struct yamux_cfg mux;
     void (*ready)(void *arg); /* something happened outside a call: only schedule */
     void *arg;
 };
 
 enum session_what { SESSION_EV_NONE, SESSION_EV_UP };
+
+struct session_state { /* of a session whose multiplexer has not begun */
+    struct pubkey remote;
+    struct cipher tx, rx;
+    bool initiator;
+    uint8_t *early; /* bytes of the multiplexer that have come already; malloc'd, or NULL */
+    size_t early_n;
+};
 
 struct session *session_new(const struct session_cfg *cfg, uint64_t now_ns);
 void session_free(struct session *s);
@@ -80,6 +96,17 @@ uint64_t session_deadline(const struct session *s);
 /* 0, or the error that ended the session. */
 int session_tick(struct session *s, uint64_t now_ns) __attribute__((warn_unused_result));
 int session_error(const struct session *s);
+
+/* After UP, with cfg.wait_at_up: the multiplexer begins here (session_mux() is there afterwards) … */
+int session_go(struct session *s) __attribute__((warn_unused_result));
+/* … or somewhere else; here the session is over. ERR_NOMEM leaves it as it was. */
+int session_export(struct session *s, struct session_state *out)
+    __attribute__((warn_unused_result));
+/* A session that is up, out of a state, which is wiped in every case; of cfg, self, sk and remote are
+ * not used. NULL: out of memory. */
+struct session *session_import(const struct session_cfg *cfg, struct session_state *st,
+                               uint64_t now_ns);
+void session_state_wipe(struct session_state *st);
 
 bool session_is_up(const struct session *s);
 bool session_initiator(const struct session *s);

@@ -11,8 +11,8 @@
 
 #define FRAME_MAX 65536u /* payload of one data frame that we write */
 #define QUANTUM   32768u /* what one writer may queue while others wait */
-#define CONTROL_ROOM                                                                               \
-    (64u * 1024u) /* control frames queued: more means a peer that asks and does not read */
+/* Control frames queued: more means a peer that asks and does not read. */
+#define CONTROL_ROOM (64u * 1024u)
 /* What yamux_write_fits() lets through above out_high: a frame, and one piece. FIN has its own room
  * behind that. */
 #define PIECE_ROOM ((size_t)FRAME_MAX + FRAME_MAX + YAMUX_HEADER_BYTES)
@@ -113,7 +113,7 @@ static int put_header(struct yamux *y, struct bufq *q, unsigned type, unsigned f
 static void control(struct yamux *y, struct bufq *q, unsigned type, unsigned flags, uint32_t id,
                     uint32_t value)
 {
-    size_t cap = q == &y->out ? y->cfg.out_high + PIECE_ROOM + CONTROL_ROOM : CONTROL_ROOM;
+    size_t cap = (q == &y->out ? y->cfg.out_high + PIECE_ROOM : 0) + y->cfg.control_room;
     int rc = bufq_len(q) >= cap ? ERR_LIMIT : put_header(y, q, type, flags, id, value, 0, NULL);
     if (rc < 0)
         fail(y, rc);
@@ -137,7 +137,7 @@ static void stream_event(struct yamux_stream *st, unsigned what)
 {
     if (st->released)
         return;
-    st->events = (st->events | what) & 0xffu;
+    st->events = (st->events | what) & 0xffffu;
     if (!list_node_is_linked(&st->ready_node))
         list_push_back(&st->mux->ready, &st->ready_node);
 }
@@ -249,13 +249,14 @@ static bool table_room(struct yamux *y)
 static void grant_credit(struct yamux_stream *st)
 {
     struct yamux *y = st->mux;
-    if (st->state & (ST_REMOTE_FIN | ST_GONE))
+    if (st->state & (y->cfg.exact ? ST_GONE : ST_REMOTE_FIN | ST_GONE))
         return;
     size_t coming = y->body_stream == st ? y->body_left : 0;
     size_t held = bufq_len(&st->rx) + coming + st->recv_window;
     assert(held <= YAMUX_WINDOW);
     uint32_t delta = (uint32_t)(YAMUX_WINDOW - held);
-    if (delta < (bufq_len(&st->rx) == 0 ? YAMUX_WINDOW / 8 : YAMUX_WINDOW / 2))
+    uint32_t least = bufq_len(&st->rx) == 0 ? YAMUX_WINDOW / 8 : YAMUX_WINDOW / 2;
+    if (delta < (y->cfg.exact ? 1 : least))
         return;
     control(y, &y->urgent, YAMUX_T_WINDOW, 0, st->id, delta);
     st->recv_window += delta;
@@ -339,6 +340,8 @@ static int on_window(struct yamux_stream *st, unsigned flags, uint32_t delta)
     st->send_window += delta;
     if (st->want_write)
         yamux_want_room(st, st->need);
+    if (st->mux->cfg.exact)
+        stream_event(st, YAMUX_CREDIT);
     return flags & YAMUX_F_FIN ? on_fin(st) : 0;
 }
 
@@ -692,6 +695,8 @@ int yamux_open(struct yamux *y, void *user, uint64_t now_ns, struct yamux_stream
     *out = NULL;
     if (y->goaway_received)
         return ERR_CLOSED;
+    if (y->next_id > UINT32_MAX - 2 && y->cfg.reuse_ids)
+        y->next_id = y->cfg.client ? 1 : 2;
     /* The peer may have taken ids of our parity (nobody checks): step over those in use. */
     while (y->next_id <= UINT32_MAX - 2 && map_get(&y->streams, &y->next_id) != NULL)
         y->next_id += 2;
@@ -743,6 +748,11 @@ size_t yamux_writable(const struct yamux_stream *st)
     if (n > st->quota && !list_empty(&st->mux->waiting))
         n = st->quota;
     return n;
+}
+
+uint32_t yamux_under_way(const struct yamux_stream *st)
+{
+    return st->send_window < YAMUX_WINDOW ? YAMUX_WINDOW - st->send_window : 0;
 }
 
 bool yamux_write_fits(const struct yamux_stream *st, size_t n)
@@ -1042,6 +1052,9 @@ struct yamux *yamux_new(const struct yamux_cfg *cfg, struct bufpool *pool,
     y->cfg.out_high = or_default(cfg->out_high, 262144);
     y->cfg.syn_timeout_ms = or_default(cfg->syn_timeout_ms, 20000);
     y->cfg.linger_ms = or_default(cfg->linger_ms, 30000);
+    y->cfg.control_room = or_default(cfg->control_room, CONTROL_ROOM);
+    y->cfg.exact = cfg->exact;
+    y->cfg.reuse_ids = cfg->reuse_ids;
     y->pool = pool;
     y->next_id = cfg->client ? 1 : 2;
     map_init(&y->streams, MAP_KEY(struct yamux_stream, id), hash_key, y->cfg.max_streams);

@@ -40,8 +40,8 @@
  * or 2 end the session (negative return, sticky; yamux_error()); everything else concerns a stream
  * or nothing. A SYN above the backlog or above max_streams is answered with RST. Frames of unknown
  * ids are skipped. Data behind FIN resets the stream. An opened stream without ACK in syn_timeout
- * ends alone. A control frame that cannot be queued (no memory, or 64 KiB of them wait because the
- * peer floods and does not read) ends the session.
+ * ends alone. A control frame that cannot be queued (no memory, or control_room bytes of them wait
+ * because the peer floods and does not read) ends the session.
  *
  * Limits: streams, unaccepted streams, receive bytes (window), output queue, control frames.
  * Memory: an idle mux < 1 KiB, an idle stream < 256 bytes, no buffers.
@@ -74,6 +74,7 @@ enum yamux_what {
     YAMUX_RESET = 32,    /* dead; only yamux_release() is left. st->reset_err says why */
     YAMUX_PONG = 64,     /* stream NULL: our ping was answered, ev.rtt_ns */
     YAMUX_GOAWAY = 128,  /* stream NULL: the peer will take no new streams */
+    YAMUX_CREDIT = 256,  /* with cfg.exact: the peer has consumed more, see yamux_under_way() */
 };
 
 struct yamux_stream { /* read-only for users but for `user` */
@@ -86,7 +87,7 @@ struct yamux_stream { /* read-only for users but for `user` */
     uint32_t need;        /* room that it waits for */
     struct bufq rx;       /* received, not yet consumed */
     int reset_err; /* ERR_RESET by the peer, ERR_TIMEOUT no ACK, ERR_PROTOCOL, ERR_CLOSED by us */
-    unsigned state : 8, events : 8;
+    unsigned state : 8, events : 16;
     bool want_write : 1, ours : 1, released : 1;
     uint64_t deadline_ns; /* SYN or close time-out, 0 = none */
     uint64_t rx_since_ns; /* since when rx has been non-empty without being touched: age of a stall;
@@ -108,6 +109,9 @@ struct yamux_cfg {           /* 0 = default */
     uint32_t out_high; /* 262 144: yamux_writable() is 0 while more is queued for the socket */
     uint32_t syn_timeout_ms; /* 20 000 */
     uint32_t linger_ms;      /* 30 000 */
+    uint32_t control_room;   /* 65 536: bytes of control frames that may wait for the socket */
+    bool exact;              /* credit follows consumption closely, and its coming is told */
+    bool reuse_ids;          /* begin again when they are used up (dmsg peers may not expect it) */
 };
 
 struct yamux_stat {
@@ -162,6 +166,8 @@ long yamux_write_slice(struct yamux_stream *st, struct slice s);
 /* Gather: the first n (<= yamux_writable, or yamux_write_fits) bytes of q become one data frame, or
  * several of at most 64 KiB. 0 or error; q keeps what was not written. */
 int yamux_write_q(struct yamux_stream *st, struct bufq *q, size_t n);
+/* Bytes written that the peer has not given credit back for: those that it holds, at most. */
+uint32_t yamux_under_way(const struct yamux_stream *st);
 /* True when n bytes may be written as one piece, also past others that wait in line: for the
  * objects of stream set-up. The output queue may exceed its mark by 64 KiB and one such piece. */
 bool yamux_write_fits(const struct yamux_stream *st, size_t n);

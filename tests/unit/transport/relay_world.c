@@ -19,6 +19,105 @@ struct rw_key rw_key_of(unsigned i)
     return k;
 }
 
+/* ---- workers ---- */
+
+struct move {
+    struct list_node node;
+    unsigned member;
+    struct conn *conn;
+    struct relay_move m;
+};
+
+struct relay *rw_worker(const struct rw_world *w, unsigned i)
+{
+    return i == 0 ? w->relay : w->worker[i];
+}
+
+void rw_worker_free(struct rw_world *w, unsigned i)
+{
+    relay_free(rw_worker(w, i));
+    *(i == 0 ? &w->relay : &w->worker[i]) = NULL;
+}
+
+struct relay *rw_acceptor(struct rw_world *w)
+{
+    return rw_worker(w, w->next_worker++ % w->workers);
+}
+
+void rw_drain(struct rw_world *w)
+{
+    for (unsigned i = 0; i < w->workers; i++)
+        relay_drain(rw_worker(w, i));
+}
+
+unsigned rw_key_at(const struct rw_world *w, unsigned i, unsigned n)
+{
+    for (unsigned key = 1;; key++) {
+        struct rw_key k = rw_key_of(key);
+        if (crew_home(w->crew, &k.pk) == i && n-- == 0)
+            return key;
+    }
+}
+
+static void on_move(void *arg, unsigned member, struct conn *conn, struct relay_move *m)
+{
+    struct rw_world *w = arg;
+    struct move *move = must(calloc(1, sizeof *move));
+    move->member = member;
+    move->conn = conn;
+    move->m = *m;
+    conn_set_user(conn, NULL, NULL);
+    list_push_back(&w->moves, &move->node);
+    loop_task_post(&w->net.loop, &w->arrive);
+}
+
+static void on_arrive(struct loop_task *t)
+{
+    struct rw_world *w = container_of(t, struct rw_world, arrive);
+    struct move *move;
+    while ((move = list_pop_front_as(&w->moves, struct move, node)) != NULL) {
+        struct relay *r = rw_worker(w, move->member);
+        if (r != NULL) {
+            relay_arrive(r, move->conn, &move->m);
+        } else {
+            relay_move_drop(w->guard, &move->m);
+            conn_close(move->conn);
+        }
+        free(move);
+    }
+}
+
+static void trunks(struct rw_world *w)
+{
+    for (unsigned i = 0; i < w->workers; i++) {
+        for (unsigned k = i + 1; k < w->workers; k++) {
+            struct session_state a, b;
+            pipe_pair(&w->net, &w->trunk[i][k], &w->trunk[k][i]);
+            relay_trunk_keys(&w->env.env, &a, &b);
+            RW_MUST(relay_trunk(rw_worker(w, i), k, &w->trunk[i][k]->conn, &a) == 0);
+            RW_MUST(relay_trunk(rw_worker(w, k), i, &w->trunk[k][i]->conn, &b) == 0);
+        }
+    }
+    loop_turn(&w->net.loop, pipe_now(&w->net));
+}
+
+static void many(struct rw_world *w, struct relay_cfg *cfg)
+{
+    struct guard_cfg gc = cfg->guard_cfg;
+    memcpy(gc.hash_key, w->env.env.hash_key, sizeof gc.hash_key);
+    RW_MUST(guard_new(&w->guard, &gc) == 0);
+    RW_MUST(crew_new(&w->crew, w->workers, w->env.env.hash_key) == 0);
+    cfg->guard = w->guard;
+    cfg->crew = w->crew;
+    cfg->move = on_move;
+    w->arrive.fn = on_arrive;
+    for (cfg->index = 0; cfg->index < w->workers; cfg->index++)
+        RW_MUST(relay_new(cfg->index == 0 ? &w->relay : &w->worker[cfg->index], cfg) == 0);
+    trunks(w);
+}
+
+unsigned rw_workers = 1;
+
 /* ---- the world ---- */
 
 static void on_changed(void *arg)
@@ -37,7 +136,9 @@ void rw_init(struct rw_world *w, const struct relay_cfg *cfg)
     pipe_net_init(&w->net, w->pool, &w->env);
     list_init(&w->peers);
     list_init(&w->raws);
+    list_init(&w->moves);
     w->key = rw_key_of(0);
+    w->workers = rw_workers;
     if (cfg != NULL)
         own = *cfg;
     if (!pubkey_is_null(&own.self)) {
@@ -51,7 +152,10 @@ void rw_init(struct rw_world *w, const struct relay_cfg *cfg)
     own.sk = w->key.sk;
     own.changed = on_changed;
     own.arg = w;
-    RW_MUST(relay_new(&w->relay, &own) == 0);
+    if (w->workers > 1)
+        many(w, &own);
+    else
+        RW_MUST(relay_new(&w->relay, &own) == 0);
 }
 
 static void stream_free(struct rw_stream *s)
@@ -95,12 +199,15 @@ void rw_free(struct rw_world *w)
         struct relay_stat st = rw_stat(w);
         RW_MUST(st.sessions == 0 && st.handshakes == 0 && rw_all_zero(w));
     }
-    relay_free(w->relay);
+    for (unsigned i = 0; i < w->workers; i++)
+        rw_worker_free(w, i);
     while ((p = list_first_as(&w->peers, struct rw_peer, node)) != NULL)
         peer_free(p);
     while ((r = list_first_as(&w->raws, struct rw_raw, node)) != NULL)
         raw_free(r);
     pipe_net_free(&w->net);
+    guard_free(w->guard);
+    crew_free(w->crew);
     RW_MUST(bufpool_in_use(w->pool) == 0);
     bufpool_free(w->pool);
     env_test_close(&w->env);
@@ -114,9 +221,14 @@ void rw_run(struct rw_world *w, uint64_t ns)
 
 struct relay_stat rw_stat(const struct rw_world *w)
 {
-    struct relay_stat st;
-    relay_stat(w->relay, &st);
-    return st;
+    struct relay_stat sum = {0}, st;
+    for (unsigned i = 0; i < w->workers; i++) {
+        if (rw_worker(w, i) == NULL)
+            continue;
+        relay_stat(rw_worker(w, i), &st);
+        relay_stat_add(&sum, &st);
+    }
+    return sum;
 }
 
 bool rw_all_zero(const struct rw_world *w)
@@ -442,7 +554,9 @@ struct rw_peer *rw_peer_start(struct rw_world *w, const struct rw_key *key, bool
     struct rw_peer *p = peer_new(w, key);
     pipe_pair(&w->net, &p->conn, &p->inner);
     peer_link(p, &p->conn->conn, &w->key.pk);
-    relay_accept(w->relay, &p->inner->conn, local);
+    relay_accept(local ? rw_worker(w, w->crew != NULL ? crew_home(w->crew, &key->pk) : 0)
+                       : rw_acceptor(w),
+                 &p->inner->conn, local);
     return p;
 }
 
@@ -643,7 +757,7 @@ struct rw_raw *rw_raw_start(struct rw_world *w, const struct rw_key *key)
                             .remote = &w->key.pk,
                             .on_ready = raw_never_pending};
     RW_MUST(noise_init(&r->noise, &cfg) == 0);
-    relay_accept(w->relay, &r->inner->conn, false);
+    relay_accept(rw_acceptor(w), &r->inner->conn, false);
     return r;
 }
 

@@ -9,6 +9,9 @@
  *     struct rw_raw    a conn whose bytes the test writes itself: a handshake step by step, then
  *                      yamux frames of any kind and objects sealed with any counter
  *
+ * With rw_workers above 1 the relay has as many workers, all on this one loop: connections are
+ * accepted by each in turn, trunks are pipes, and a session that moves arrives later in the same turn.
+ *
  * The relay has an env of its own (w->env: its work can be deferred or refused); peers share
  * another (w->peer_env). rw_free() closes everything and checks that every gauge of the relay and
  * of the pool is back at zero. Errors of the tool abort: it is used without cmocka too.
@@ -39,12 +42,22 @@ struct rw_key {
     struct pubkey pk;
 };
 
+#define RW_WORKERS_MAX 4
+extern unsigned rw_workers; /* of worlds that are made from now on; 1 */
+
 struct rw_world {
     struct env_test env, peer_env;
     struct bufpool *pool;
     struct pipe_net net;
-    struct rw_key key; /* the relay's */
-    struct relay *relay;
+    struct rw_key key;                    /* the relay's */
+    struct relay *relay;                  /* the first worker */
+    struct relay *worker[RW_WORKERS_MAX]; /* without the first */
+    unsigned workers, next_worker;
+    struct guard *guard; /* of several workers */
+    struct crew *crew;
+    struct pipe_conn *trunk[RW_WORKERS_MAX][RW_WORKERS_MAX]; /* end of i towards k */
+    struct list moves;                                       /* sessions between two workers */
+    struct loop_task arrive;
     struct list peers; /* struct rw_peer */
     struct list raws;
     unsigned changed; /* calls of cfg.changed */
@@ -129,7 +142,17 @@ void rw_init(struct rw_world *w, const struct relay_cfg *cfg);
 void rw_free(struct rw_world *w);
 /* The same without checks of counters, with peers left as they are. */
 void rw_run(struct rw_world *w, uint64_t ns);
+/* Sums of all workers. */
 struct relay_stat rw_stat(const struct rw_world *w);
+/* Worker i, or NULL: freed by the test. */
+struct relay *rw_worker(const struct rw_world *w, unsigned i);
+void rw_worker_free(struct rw_world *w, unsigned i);
+/* The worker whose turn it is to accept. */
+struct relay *rw_acceptor(struct rw_world *w);
+/* relay_drain() of all workers. */
+void rw_drain(struct rw_world *w);
+/* A key whose home is worker i; n: the n-th of those, from 0. */
+unsigned rw_key_at(const struct rw_world *w, unsigned i, unsigned n);
 /* Deterministic keys. */
 struct rw_key rw_key_of(unsigned i);
 bool rw_all_zero(const struct rw_world *w); /* gauges of bridges and buffers */

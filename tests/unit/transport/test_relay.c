@@ -214,7 +214,7 @@ static void caps(void)
     for (uint8_t i = 0; i < 3; i++) {
         pipe_pair(&w.net, &a, &b);
         b->conn.peer_ip[3] = (uint8_t)(2 + i);
-        relay_accept(w.relay, &b->conn, false);
+        relay_accept(rw_acceptor(&w), &b->conn, false);
         conn_close(&a->conn);
     }
     assert_int_equal(rw_stat(&w).handshakes, 6);
@@ -251,7 +251,7 @@ static void test_caps_ipv6(void **state)
         b->conn.peer_ip_len = 16;
         b->conn.peer_ip[15] = i;             /* one network … */
         b->conn.peer_ip[7] = i == 3 ? 1 : 0; /* … and another */
-        relay_accept(w.relay, &b->conn, false);
+        relay_accept(rw_acceptor(&w), &b->conn, false);
     }
     assert_int_equal(rw_stat(&w).handshakes, 3);
     assert_int_equal(rw_stat(&w).refused_limit, 1);
@@ -1164,8 +1164,8 @@ static void drain(void)
     struct rw_key k = rw_key_of(3);
     struct rw_stream *s = rw_dial(a, &b->key.pk);
     struct rw_raw *pending = rw_raw_start(&w, &k);
-    relay_drain(w.relay);
-    relay_drain(w.relay);
+    rw_drain(&w);
+    rw_drain(&w);
     rw_run(&w, NS_PER_MS);
     assert_true(pending->down);
     struct rw_raw *late = rw_raw_start(&w, &k);
@@ -1205,8 +1205,8 @@ static void test_free_midway(void **state)
         struct object_request req = rw_request(t, &a->key.pk);
         rw_send_request(t, &req, &b->key.sk);
         rw_run(&w, turns * NS_PER_MS / 4);
-        relay_free(w.relay);
-        w.relay = NULL;
+        for (unsigned i = 0; i < w.workers; i++)
+            rw_worker_free(&w, i);
         while (env_test_run(&w.env, 1) > 0)
             ;
         rw_run(&w, NS_PER_S);
@@ -1289,7 +1289,11 @@ int main(void)
         cmocka_unit_test(test_floods),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_free_midway),
-        cmocka_unit_test(test_sessions_list),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest alone[] = {cmocka_unit_test(test_sessions_list)};
+    int failed = cmocka_run_group_tests(alone, NULL, NULL);
+    for (rw_workers = 1; rw_workers <= 3; rw_workers += 2)
+        failed +=
+            cmocka_run_group_tests_name(rw_workers == 1 ? "alone" : "workers", tests, NULL, NULL);
+    return failed;
 }
