@@ -111,6 +111,32 @@ static void budget_give(struct buf_budget *budget, size_t n)
 
 /* ---- buf ---- */
 
+/* A free one of this class, or NULL. */
+static struct buf *free_pop(struct bufpool *pool, unsigned c)
+{
+    struct buf *b = pool->free_bufs[c];
+    if (b == NULL)
+        return NULL;
+    pool->free_bufs[c] = b->next_free;
+    pool->kept -= b->cap;
+    ASAN_UNPOISON_MEMORY_REGION(b->data, b->cap);
+    return b;
+}
+
+static void free_push(struct bufpool *pool, struct buf *b)
+{
+    if (BUFPOOL_KEEP_BYTES - pool->kept < b->cap) {
+        free(b);
+        return;
+    }
+    unsigned c = class_for(b->cap);
+    b->pool = pool;
+    b->next_free = pool->free_bufs[c];
+    pool->free_bufs[c] = b;
+    pool->kept += b->cap;
+    ASAN_POISON_MEMORY_REGION(b->data, b->cap);
+}
+
 struct buf *buf_get(struct bufpool *pool, size_t min)
 {
     assert(min <= CLASS_MAX);
@@ -119,12 +145,8 @@ struct buf *buf_get(struct bufpool *pool, size_t min)
     if (!budget_take(pool->budget, size))
         return NULL;
 
-    struct buf *b = pool->free_bufs[c];
-    if (b != NULL) {
-        pool->free_bufs[c] = b->next_free;
-        pool->kept -= size;
-        ASAN_UNPOISON_MEMORY_REGION(b->data, size);
-    } else {
+    struct buf *b = free_pop(pool, c);
+    if (b == NULL) {
         b = malloc(offsetof(struct buf, data) + size);
         if (b == NULL) {
             budget_give(pool->budget, size);
@@ -160,15 +182,39 @@ void buf_put(struct buf *b)
     struct bufpool *pool = b->pool;
     pool->in_use--;
     budget_give(pool->budget, b->cap);
-    if (BUFPOOL_KEEP_BYTES - pool->kept < b->cap) {
-        free(b);
-        return;
-    }
-    unsigned c = class_for(b->cap);
-    b->next_free = pool->free_bufs[c];
-    pool->free_bufs[c] = b;
-    pool->kept += b->cap;
-    ASAN_POISON_MEMORY_REGION(b->data, b->cap);
+    free_push(pool, b);
+}
+
+/* ---- from pool to pool ---- */
+
+void buf_leave(struct buf *b)
+{
+    assert(b->refs == 1);
+    b->pool->in_use--;
+    b->pool = NULL;
+}
+
+void buf_join(struct buf *b, struct bufpool *pool)
+{
+    b->pool = pool;
+    pool->in_use++;
+}
+
+struct buf *buf_spare(struct bufpool *pool, size_t cap)
+{
+    return free_pop(pool, class_for(cap));
+}
+
+void buf_spare_join(struct buf *b, struct bufpool *pool)
+{
+    free_push(pool, b);
+}
+
+void buf_discard(struct buf *b, struct buf_budget *budget)
+{
+    if (b != NULL)
+        budget_give(budget, b->cap);
+    free(b);
 }
 
 struct slice buf_take(struct buf *b, size_t n)

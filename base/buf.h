@@ -94,6 +94,16 @@ static inline size_t buf_room_len(const struct buf *b)
  * its own. */
 struct slice buf_take(struct buf *b, size_t n);
 
+/* From one thread's pool to another's. buf_leave() makes b, of one reference, nobody's: it keeps its
+ * bytes and its part of the budget, which the pools share. buf_join() makes it the other pool's. */
+void buf_leave(struct buf *b);
+void buf_join(struct buf *b, struct bufpool *pool);
+/* The same for free ones, which count for no budget: one of this capacity, or NULL; and back. */
+struct buf *buf_spare(struct bufpool *pool, size_t cap);
+void buf_spare_join(struct buf *b, struct bufpool *pool);
+/* Free one that is nobody's; budget: that it counts for, or NULL. b may be NULL. */
+void buf_discard(struct buf *b, struct buf_budget *budget);
+
 /* A part of the same bytes with a reference of its own; off <= s.n and n <= s.n - off (assert). */
 struct slice slice_sub(struct slice s, size_t off, size_t n);
 void slice_release(struct slice *s);
