@@ -124,6 +124,7 @@ static struct node_cfg config_of(const struct node_opts *o, bool listens, struct
         .pk_threads = (unsigned)o->pk_threads,
         .health_on_dmsg = o->dmsg_health,
         .control_port = true,
+        .workers = (unsigned)o->workers,
         .publish = true,
         .lock = true,
     };

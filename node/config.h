@@ -15,6 +15,7 @@
 
 #include "base/cmdline.h"
 #include "kademlia/kad.h"
+#include "transport/crew.h"
 
 struct node_opts {
     const char *config, *sk_file, *store, *control, *log_level, *discovery;
@@ -27,7 +28,7 @@ struct node_opts {
     struct cmd_pubkeys accepted_peers, whitelisted, trusted, mirrors, readers;
     struct cmd_strs writers; /* config_writers() */
     const char *allow_keys, *deny_keys;
-    uint64_t store_bytes, commit, sessions, pk_threads;
+    uint64_t store_bytes, commit, sessions, pk_threads, workers;
     uint64_t max_sessions, max_sessions_addr, handshake_rate, max_streams, key_rate, total_rate;
 };
 

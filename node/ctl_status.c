@@ -101,6 +101,22 @@ static json_t *limits_json(struct node *n, const struct relay_stat *st)
     return o;
 }
 
+static json_t *workers_json(struct node *n)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < relay_thread_workers(n->relay); i++) {
+        struct relay_stat st;
+        relay_thread_worker_stat(n->relay, i, &st);
+        json_array_append_new(
+            list, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "sessions",
+                            (json_int_t)st.sessions, "bridges", (json_int_t)st.bridges, "buffered",
+                            (json_int_t)st.buffered, "accepted", (json_int_t)st.accepted, "moved",
+                            (json_int_t)st.moved, "bytes", (json_int_t)st.bytes, "loop_max_us",
+                            (json_int_t)(st.loop_max_ns / NS_PER_US)));
+    }
+    return list;
+}
+
 static json_t *relay_json(struct node *n)
 {
     struct relay_stat st;
@@ -118,6 +134,7 @@ static json_t *relay_json(struct node *n)
         (json_int_t)st.bytes, "loop_max_us", (json_int_t)(st.loop_max_ns / NS_PER_US));
     json_object_set_new(o, "mesh", mesh_json(n, &st));
     json_object_set_new(o, "limits", limits_json(n, &st));
+    json_object_set_new(o, "workers", workers_json(n));
     return o;
 }
 

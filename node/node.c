@@ -364,6 +364,15 @@ static struct relay_server *relay_servers(const struct node_cfg *cfg)
     return list;
 }
 
+/* One core is left to the rest of the node: DHT, store, public-key work. */
+static unsigned worker_count(const struct node *n)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (n->cfg.workers != 0)
+        return n->cfg.workers;
+    return cores <= 2 ? 1 : cores <= 17 ? (unsigned)cores - 1 : 16;
+}
+
 static int open_relay(struct node *n, char why[NODE_WHY])
 {
     struct relay_server *peers;
@@ -373,6 +382,7 @@ static int open_relay(struct node *n, char why[NODE_WHY])
         .listen = n->cfg.listen,
         .pk_pool = n->pk_pool,
         .budget = &n->budget,
+        .workers = worker_count(n),
         .guard = n->cfg.guard,
         .key_bytes_per_s = n->cfg.key_bytes_per_s,
         .changed = relay_changed,

@@ -76,6 +76,7 @@ struct node_cfg {
     bool control_port;        /* answer pings on port 7 (transport/ctrl.h) */
     unsigned sessions;        /* wanted sessions to relays; 0 = 2 */
     unsigned pk_threads;      /* 0 = by cores, 1 … 4 */
+    unsigned workers;         /* of the relay; 0 = one less than there are cores, 1 … 16 */
     bool client_only;         /* asks the DHT and serves nobody in it (kad.h); not with full */
     bool no_dht;  /* direct mode: bootstrap are sessions only, nothing is looked up or published */
     bool publish; /* the entry; tools do not */

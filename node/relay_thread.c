@@ -1,7 +1,11 @@
 #include "node/relay_thread.h"
 
+#include <assert.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <semaphore.h>
+#include <sodium.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,27 +13,28 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "transport/drive_tcp.h"
+#include "transport/drive_wire.h"
 
 #define STAT_EVERY_NS NS_PER_S
 #define BUSY_BYTES    (UINT64_C(64) << 20) /* so much relayed leaves memory worth giving back … */
 #define QUIET_BYTES   (UINT64_C(1) << 20)  /* … in a second with less than this */
 
-struct relay_thread {
+struct worker {
+    struct relay_thread *t;
+    unsigned index;
     pthread_t thread;
+    bool running;
     struct drive_loop *drive;
     struct bufpool *pool;
     struct env *env;
     struct drive_tcp *tcp;
-    struct drive_listener *listener;
+    struct drive_listener *listener; /* NULL: another worker accepts for it */
     struct relay *relay;
-    struct guard *guard;
     uint64_t rests;
-    char addr[CONN_ADDR_MAX];
-    struct drive_msg stop;
+    struct drive_msg stop, quit;
     struct loop_timer stat_timer;
-    void (*changed)(void *arg);
-    void *arg;
     pthread_mutex_t lock;
     struct relay_stat stat; /* under lock, with the next two */
     struct relay_peer_info peers[RELAY_THREAD_PEERS];
@@ -37,102 +42,167 @@ struct relay_thread {
     uint64_t trimmed_bytes, last_bytes; /* stat.bytes at the last trim, and a second ago */
 };
 
+struct relay_thread {
+    struct guard *guard;
+    struct crew *crew;
+    char addr[CONN_ADDR_MAX];
+    void (*changed)(void *arg);
+    void *arg;
+    struct pubkey self;
+    sem_t stopped; /* relays that are gone */
+    unsigned n;
+    struct worker worker[];
+};
+
 struct found_msg {
     struct drive_msg msg;
-    struct relay_thread *t;
+    struct worker *w;
     size_t n;
     struct relay_server list[];
 };
 
 struct recheck_msg {
     struct drive_msg msg;
-    struct relay_thread *t;
+    struct worker *w;
 };
 
 struct pair_msg {
     struct drive_msg msg;
-    struct relay_thread *t;
+    struct worker *w;
     int fd;
 };
 
-static void publish_stat(struct relay_thread *t)
+/* A session on its way to the home of its key. */
+struct move_msg {
+    struct drive_msg msg;
+    struct worker *to;
+    struct drive_tcp_parcel parcel;
+    struct relay_move move;
+};
+
+static void publish_stat(struct worker *w)
 {
-    pthread_mutex_lock(&t->lock);
-    relay_stat(t->relay, &t->stat);
+    pthread_mutex_lock(&w->lock);
+    relay_stat(w->relay, &w->stat);
     struct drive_tcp_stat tcp;
-    drive_tcp_stat(t->tcp, &tcp);
-    t->stat.loop_max_ns = drive_loop_max_turn_ns(t->drive);
-    t->stat.fd_exhausted = tcp.fd_exhausted;
-    t->stat.no_buffer = tcp.no_buffer;
-    t->stat.accept_rests = t->rests;
-    t->n_peers = relay_peers(t->relay, t->peers, RELAY_THREAD_PEERS);
-    pthread_mutex_unlock(&t->lock);
+    drive_tcp_stat(w->tcp, &tcp);
+    w->stat.loop_max_ns = drive_loop_max_turn_ns(w->drive);
+    w->stat.fd_exhausted = tcp.fd_exhausted;
+    w->stat.no_buffer = tcp.no_buffer;
+    w->stat.accept_rests = w->rests;
+    w->n_peers = relay_peers(w->relay, w->peers, RELAY_THREAD_PEERS);
+    pthread_mutex_unlock(&w->lock);
 }
 
 /* A burst leaves the heap full of free buffers between small things that live on: measured 35 MiB
  * where 2.4 are in use. Give them back to the system when it is over. */
-static void give_back(struct relay_thread *t)
+static void give_back(struct worker *w)
 {
-    uint64_t bytes = t->stat.bytes, moved = bytes - t->last_bytes;
-    t->last_bytes = bytes;
-    if (moved > QUIET_BYTES || bytes - t->trimmed_bytes < BUSY_BYTES)
+    uint64_t bytes = w->stat.bytes, moved = bytes - w->last_bytes;
+    w->last_bytes = bytes;
+    if (moved > QUIET_BYTES || bytes - w->trimmed_bytes < BUSY_BYTES)
         return;
-    t->trimmed_bytes = bytes;
+    w->trimmed_bytes = bytes;
     malloc_trim(0);
 }
 
 static void on_stat_timer(struct loop_timer *timer)
 {
-    struct relay_thread *t = container_of(timer, struct relay_thread, stat_timer);
-    struct loop *loop = drive_loop_loop(t->drive);
-    publish_stat(t);
-    give_back(t);
+    struct worker *w = container_of(timer, struct worker, stat_timer);
+    struct loop *loop = drive_loop_loop(w->drive);
+    publish_stat(w);
+    give_back(w);
     loop_timer_set(loop, timer, loop->now_ns + STAT_EVERY_NS);
 }
 
 static void on_changed(void *arg)
 {
-    struct relay_thread *t = arg;
-    publish_stat(t);
-    if (t->changed != NULL)
-        t->changed(t->arg);
+    struct worker *w = arg;
+    publish_stat(w);
+    if (w->t->changed != NULL)
+        w->t->changed(w->t->arg);
 }
 
 static void on_accept(void *arg, struct conn *conn)
 {
-    struct relay_thread *t = arg;
-    relay_accept(t->relay, conn, false);
-    if (!guard_is_full(t->guard))
+    struct worker *w = arg;
+    relay_accept(w->relay, conn, false);
+    if (!guard_is_full(w->t->guard))
         return;
-    t->rests++;
-    drive_listener_rest(t->listener);
+    w->rests++;
+    drive_listener_rest(w->listener);
 }
 
+/* ---- sessions between workers ---- */
+
+static void on_arrival(struct drive_msg *msg)
+{
+    struct move_msg *m = (struct move_msg *)msg;
+    struct worker *to = m->to;
+    struct conn *conn = NULL;
+    if (to->relay != NULL)
+        conn = drive_tcp_unpack(to->tcp, &m->parcel);
+    else
+        close(m->parcel.fd);
+    if (conn != NULL)
+        relay_arrive(to->relay, conn, &m->move);
+    else
+        relay_move_drop(to->t->guard, &m->move);
+    free(m);
+}
+
+static void on_move(void *arg, unsigned member, struct conn *conn, struct relay_move *move)
+{
+    struct worker *w = arg;
+    struct move_msg *m = calloc(1, sizeof(*m));
+    if (m == NULL) {
+        relay_move_drop(w->t->guard, move);
+        conn_close(conn);
+        return;
+    }
+    m->msg.fn = on_arrival;
+    m->to = &w->t->worker[member];
+    m->move = *move;
+    sodium_memzero(move, sizeof(*move));
+    drive_tcp_pack(conn, &m->parcel);
+    drive_post(m->to->drive, &m->msg);
+}
+
+/* ---- running ---- */
+
+/* First all relays go, and with them everything that may still be on its way to another worker; then
+ * the loops end. */
 static void on_stop(struct drive_msg *m)
 {
-    struct relay_thread *t = container_of(m, struct relay_thread, stop);
-    drive_listener_close(t->listener);
-    t->listener = NULL;
-    relay_free(t->relay);
-    t->relay = NULL;
-    loop_timer_cancel(drive_loop_loop(t->drive), &t->stat_timer);
-    drive_loop_stop(t->drive);
+    struct worker *w = container_of(m, struct worker, stop);
+    drive_listener_close(w->listener);
+    w->listener = NULL;
+    relay_free(w->relay);
+    w->relay = NULL;
+    loop_timer_cancel(drive_loop_loop(w->drive), &w->stat_timer);
+    sem_post(&w->t->stopped);
+}
+
+static void on_quit(struct drive_msg *m)
+{
+    struct worker *w = container_of(m, struct worker, quit);
+    drive_loop_stop(w->drive);
 }
 
 static void *run(void *arg)
 {
-    struct relay_thread *t = arg;
-    (void)drive_loop_run(t->drive);
+    struct worker *w = arg;
+    (void)drive_loop_run(w->drive);
     return NULL;
 }
 
 static void pair_accept(struct drive_msg *m)
 {
     struct pair_msg *p = (struct pair_msg *)m;
-    struct conn *conn = p->t->relay != NULL ? drive_tcp_adopt(p->t->tcp, p->fd, "local") : NULL;
+    struct conn *conn = p->w->relay != NULL ? drive_tcp_adopt(p->w->tcp, p->fd, "local") : NULL;
     if (conn != NULL)
-        relay_accept(p->t->relay, conn, true);
-    else if (p->t->relay == NULL)
+        relay_accept(p->w->relay, conn, true);
+    else if (p->w->relay == NULL)
         close(p->fd);
     free(p);
 }
@@ -148,51 +218,64 @@ int relay_thread_pair(struct relay_thread *t)
         return err_sys();
     }
     p->msg.fn = pair_accept;
-    p->t = t;
+    p->w = &t->worker[crew_home(t->crew, &t->self)];
     p->fd = fds[0];
-    drive_post(t->drive, &p->msg);
+    drive_post(p->w->drive, &p->msg);
     return fds[1];
 }
 
 static void on_found(struct drive_msg *m)
 {
     struct found_msg *f = (struct found_msg *)m;
-    if (f->t->relay != NULL)
-        relay_mesh_found(f->t->relay, f->list, f->n);
+    if (f->w->relay != NULL)
+        relay_mesh_found(f->w->relay, f->list, f->n);
     free(f);
 }
 
-bool relay_thread_found(struct relay_thread *t, const struct relay_server *list, size_t n)
+static bool tell_found(struct worker *w, const struct relay_server *list, size_t n)
 {
     struct found_msg *f = calloc(1, sizeof(*f) + n * sizeof(*list));
     if (f == NULL)
         return false;
     f->msg.fn = on_found;
-    f->t = t;
+    f->w = w;
     f->n = n;
     if (n > 0)
         memcpy(f->list, list, n * sizeof(*list));
-    drive_post(t->drive, &f->msg);
+    drive_post(w->drive, &f->msg);
     return true;
+}
+
+bool relay_thread_found(struct relay_thread *t, const struct relay_server *list, size_t n)
+{
+    bool all = true;
+    for (unsigned i = 0; i < t->n; i++)
+        all = tell_found(&t->worker[i], list, n) && all;
+    return all;
 }
 
 static void on_recheck(struct drive_msg *m)
 {
     struct recheck_msg *k = (struct recheck_msg *)m;
-    if (k->t->relay != NULL)
-        relay_recheck(k->t->relay);
+    if (k->w->relay != NULL)
+        relay_recheck(k->w->relay);
     free(k);
 }
 
 bool relay_thread_recheck(struct relay_thread *t)
 {
-    struct recheck_msg *k = calloc(1, sizeof(*k));
-    if (k == NULL)
-        return false;
-    k->msg.fn = on_recheck;
-    k->t = t;
-    drive_post(t->drive, &k->msg);
-    return true;
+    bool all = true;
+    for (unsigned i = 0; i < t->n; i++) {
+        struct recheck_msg *k = calloc(1, sizeof(*k));
+        if (k == NULL) {
+            all = false;
+            continue;
+        }
+        k->msg.fn = on_recheck;
+        k->w = &t->worker[i];
+        drive_post(k->w->drive, &k->msg);
+    }
+    return all;
 }
 
 struct guard *relay_thread_guard(struct relay_thread *t)
@@ -200,109 +283,240 @@ struct guard *relay_thread_guard(struct relay_thread *t)
     return t->guard;
 }
 
+/* ---- building ---- */
+
+static void worker_close(struct worker *w)
+{
+    if (w->drive == NULL)
+        return;
+    if (w->relay != NULL)
+        relay_free(w->relay);
+    drive_listener_close(w->listener);
+    loop_timer_cancel(drive_loop_loop(w->drive), &w->stat_timer);
+    loop_turn(drive_loop_loop(w->drive), drive_loop_now(w->drive)); /* deferred closes */
+}
+
+static void worker_free(struct worker *w)
+{
+    drive_tcp_free(w->tcp);
+    drive_env_free(w->env);
+    if (w->pool != NULL)
+        bufpool_free(w->pool);
+    drive_loop_free(w->drive);
+    pthread_mutex_destroy(&w->lock);
+}
+
 static void thread_free(struct relay_thread *t)
 {
-    if (t->relay != NULL)
-        relay_free(t->relay);
-    drive_listener_close(t->listener);
-    if (t->drive != NULL) /* deferred closes */
-        loop_turn(drive_loop_loop(t->drive), drive_loop_now(t->drive));
-    drive_tcp_free(t->tcp);
-    drive_env_free(t->env);
-    if (t->pool != NULL)
-        bufpool_free(t->pool);
+    for (unsigned i = 0; i < t->n; i++)
+        worker_close(&t->worker[i]);
+    for (unsigned i = 0; i < t->n; i++)
+        worker_free(&t->worker[i]);
     guard_free(t->guard);
-    drive_loop_free(t->drive);
-    pthread_mutex_destroy(&t->lock);
+    crew_free(t->crew);
+    sem_destroy(&t->stopped);
     free(t);
 }
 
-static int build(struct relay_thread *t, const struct relay_thread_cfg *cfg)
+static int worker_build(struct worker *w, const struct relay_thread_cfg *cfg)
+{
+    if ((w->drive = drive_loop_new(NULL)) == NULL || (w->pool = bufpool_new(cfg->budget)) == NULL ||
+        (w->env = drive_env_new(cfg->pk_pool, w->drive)) == NULL ||
+        (w->tcp = drive_tcp_new(w->drive, w->pool)) == NULL)
+        return ERR_NOMEM;
+    loop_timer_set(drive_loop_loop(w->drive), &w->stat_timer,
+                   drive_loop_now(w->drive) + STAT_EVERY_NS);
+    return 0;
+}
+
+static int worker_relay(struct worker *w, const struct relay_thread_cfg *cfg)
 {
     struct relay_cfg rc = {.self = cfg->self,
                            .sk = cfg->sk,
+                           .env = w->env,
+                           .loop = drive_loop_loop(w->drive),
+                           .pool = w->pool,
+                           .guard = w->t->guard,
+                           .crew = w->t->crew,
+                           .index = w->index,
+                           .move = on_move,
                            .key_bytes_per_s = cfg->key_bytes_per_s,
+                           .carrier = drive_tcp_carrier(w->tcp),
                            .peers = cfg->peers,
                            .n_peers = cfg->n_peers,
                            .accepted = cfg->accepted,
                            .n_accepted = cfg->n_accepted,
                            .accept_relayed = cfg->accept_relayed,
                            .changed = on_changed,
-                           .arg = t};
-    if ((t->drive = drive_loop_new(NULL)) == NULL || (t->pool = bufpool_new(cfg->budget)) == NULL ||
-        (t->env = drive_env_new(cfg->pk_pool, t->drive)) == NULL ||
-        (t->tcp = drive_tcp_new(t->drive, t->pool)) == NULL)
-        return ERR_NOMEM;
-    struct guard_cfg gc = cfg->guard;
-    memcpy(gc.hash_key, t->env->hash_key, sizeof(gc.hash_key));
-    if (guard_new(&t->guard, &gc) < 0)
-        return ERR_NOMEM;
-    rc.guard = t->guard;
-    rc.env = t->env;
-    rc.loop = drive_loop_loop(t->drive);
-    rc.pool = t->pool;
-    rc.carrier = drive_tcp_carrier(t->tcp);
-    int err = relay_new(&t->relay, &rc);
+                           .arg = w};
+    int rc_new = relay_new(&w->relay, &rc);
     seckey_wipe(&rc.sk);
-    return err < 0 ? err : drive_tcp_listen(t->tcp, cfg->listen, on_accept, t, &t->listener);
+    return rc_new;
+}
+
+static int trunk(struct worker *a, struct worker *b, struct buf_budget *budget)
+{
+    struct session_state at_a, at_b;
+    struct conn *ca, *cb;
+    int rc = drive_wire_pair(a->drive, a->pool, b->drive, b->pool, budget, &ca, &cb);
+    if (rc < 0)
+        return rc;
+    relay_trunk_keys(a->env, &at_a, &at_b);
+    rc = relay_trunk(a->relay, b->index, ca, &at_a);
+    int rc_b = relay_trunk(b->relay, a->index, cb, &at_b);
+    return rc < 0 ? rc : rc_b;
+}
+
+/* Where the system does not let several sockets have one address, the first worker accepts for all. */
+static int listen_all(struct relay_thread *t, const struct relay_thread_cfg *cfg)
+{
+    struct worker *first = &t->worker[0];
+    int rc = drive_tcp_listen(first->tcp, cfg->listen, on_accept, first, &first->listener);
+    if (rc < 0)
+        return rc;
+    snprintf(t->addr, sizeof(t->addr), "%s", drive_listener_addr(first->listener));
+    for (unsigned i = 1; i < t->n; i++) {
+        struct worker *w = &t->worker[i];
+        rc = drive_tcp_listen_too(w->tcp, first->listener, on_accept, w, &w->listener);
+        if (rc < 0) {
+            log_warn(LOG_RELAY, "one worker accepts for all reason=\"%s\"", err_str(rc));
+            break;
+        }
+    }
+    return 0;
+}
+
+static int build(struct relay_thread *t, const struct relay_thread_cfg *cfg)
+{
+    int rc = 0;
+    struct guard_cfg gc = cfg->guard;
+    for (unsigned i = 0; i < t->n && rc == 0; i++)
+        rc = worker_build(&t->worker[i], cfg);
+    if (rc < 0)
+        return rc;
+    const uint8_t *key = t->worker[0].env->hash_key;
+    memcpy(gc.hash_key, key, sizeof(gc.hash_key));
+    if ((rc = guard_new(&t->guard, &gc)) < 0 || (rc = crew_new(&t->crew, t->n, key)) < 0)
+        return rc;
+    for (unsigned i = 0; i < t->n && rc == 0; i++)
+        rc = worker_relay(&t->worker[i], cfg);
+    for (unsigned i = 0; i < t->n && rc == 0; i++)
+        for (unsigned k = i + 1; k < t->n && rc == 0; k++)
+            rc = trunk(&t->worker[i], &t->worker[k], cfg->budget);
+    return rc < 0 ? rc : listen_all(t, cfg);
+}
+
+static struct relay_thread *thread_alloc(const struct relay_thread_cfg *cfg)
+{
+    unsigned n = cfg->workers > 0 ? cfg->workers : 1;
+    assert(n <= CREW_MAX);
+    struct relay_thread *t = calloc(1, sizeof(*t) + n * sizeof(t->worker[0]));
+    if (t == NULL)
+        return NULL;
+    t->n = n;
+    t->self = cfg->self;
+    t->changed = cfg->changed;
+    t->arg = cfg->arg;
+    sem_init(&t->stopped, 0, 0);
+    for (unsigned i = 0; i < n; i++) {
+        struct worker *w = &t->worker[i];
+        w->t = t;
+        w->index = i;
+        pthread_mutex_init(&w->lock, NULL);
+        w->stop.fn = on_stop;
+        w->quit.fn = on_quit;
+        w->stat_timer.fn = on_stat_timer;
+    }
+    return t;
 }
 
 int relay_thread_start(struct relay_thread **out, const struct relay_thread_cfg *cfg)
 {
-    struct relay_thread *t = calloc(1, sizeof(*t));
+    struct relay_thread *t = thread_alloc(cfg);
     if (t == NULL)
         return ERR_NOMEM;
-    pthread_mutex_init(&t->lock, NULL);
-    t->changed = cfg->changed;
-    t->arg = cfg->arg;
-    t->stop.fn = on_stop;
-    t->stat_timer.fn = on_stat_timer;
     int rc = build(t, cfg);
     if (rc < 0) {
         thread_free(t);
         return rc;
     }
-    snprintf(t->addr, sizeof(t->addr), "%s", drive_listener_addr(t->listener));
-    loop_timer_set(drive_loop_loop(t->drive), &t->stat_timer,
-                   drive_loop_now(t->drive) + STAT_EVERY_NS);
-    if (pthread_create(&t->thread, NULL, run, t) != 0) {
-        loop_timer_cancel(drive_loop_loop(t->drive), &t->stat_timer);
-        thread_free(t);
-        return ERR_NOMEM;
+    for (unsigned i = 0; i < t->n; i++) {
+        struct worker *w = &t->worker[i];
+        w->running = pthread_create(&w->thread, NULL, run, w) == 0;
+        if (!w->running) {
+            relay_thread_stop(t);
+            return ERR_NOMEM;
+        }
     }
     *out = t;
     return 0;
+}
+
+static void post_all(struct relay_thread *t, size_t msg)
+{
+    for (unsigned i = 0; i < t->n; i++)
+        if (t->worker[i].running)
+            drive_post(t->worker[i].drive, (struct drive_msg *)((char *)&t->worker[i] + msg));
 }
 
 void relay_thread_stop(struct relay_thread *t)
 {
     if (t == NULL)
         return;
-    drive_post(t->drive, &t->stop);
-    pthread_join(t->thread, NULL);
+    post_all(t, offsetof(struct worker, stop));
+    for (unsigned i = 0; i < t->n; i++)
+        while (t->worker[i].running && sem_wait(&t->stopped) != 0)
+            ; /* a signal */
+    post_all(t, offsetof(struct worker, quit));
+    for (unsigned i = 0; i < t->n; i++)
+        if (t->worker[i].running)
+            pthread_join(t->worker[i].thread, NULL);
     thread_free(t);
 }
+
+/* ---- looking in ---- */
 
 const char *relay_thread_addr(const struct relay_thread *t)
 {
     return t->addr;
 }
 
+unsigned relay_thread_workers(const struct relay_thread *t)
+{
+    return t->n;
+}
+
+void relay_thread_worker_stat(struct relay_thread *t, unsigned i, struct relay_stat *out)
+{
+    struct worker *w = &t->worker[i];
+    pthread_mutex_lock(&w->lock);
+    *out = w->stat;
+    pthread_mutex_unlock(&w->lock);
+}
+
 void relay_thread_stat(struct relay_thread *t, struct relay_stat *out)
 {
-    pthread_mutex_lock(&t->lock);
-    *out = t->stat;
-    pthread_mutex_unlock(&t->lock);
+    struct relay_stat st;
+    *out = (struct relay_stat){0};
+    for (unsigned i = 0; i < t->n; i++) {
+        relay_thread_worker_stat(t, i, &st);
+        relay_stat_add(out, &st);
+    }
 }
 
 size_t relay_thread_peers(struct relay_thread *t, struct relay_peer_info *out, size_t cap)
 {
-    pthread_mutex_lock(&t->lock);
-    size_t have = t->n_peers < RELAY_THREAD_PEERS ? t->n_peers : RELAY_THREAD_PEERS;
-    if (cap > have)
-        cap = have;
-    memcpy(out, t->peers, cap * sizeof(*out));
-    size_t n = t->n_peers;
-    pthread_mutex_unlock(&t->lock);
-    return n;
+    size_t all = 0, told = 0;
+    for (unsigned i = 0; i < t->n; i++) {
+        struct worker *w = &t->worker[i];
+        pthread_mutex_lock(&w->lock);
+        size_t n = w->n_peers < RELAY_THREAD_PEERS ? w->n_peers : RELAY_THREAD_PEERS;
+        if (n > cap - told)
+            n = cap - told;
+        memcpy(out + told, w->peers, n * sizeof(*out));
+        told += n;
+        all += w->n_peers;
+        pthread_mutex_unlock(&w->lock);
+    }
+    return all;
 }

@@ -328,6 +328,28 @@ struct conn *drive_tcp_adopt(struct drive_tcp *t, int fd, const char *peer)
     return &c->conn;
 }
 
+void drive_tcp_pack(struct conn *conn, struct drive_tcp_parcel *out)
+{
+    struct tcp_conn *c = (struct tcp_conn *)conn;
+    assert(!c->connecting && !c->closed && c->fd >= 0);
+    *out = (struct drive_tcp_parcel){.fd = c->fd, .peer_ip_len = conn->peer_ip_len};
+    memcpy(out->peer, conn->peer, sizeof(out->peer));
+    memcpy(out->peer_ip, conn->peer_ip, sizeof(out->peer_ip));
+    io_stop(c); /* before the descriptor may be in another loop */
+    c->fd = -1;
+    tcp_close(conn);
+}
+
+struct conn *drive_tcp_unpack(struct drive_tcp *t, const struct drive_tcp_parcel *p)
+{
+    struct conn *conn = drive_tcp_adopt(t, p->fd, p->peer);
+    if (conn == NULL)
+        return NULL;
+    memcpy(conn->peer_ip, p->peer_ip, sizeof(conn->peer_ip));
+    conn->peer_ip_len = p->peer_ip_len;
+    return conn;
+}
+
 /* ---- dialling ---- */
 
 static void dial_next(struct tcp_conn *c, int last_err)
@@ -534,16 +556,16 @@ static int bound_addr(struct drive_listener *l)
 
 /* A bound socket, or an error. Any address of IPv6 is any address at all: peers of both kinds come
  * to one listener, whatever the system's default is. */
-static int bind_socket(const struct evutil_addrinfo *ai)
+static int bind_socket(const struct sockaddr *sa, socklen_t len, int option)
 {
     int one = 1, zero = 0;
-    int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return err_sys();
-    if (ai->ai_family == AF_INET6)
+    if (sa->sa_family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0 &&
-        bind(fd, ai->ai_addr, (socklen_t)ai->ai_addrlen) == 0)
+        setsockopt(fd, SOL_SOCKET, option, &one, sizeof(one)) == 0 && bind(fd, sa, len) == 0)
         return fd;
     int rc = err_sys();
     close(fd);
@@ -555,7 +577,8 @@ static int bind_family(const struct evutil_addrinfo *res, int family)
 {
     int rc = ERR_NOT_FOUND;
     for (const struct evutil_addrinfo *ai = res; ai != NULL; ai = ai->ai_next)
-        if ((family == AF_UNSPEC || ai->ai_family == family) && (rc = bind_socket(ai)) >= 0)
+        if ((family == AF_UNSPEC || ai->ai_family == family) &&
+            (rc = bind_socket(ai->ai_addr, (socklen_t)ai->ai_addrlen, SO_REUSEADDR)) >= 0)
             return rc;
     return rc;
 }
@@ -567,7 +590,34 @@ static int bind_listener(const struct evutil_addrinfo *res, bool any_host)
     return fd < 0 && any_host ? bind_family(res, AF_INET) : fd;
 }
 
-/* One of fn and fd_fn. */
+/* Takes fd over, a bound socket. One of fn and fd_fn. */
+static int listener_new(struct drive_tcp *t, int fd, drive_accept_fn *fn, drive_accept_fd_fn *fd_fn,
+                        void *arg, struct drive_listener **out)
+{
+    struct drive_listener *l = calloc(1, sizeof(*l));
+    if (l == NULL) {
+        close(fd);
+        return ERR_NOMEM;
+    }
+    l->tcp = t;
+    l->fn = fn;
+    l->fd_fn = fd_fn;
+    l->arg = arg;
+    l->rest = event_new(drive_loop_base(t->loop), -1, 0, on_rested, l);
+    l->ev = evconnlistener_new(drive_loop_base(t->loop), on_accept, l,
+                               LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 1024, fd);
+    int rc = l->ev == NULL ? err_sys() : l->rest == NULL ? ERR_NOMEM : bound_addr(l);
+    if (rc < 0) {
+        if (l->ev == NULL)
+            close(fd);
+        drive_listener_close(l);
+        return rc;
+    }
+    evconnlistener_set_error_cb(l->ev, on_accept_error);
+    *out = l;
+    return 0;
+}
+
 static int listen_with(struct drive_tcp *t, const char *addr, drive_accept_fn *fn,
                        drive_accept_fd_fn *fd_fn, void *arg, struct drive_listener **out)
 {
@@ -583,28 +633,8 @@ static int listen_with(struct drive_tcp *t, const char *addr, drive_accept_fn *f
     snprintf(port, sizeof(port), "%u", at.port);
     if (evutil_getaddrinfo(at.host[0] != '\0' ? at.host : NULL, port, &hints, &res) != 0)
         return ERR_NOT_FOUND;
-    struct drive_listener *l = calloc(1, sizeof(*l));
-    int rc = ERR_NOMEM;
-    if (l == NULL)
-        goto out;
-    l->tcp = t;
-    l->fn = fn;
-    l->fd_fn = fd_fn;
-    l->arg = arg;
-    l->rest = event_new(drive_loop_base(t->loop), -1, 0, on_rested, l);
     int fd = bind_listener(res, at.host[0] == '\0');
-    if (fd >= 0 && (l->ev = evconnlistener_new(drive_loop_base(t->loop), on_accept, l,
-                                               LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 1024,
-                                               fd)) == NULL)
-        close(fd);
-    rc = fd < 0 ? fd : l->ev == NULL ? err_sys() : l->rest == NULL ? ERR_NOMEM : bound_addr(l);
-    if (rc < 0) {
-        drive_listener_close(l);
-        goto out;
-    }
-    evconnlistener_set_error_cb(l->ev, on_accept_error);
-    *out = l;
-out:
+    int rc = fd < 0 ? fd : listener_new(t, fd, fn, fd_fn, arg, out);
     evutil_freeaddrinfo(res);
     return rc;
 }
@@ -619,6 +649,21 @@ int drive_tcp_listen_fd(struct drive_tcp *t, const char *addr, drive_accept_fd_f
                         struct drive_listener **out)
 {
     return listen_with(t, addr, NULL, fn, arg, out);
+}
+
+/* The first one was bound without SO_REUSEPORT, so that an address in use is an error, also for another
+ * process of ours; it lets others in only afterwards. */
+int drive_tcp_listen_too(struct drive_tcp *t, struct drive_listener *l, drive_accept_fn *fn,
+                         void *arg, struct drive_listener **out)
+{
+    struct sockaddr_storage ss;
+    socklen_t len = sizeof(ss);
+    int one = 1, fd = evconnlistener_get_fd(l->ev);
+    if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) < 0)
+        return err_sys();
+    fd = bind_socket((struct sockaddr *)&ss, len, SO_REUSEPORT);
+    return fd < 0 ? fd : listener_new(t, fd, fn, NULL, arg, out);
 }
 
 void drive_listener_close(struct drive_listener *l)

@@ -37,6 +37,10 @@ int drive_tcp_listen(struct drive_tcp *t, const char *addr, drive_accept_fn *fn,
 typedef void drive_accept_fd_fn(void *arg, int fd);
 int drive_tcp_listen_fd(struct drive_tcp *t, const char *addr, drive_accept_fd_fn *fn, void *arg,
                         struct drive_listener **out);
+/* One more listener at the address of l, of another loop: the system spreads connections among them
+ * (SO_REUSEPORT). Other processes cannot listen there all the same. */
+int drive_tcp_listen_too(struct drive_tcp *t, struct drive_listener *l, drive_accept_fn *fn,
+                         void *arg, struct drive_listener **out);
 void drive_listener_close(struct drive_listener *l);
 /* "host:port" that is really bound. */
 const char *drive_listener_addr(const struct drive_listener *l);
@@ -47,6 +51,16 @@ void drive_listener_rest(struct drive_listener *l);
 
 /* A conn over an open, connected stream socket; takes the descriptor over. NULL: out of memory, fd closed. */
 struct conn *drive_tcp_adopt(struct drive_tcp *t, int fd, const char *peer);
+
+struct drive_tcp_parcel { /* a connected conn between two loops */
+    int fd;
+    char peer[CONN_ADDR_MAX];
+    uint8_t peer_ip[16], peer_ip_len;
+};
+/* Take the descriptor out of a conn, which is as closed afterwards. */
+void drive_tcp_pack(struct conn *conn, struct drive_tcp_parcel *out);
+/* NULL: out of memory, descriptor closed. */
+struct conn *drive_tcp_unpack(struct drive_tcp *t, const struct drive_tcp_parcel *p);
 
 struct drive_tcp_stat {
     size_t conns;

@@ -110,7 +110,8 @@ static void test_every_setting(void **state)
             "\"trusted\": [\"" PK1 "\", \"" PK1 "\"], \"mirror\": [\"" PK1 "\"],"
             "\"peers\": [\"" PK1 "@c:3\"], \"accepted-peer\": [\"" PK1 "\"],"
             "\"allow-writer\": [\"tp=" PK1 "\", \"*=" PK1 "\"], \"allow-reader\": [\"" PK1 "\"],"
-            "\"accept-relayed\": true, \"pk-threads\": 2, \"log-level\": \"warn,dht=debug\", "
+            "\"accept-relayed\": true, \"pk-threads\": 2, \"workers\": 4, "
+            "\"log-level\": \"warn,dht=debug\", "
             "\"log-json\": true, \"max-sessions-address\": 5, \"handshake-rate\": 6,"
             "\"max-streams\": 7, \"key-rate\": \"1M\", \"total-rate\": 100000,"
             "\"dmsg-health\": true, \"health\": \":1\", \"metrics\": \"h:2\", \"allow-keys\": "
@@ -158,6 +159,7 @@ static void test_every_setting(void **state)
     assert_int_equal(opts->pk_threads, 2);
     assert_string_equal(opts->discovery, "http://d.example");
     assert_int_equal(opts->mode, NODE_MODE_HTTP);
+    assert_int_equal(opts->workers, 4);
     assert_string_equal(opts->log_level, "warn,dht=debug");
     for (const struct cmd_opt *o = config_flags; o->name != NULL; o++) /* none was forgotten here */
         assert_true(cmdline_given(&cl, o->name) == config_is_setting(o));
