@@ -152,6 +152,16 @@ static void on_stored(void *arg, const struct store_rec *rec)
     servers_stored(n, rec);
 }
 
+/* ---- after a suspend, a clock jump, or a change of the network ---- */
+
+static void on_wake(void *arg, const char *why, int64_t s)
+{
+    struct node *n = arg;
+    log_info(LOG_NODE, "sessions are asked whether they live reason=\"%s\" s=%lld", why,
+             (long long)s);
+    client_reprobe(n->client);
+}
+
 /* ---- housekeeping ---- */
 
 static void routing_save(struct node *n)
@@ -199,6 +209,7 @@ static void on_housekeeping(struct loop_timer *t)
 {
     struct node *n = container_of(t, struct node, housekeeping);
     look_for_peers(n);
+    wake_tick(&n->wake, n->loop->now_ns, env_wall_ns(n->env));
     if (n->loop->now_ns - n->routing_saved_ns >= ROUTING_SAVE_NS) {
         n->routing_saved_ns = n->loop->now_ns;
         routing_save(n);
@@ -541,6 +552,7 @@ static int build(struct node *n, char why[NODE_WHY])
         servers_init(n);
         n->resolve = resolve_new(n->loop, n->env);
         rc = n->resolve == NULL ? ERR_NOMEM : open_client(n);
+        wake_init(&n->wake, n->drive, on_wake, n);
         if (rc == 0)
             rc = open_dht(n);
         if (rc == 0 && (rc = discovery_open(n)) == ERR_FORMAT)
@@ -587,8 +599,7 @@ int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY])
     for (size_t i = 0; i < cfg->n_bootstrap; i++) {
         char addr[ADDR_HOSTPORT_MAX + 1];
         if (!pubkey_equal(&cfg->bootstrap[i].pk, &cfg->pk))
-            servers_learn(n, &cfg->bootstrap[i].pk,
-                          addr_hostport_text(addr, &cfg->bootstrap[i].at));
+            servers_seed(n, &cfg->bootstrap[i].pk, addr_hostport_text(addr, &cfg->bootstrap[i].at));
     }
     loop_timer_set(n->loop, &n->housekeeping, n->loop->now_ns + HOUSEKEEPING_NS);
     *out = n;
@@ -628,6 +639,7 @@ void node_free(struct node *n)
     resolve_free(n->resolve);
     relay_thread_stop(n->relay);
     servers_free(n);
+    wake_close(&n->wake);
     if (n->drive != NULL) {
         loop_timer_cancel(n->loop, &n->housekeeping);
         loop_timer_cancel(n->loop, &n->drain_timer);

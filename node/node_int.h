@@ -16,6 +16,7 @@
 #include "node/publish.h"
 #include "node/relay_thread.h"
 #include "node/resolve.h"
+#include "node/wake.h"
 #include "transport/client.h"
 #include "transport/ctrl.h"
 #include "transport/drive_env.h"
@@ -51,6 +52,7 @@ struct node {
     struct control *control;
     struct ctrl *ctrl;
     struct health *health_http;
+    struct wake wake;
     struct fdbridges bridges; /* streams that tools hold */
     struct keylock lock;
     struct loop_timer housekeeping, drain_timer;
@@ -170,8 +172,9 @@ void servers_free(struct node *n);
 /* Become a full node or a regular one while running; the store's default budget changes along. */
 void node_set_full(struct node *n, bool full);
 
-/* A server's address became known (bootstrap, record under "dmsg-server", entry with a server
- * half). */
+/* An address of the configuration: stays beside what the server publishes. */
+void servers_seed(struct node *n, const struct pubkey *pk, const char *addr);
+/* A server's address became known (record under "dmsg-server", entry with a server half). */
 void servers_learn(struct node *n, const struct pubkey *pk, const char *addr);
 /* The same from something signed at this wall clock time: what is older than what is known changes nothing. */
 void servers_learn_at(struct node *n, const struct pubkey *pk, const char *addr, int64_t wall_ns);

@@ -11,6 +11,17 @@
 #include "transport/entry.h"
 
 #define DELEGATED_MAX 64
+#define FLAPS_MAX     16
+#define FLAP_MAX_NS   (1800 * NS_PER_S)
+#define FLAP_KEEP_NS  (3600 * NS_PER_S)
+
+/* A server that was published, and then not any more: it has to last before it is again. */
+struct flap {
+    struct pubkey pk;
+    unsigned times;
+    uint64_t lost_ns;  /* last; 0 = free */
+    uint64_t since_ns; /* it is back since then, 0 = it is not */
+};
 
 struct record {
     const char *salt;
@@ -30,6 +41,8 @@ struct publish {
     uint64_t change_ns; /* when to see whether the sessions are still those of the entry */
     struct pubkey delegated[DELEGATED_MAX]; /* of the entry that was put last */
     size_t n_delegated;
+    struct flap flaps[FLAPS_MAX];
+    bool retire; /* we are no relay any more, and a record says that we are */
     struct loop_timer timer;
     struct disc_reg *reg; /* in the HTTP discovery; NULL = none */
     struct pubkey reg_delegated[DELEGATED_MAX];
@@ -44,10 +57,15 @@ static uint64_t now_of(const struct publish *p)
     return p->cfg.loop->now_ns;
 }
 
+static bool has_server(const struct publish *p)
+{
+    return p->cfg.server_address != NULL || p->retire;
+}
+
 static void arm(struct publish *p)
 {
     uint64_t at = p->entry.next_ns;
-    if (p->cfg.server_address != NULL && p->server.next_ns < at)
+    if (has_server(p) && p->server.next_ns < at)
         at = p->server.next_ns;
     if (p->change_ns < at)
         at = p->change_ns;
@@ -75,6 +93,96 @@ static bool put(struct publish *p, struct record *r, const char *value, size_t n
     return true;
 }
 
+/* ---- which servers are named ---- */
+
+static bool named(const struct pubkey *list, size_t n, const struct pubkey *pk)
+{
+    for (size_t i = 0; i < n; i++)
+        if (pubkey_equal(&list[i], pk))
+            return true;
+    return false;
+}
+
+static struct flap *flap_of(struct publish *p, const struct pubkey *pk)
+{
+    for (size_t i = 0; i < FLAPS_MAX; i++)
+        if (p->flaps[i].lost_ns != 0 && pubkey_equal(&p->flaps[i].pk, pk))
+            return &p->flaps[i];
+    return NULL;
+}
+
+/* In place of the one that was lost longest ago. */
+static void flap_note(struct publish *p, const struct pubkey *pk)
+{
+    struct flap *f = flap_of(p, pk);
+    if (f == NULL) {
+        f = &p->flaps[0];
+        for (size_t i = 1; i < FLAPS_MAX; i++)
+            if (p->flaps[i].lost_ns < f->lost_ns)
+                f = &p->flaps[i];
+        *f = (struct flap){.pk = *pk};
+    }
+    f->times = now_of(p) - f->lost_ns < FLAP_KEEP_NS ? f->times + 1 : 1;
+    f->lost_ns = now_of(p);
+    f->since_ns = 0;
+}
+
+/* When it may be named again. */
+static uint64_t flap_ends(const struct flap *f)
+{
+    uint64_t wait = PUBLISH_FLAP_NS << (f->times < 4 ? f->times - 1 : 3);
+    return f->since_ns == 0 ? LOOP_NEVER : f->since_ns + (wait < FLAP_MAX_NS ? wait : FLAP_MAX_NS);
+}
+
+/* What the entry should say now: the servers with a session, those that flap only when there is no
+ * other. */
+static size_t servers_now(struct publish *p, struct pubkey out[DELEGATED_MAX])
+{
+    struct pubkey up[DELEGATED_MAX];
+    size_t n_up = client_delegated(p->cfg.client, up, DELEGATED_MAX), n = 0;
+    for (size_t i = 0; i < n_up; i++) {
+        struct flap *f = flap_of(p, &up[i]);
+        if (f == NULL || now_of(p) >= flap_ends(f) || named(p->delegated, p->n_delegated, &up[i]))
+            out[n++] = up[i];
+    }
+    if (n > 0)
+        return n;
+    memcpy(out, up, n_up * sizeof(up[0]));
+    return n_up;
+}
+
+/* Who of those that flap is there; looks again when one of them has lasted. */
+static void flaps_look(struct publish *p)
+{
+    struct pubkey up[DELEGATED_MAX];
+    size_t n = client_delegated(p->cfg.client, up, DELEGATED_MAX);
+    for (size_t i = 0; i < FLAPS_MAX; i++) {
+        struct flap *f = &p->flaps[i];
+        if (f->lost_ns == 0)
+            continue;
+        if (!named(up, n, &f->pk))
+            f->since_ns = 0;
+        else if (f->since_ns == 0)
+            f->since_ns = now_of(p);
+        if (flap_ends(f) > now_of(p) && flap_ends(f) < p->change_ns)
+            p->change_ns = flap_ends(f);
+    }
+}
+
+/* The entry that is being built names these. Without any there is none, and the last one stays what
+ * it was: the same set needs no new entry. */
+static void servers_take(struct publish *p, const struct pubkey *list, size_t n)
+{
+    p->stat.delegated = n;
+    if (n == 0)
+        return;
+    for (size_t i = 0; i < p->n_delegated; i++)
+        if (!named(list, n, &p->delegated[i]))
+            flap_note(p, &p->delegated[i]);
+    memcpy(p->delegated, list, n * sizeof(list[0]));
+    p->n_delegated = n;
+}
+
 /* ---- the entry ---- */
 
 static void entry_signed(struct pk_wait *w)
@@ -92,12 +200,13 @@ static void entry_signed(struct pk_wait *w)
 
 static int entry_build(struct publish *p)
 {
-    size_t n = client_delegated(p->cfg.client, p->delegated, DELEGATED_MAX);
-    p->stat.delegated = p->n_delegated = n;
+    struct pubkey list[DELEGATED_MAX];
+    size_t n = servers_now(p, list);
+    servers_take(p, list, n);
     if (n == 0 && p->cfg.server_address == NULL)
         return ERR_NO_ROUTE;
-    int rc = entry_new_client(&p->draft, &p->cfg.self, p->sequence++, env_wall_ns(p->cfg.env),
-                              p->delegated, n, p->cfg.client_type);
+    int rc = entry_new_client(&p->draft, &p->cfg.self, p->sequence++, env_wall_ns(p->cfg.env), list,
+                              n, p->cfg.client_type);
     if (rc == 0 && p->cfg.server_address != NULL)
         rc = entry_add_server(p->draft, p->cfg.server_address, p->cfg.max_sessions);
     return rc;
@@ -144,8 +253,14 @@ static void server_publish(struct publish *p)
     struct dmsg_server_rec rec = {
         .dht_bootstrap = true, .max_sessions = p->cfg.max_sessions, .pk = p->cfg.self};
     size_t n = 0;
-    snprintf(rec.address, sizeof(rec.address), "%s", p->cfg.server_address);
-    if (dmsg_server_encode(text, sizeof(text), &n, &rec) == 0 && !put(p, &p->server, text, n))
+    int rc = 0;
+    if (p->retire) {
+        memcpy(text, "{}", n = 2);
+    } else {
+        snprintf(rec.address, sizeof(rec.address), "%s", p->cfg.server_address);
+        rc = dmsg_server_encode(text, sizeof(text), &n, &rec);
+    }
+    if (rc == 0 && !put(p, &p->server, text, n))
         schedule(p, &p->server, PUBLISH_RETRY_NS);
 }
 
@@ -190,15 +305,14 @@ static void reg_withdrawn(void *arg)
     withdraw_done(p);
 }
 
-/* How many of the servers that there are sessions to now (*n) the last entry names. */
-static size_t still_published(const struct publish *p, size_t *n)
+/* How many of the servers that should be named now (*n) the last entry names. */
+static size_t still_published(struct publish *p, size_t *n)
 {
     struct pubkey now[DELEGATED_MAX];
     size_t same = 0;
-    *n = client_delegated(p->cfg.client, now, DELEGATED_MAX);
+    *n = servers_now(p, now);
     for (size_t i = 0; i < *n; i++)
-        for (size_t k = 0; k < p->n_delegated; k++)
-            same += pubkey_equal(&now[i], &p->delegated[k]);
+        same += named(p->delegated, p->n_delegated, &now[i]);
     return same;
 }
 
@@ -209,8 +323,9 @@ static void check_change(struct publish *p)
     if (p->change_ns > now_of(p))
         return;
     p->change_ns = LOOP_NEVER;
+    flaps_look(p);
     same = still_published(p, &n);
-    if (same != n || same != p->n_delegated || !p->entry.out) {
+    if ((same != n || same != p->n_delegated || !p->entry.out) && n > 0) {
         p->entry.next_ns = now_of(p);
         if (p->reg != NULL)
             disc_reg_kick(p->reg);
@@ -221,7 +336,7 @@ static void check_change(struct publish *p)
 static bool reg_fill(void *arg, struct disc_self *out)
 {
     struct publish *p = arg;
-    size_t n = client_delegated(p->cfg.client, p->reg_delegated, DELEGATED_MAX);
+    size_t n = servers_now(p, p->reg_delegated);
     *out = (struct disc_self){
         .client = n > 0 || p->cfg.server_address != NULL,
         .delegated = p->reg_delegated,
@@ -243,7 +358,7 @@ static void on_timer(struct loop_timer *t)
     }
     check_change(p);
     run(p, &p->entry, entry_publish);
-    if (p->cfg.server_address != NULL && !p->cfg.http_only)
+    if (has_server(p) && !p->cfg.http_only)
         run(p, &p->server, server_publish);
     arm(p);
 }
@@ -267,6 +382,10 @@ bool publish_report(struct publish *p, const struct kad_report *rep)
         p->stat.last_err = rep->err;
         p->stat.last_ns = now_of(p);
     }
+    if (r == &p->server && p->retire && rep->stored > 0) {
+        p->retire = r->out = false; /* those that held it know */
+        return true;
+    }
     if (p->withdrawing) {
         withdraw_done(p);
         return true;
@@ -284,18 +403,21 @@ void publish_kick(struct publish *p)
     if (p->withdrawing)
         return;
     schedule(p, &p->entry, PUBLISH_DEBOUNCE_NS);
-    if (p->cfg.server_address != NULL && p->stat.stored == 0)
+    if (p->retire || (p->cfg.server_address != NULL && p->stat.stored == 0))
         schedule(p, &p->server, PUBLISH_DEBOUNCE_NS);
 }
 
 void publish_sessions_changed(struct publish *p)
 {
-    size_t n, same = still_published(p, &n);
-    bool gained = same < n || !p->entry.out;
-    uint64_t at = now_of(p) + (gained ? PUBLISH_DEBOUNCE_NS : PUBLISH_LOSS_NS);
-    if (p->withdrawing || at >= p->change_ns)
+    size_t n, same;
+    if (p->withdrawing)
         return;
-    p->change_ns = at;
+    flaps_look(p);
+    same = still_published(p, &n);
+    bool gained = same < n || !p->entry.out;
+    uint64_t wait = env_jitter_ns(p->cfg.env, gained ? PUBLISH_DEBOUNCE_NS : PUBLISH_LOSS_NS, 20);
+    if (now_of(p) + wait < p->change_ns)
+        p->change_ns = now_of(p) + wait;
     arm(p);
 }
 
@@ -345,6 +467,16 @@ static bool open_reg(struct publish *p, const struct disc_port *port)
     return p->reg != NULL;
 }
 
+/* A record of an earlier run that was killed says that we are a relay (incident 32). */
+static bool says_relay(struct publish *p)
+{
+    struct store_rec rec;
+    bool fresh;
+    return kad_local(host_kad(p->cfg.host), &p->cfg.self, p->server.salt, strlen(p->server.salt),
+                     &rec, &fresh, now_of(p)) == 0 &&
+           !(rec.item.v_len == 2 && memcmp(rec.item.v, "{}", 2) == 0);
+}
+
 struct publish *publish_new(const struct publish_cfg *cfg)
 {
     struct publish *p = calloc(1, sizeof(*p));
@@ -361,7 +493,8 @@ struct publish *publish_new(const struct publish_cfg *cfg)
     p->timer.fn = on_timer;
     p->entry.next_ns = p->server.next_ns = p->change_ns = LOOP_NEVER;
     schedule(p, &p->entry, PUBLISH_DEBOUNCE_NS);
-    if (cfg->server_address != NULL)
+    p->retire = cfg->server_address == NULL && says_relay(p);
+    if (has_server(p))
         schedule(p, &p->server, PUBLISH_DEBOUNCE_NS);
     return p;
 }

@@ -4,11 +4,14 @@
  *
  * The entry's delegated servers are the sessions that are verified now (incident 14); it is built,
  * signed over the canonical bytes, and put when that set has changed: PUBLISH_DEBOUNCE_NS after a
- * server came, PUBLISH_LOSS_NS after one was only lost, and not at all when it is back by then, so
- * that a flapping server does not flood the network (incident 11); also when the first DHT peer
+ * server came, PUBLISH_LOSS_NS after one was only lost (jittered), and not at all when it is back by
+ * then. One that was taken out of the entry is named again when it has lasted for PUBLISH_FLAP_NS,
+ * doubled each time within an hour, unless there is no other; so a flapping server does not flood the
+ * network (incident 11). It is also put when the first DHT peer
  * appeared, every PUBLISH_EVERY_NS (jittered), and again soon while nobody has stored it although
  * there are peers. A node without any verified session and without relay publishes nothing: its
- * entry would say that it cannot be reached.
+ * entry would say that it cannot be reached. A node that finds its own relay record from an earlier
+ * run, and is no relay any more, puts a tombstone over it (incident 32).
  *
  * publish_withdraw() puts tombstones ("{}") and tells when that is done or PUBLISH_WITHDRAW_NS have
  * passed.
@@ -26,6 +29,7 @@
 
 #define PUBLISH_DEBOUNCE_NS (300 * NS_PER_MS)
 #define PUBLISH_LOSS_NS     (15 * NS_PER_S)
+#define PUBLISH_FLAP_NS     (300 * NS_PER_S)
 #define PUBLISH_EVERY_NS    (300 * NS_PER_S)
 #define PUBLISH_RETRY_NS    (5 * NS_PER_S)
 #define PUBLISH_WITHDRAW_NS (2 * NS_PER_S)

@@ -11,8 +11,8 @@ struct cached {
     unsigned refs; /* the cache's, and one while somebody is shown the entry */
     struct pubkey pk;
     struct entry *entry; /* NULL: known not to be there */
-    uint64_t until_ns;
-    bool distrusted; /* a dial by it failed: the next look-up asks the network */
+    uint64_t until_ns;   /* then the network is asked; what it was is kept for RESOLVE_STALE_NS */
+    bool distrusted;     /* a dial by it failed: the next look-up asks the network */
     struct list_node age;
 };
 
@@ -29,6 +29,8 @@ struct lookup { /* one question to the network, however many wait for it */
     int dht_err, http_err; /* why it is not found there; 0: was not asked */
     unsigned hops, asked;
     uint64_t started_ns;
+    struct loop_timer alone_timer; /* armed while there is no DHT peer … */
+    bool alone;                    /* … and there was none in time */
     struct list_node node;
 };
 
@@ -56,6 +58,7 @@ struct resolve {
     struct map lookups;
     struct list all_lookups;
     struct list answering; /* lookups that have ended, while their waiters are told */
+    struct list impatient; /* waiters that are being told before their look-up has ended */
     size_t n_waiting;
     uint64_t next_handle;
     struct resolve_stat stat;
@@ -83,11 +86,19 @@ static void cached_drop(struct resolve *r, struct cached *c)
 static struct cached *cache_get(struct resolve *r, const struct pubkey *pk)
 {
     struct cached *c = map_get(&r->cache, pk);
-    if (c != NULL && c->until_ns <= r->loop->now_ns) {
+    uint64_t now = r->loop->now_ns;
+    if (c == NULL || c->until_ns > now)
+        return c;
+    if (c->entry == NULL || now - c->until_ns >= RESOLVE_STALE_NS)
         cached_drop(r, c);
-        return NULL;
-    }
-    return c;
+    return NULL;
+}
+
+/* What was known before nobody could be asked any more. */
+static struct cached *cache_stale(struct resolve *r, const struct pubkey *pk)
+{
+    struct cached *c = map_get(&r->cache, pk);
+    return c != NULL && c->entry != NULL && !c->distrusted ? c : NULL;
 }
 
 /* Takes the entry over, in place of what there was. NULL: no memory, the entry is gone. */
@@ -240,8 +251,18 @@ static void lookup_free(struct resolve *r, struct lookup *l)
     if (l->http != 0)
         r->port.cancel(r->port.arg, l->http);
     loop_timer_cancel(r->loop, &l->http_timer);
+    loop_timer_cancel(r->loop, &l->alone_timer);
     list_remove(&l->node);
     free(l);
+}
+
+static bool has_peers(const struct resolve *r)
+{
+    struct kad_stat st;
+    if (r->host == NULL)
+        return false;
+    kad_stat(host_kad(r->host), &st);
+    return st.routing_peers > 0;
 }
 
 static struct lookup *lookup_of(struct resolve *r, const struct kad_report *rep)
@@ -278,13 +299,13 @@ static void tell_waiters(struct resolve *r, struct lookup *l, const struct resol
 static void tell(struct resolve *r, struct lookup *l, struct entry *e, int err,
                  enum resolve_source source)
 {
-    bool found = e != NULL;
-    struct cached *c = found || err == ERR_NOT_FOUND ? cache_put(r, &l->pk, e) : NULL;
+    bool found = e != NULL, certain = found || err == ERR_NOT_FOUND;
+    struct cached *c = certain ? cache_put(r, &l->pk, e) : cache_stale(r, &l->pk);
     struct resolve_answer a = {
-        .err = !found      ? err
-               : c != NULL ? 0
-                           : ERR_NOMEM,
-        .source = source,
+        .err = c != NULL && c->entry != NULL ? 0
+               : found                       ? ERR_NOMEM
+                                             : err,
+        .source = certain ? source : RESOLVE_CACHE,
         .entry = c != NULL ? c->entry : NULL,
         .hops = l->hops,
         .asked = l->asked,
@@ -315,6 +336,47 @@ static int miss_err(const struct lookup *l)
     return l->http_err;
 }
 
+/* Tell those that do not insist: there is no DHT peer, and no other source has an answer. The
+ * look-up goes on. */
+static void tell_impatient(struct resolve *r, struct lookup *l)
+{
+    struct cached *c = l->http_err == ERR_NOT_FOUND ? NULL : cache_stale(r, &l->pk);
+    struct resolve_answer a = {
+        .err = c != NULL          ? 0
+               : l->http_err != 0 ? l->http_err
+                                  : ERR_NO_ROUTE,
+        .source = RESOLVE_CACHE,
+        .entry = c != NULL ? c->entry : NULL,
+        .ms = (unsigned)((r->loop->now_ns - l->started_ns) / NS_PER_MS),
+    };
+    struct list_node *pos, *tmp;
+    struct waiter *w;
+    if (c != NULL)
+        c->refs++;
+    list_for_each(pos, tmp, &l->waiters)
+    {
+        if (container_of(pos, struct waiter, node)->flags & RESOLVE_FRESH)
+            continue;
+        list_remove(pos);
+        list_push_back(&r->impatient, pos);
+    }
+    while ((w = list_pop_front_as(&r->impatient, struct waiter, node)) != NULL) {
+        r->n_waiting--;
+        answer(r, w->flags, w->fn, w->arg, &a);
+        free(w);
+    }
+    if (c != NULL)
+        cached_unref(c);
+}
+
+static void on_alone(struct loop_timer *t)
+{
+    struct lookup *l = container_of(t, struct lookup, alone_timer);
+    l->alone = !has_peers(l->owner); /* otherwise they are asked now */
+    if (l->alone && l->http_over && !l->told)
+        tell_impatient(l->owner, l);
+}
+
 /* A source has said its word: e (taken over), or NULL. */
 static void source_over(struct resolve *r, struct lookup *l, struct entry *e,
                         enum resolve_source source)
@@ -326,6 +388,8 @@ static void source_over(struct resolve *r, struct lookup *l, struct entry *e,
         tell(r, l, e, 0, source);
     else if (over && !l->told)
         tell(r, l, NULL, miss_err(l), RESOLVE_MISS);
+    else if (l->alone && l->http_over && !l->told)
+        tell_impatient(r, l);
     if (over)
         lookup_free(r, l);
 }
@@ -377,11 +441,9 @@ static void note_hit(struct resolve *r, bool found)
 /* Is it worth waiting a moment for the DHT alone? */
 static bool dht_is_good(struct resolve *r)
 {
-    struct kad_stat st;
     if (r->n_recent >= RECENT_ENOUGH && 2u * (unsigned)__builtin_popcount(r->recent) < r->n_recent)
         return false;
-    kad_stat(host_kad(r->host), &st);
-    return st.routing_peers > 0;
+    return has_peers(r);
 }
 
 bool resolve_report(struct resolve *r, const struct kad_report *rep)
@@ -433,6 +495,7 @@ static struct lookup *lookup_start(struct resolve *r, const struct pubkey *pk)
     l->pk = *pk;
     l->started_ns = r->loop->now_ns;
     l->http_timer.fn = on_http_timer;
+    l->alone_timer.fn = on_alone;
     l->http_over = r->port.get == NULL;
     list_init(&l->waiters);
     if (map_put(&r->lookups, l) < 0) {
@@ -446,6 +509,8 @@ static struct lookup *lookup_start(struct resolve *r, const struct pubkey *pk)
         lookup_free(r, l);
         return NULL;
     }
+    if (l->op != 0 && !has_peers(r))
+        loop_timer_set(r->loop, &l->alone_timer, r->loop->now_ns + RESOLVE_ALONE_NS);
     if (!l->http_over)
         loop_timer_set(r->loop, &l->http_timer,
                        r->loop->now_ns +
@@ -485,18 +550,26 @@ uint64_t resolve_entry(struct resolve *r, const struct pubkey *pk, unsigned flag
     return w->handle;
 }
 
+static struct waiter *find_in(const struct list *waiters, uint64_t handle)
+{
+    struct list_node *pos, *tmp;
+    list_for_each(pos, tmp, waiters)
+    {
+        struct waiter *w = container_of(pos, struct waiter, node);
+        if (w->handle == handle)
+            return w;
+    }
+    return NULL;
+}
+
 static struct waiter *find_waiter(const struct list *lookups, uint64_t handle)
 {
-    struct list_node *pos, *tmp, *wpos, *wtmp;
+    struct list_node *pos, *tmp;
     list_for_each(pos, tmp, lookups)
     {
-        struct lookup *l = container_of(pos, struct lookup, node);
-        list_for_each(wpos, wtmp, &l->waiters)
-        {
-            struct waiter *w = container_of(wpos, struct waiter, node);
-            if (w->handle == handle)
-                return w;
-        }
+        struct waiter *w = find_in(&container_of(pos, struct lookup, node)->waiters, handle);
+        if (w != NULL)
+            return w;
     }
     return NULL;
 }
@@ -506,6 +579,8 @@ void resolve_cancel(struct resolve *r, uint64_t handle)
     struct waiter *w = handle != 0 ? find_waiter(&r->all_lookups, handle) : NULL;
     if (handle != 0 && w == NULL)
         w = find_waiter(&r->answering, handle);
+    if (handle != 0 && w == NULL)
+        w = find_in(&r->impatient, handle);
     if (w == NULL)
         return;
     list_remove(&w->node); /* the question itself goes on: its answer fills the cache */
@@ -527,6 +602,7 @@ struct resolve *resolve_new(struct loop *loop, struct env *env)
     list_init(&r->ages);
     list_init(&r->all_lookups);
     list_init(&r->answering);
+    list_init(&r->impatient);
     return r;
 }
 

@@ -18,6 +18,12 @@
  * the DHT is not asked. A server's entry that does not verify is used as the hint that it is
  * (compat-http/disc_client.h).
  *
+ * Without any DHT peer a look-up waits for the first one for RESOLVE_ALONE_NS only and is then told
+ * ERR_NO_ROUTE (or what the discovery said), so that the caller goes on with what else may know
+ * (incident 36: that is no miss); it fills the cache all the same when it ends. RESOLVE_FRESH waits
+ * for it. When nobody can be asked (anything but "not found"), an entry that was cached less than
+ * RESOLVE_STALE_NS ago still answers, unless a dial by it failed.
+ *
  * A callback may start, cancel and distrust anything; the entry it is shown stays valid until it
  * returns.
  *
@@ -33,6 +39,8 @@
 #define RESOLVE_CACHE_MAX     16384
 #define RESOLVE_CACHE_NS      (300 * NS_PER_S)
 #define RESOLVE_MISS_NS       (5 * NS_PER_S)
+#define RESOLVE_ALONE_NS      (600 * NS_PER_MS)
+#define RESOLVE_STALE_NS      (3600 * NS_PER_S)
 #define RESOLVE_WAITERS       4096
 #define RESOLVE_HTTP_AFTER_NS (50 * NS_PER_MS)
 

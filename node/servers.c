@@ -2,9 +2,11 @@
  * servers - the relays that a node knows of, and the client's list of those it should hold sessions
  * to.
  *
- * Sources, best first: the node's own configuration (bootstrap), records under salt "dmsg-server"
- * in the DHT (signed by the relay itself), the server half of entries that were looked up, the list
- * of an HTTP discovery (hints: they change nothing that was signed). While
+ * Sources, best first: the node's own configuration (bootstrap; a key may be there with several
+ * addresses, IPv4 and IPv6), records under salt "dmsg-server" in the DHT (signed by the relay
+ * itself), the server half of entries that were looked up, the list of an HTTP discovery (hints: they
+ * change nothing that was signed). What was published last is one more
+ * address of a configured relay: a private relay publishes one that not everybody reaches. While
  * there are fewer sessions than wanted, the records are pulled from a DHT peer that may hold them
  * all.
  *
@@ -30,12 +32,16 @@
 
 static const char salt[] = "dmsg-server";
 
+#define SEEDS_MAX (CLIENT_ADDRS_MAX - 1)
+
 struct server {
     struct list_node node;
     struct pubkey pk;
-    char addr[CONN_ADDR_MAX];
-    int64_t signed_ns; /* when the address was signed, 0 = it is only known */
-    uint64_t round;    /* in which its record was in the store */
+    char seeds[SEEDS_MAX][CONN_ADDR_MAX]; /* of the configuration */
+    size_t n_seeds;
+    char addr[CONN_ADDR_MAX]; /* published; "" = none is known */
+    int64_t signed_ns;        /* when the address was signed, 0 = it is only known */
+    uint64_t round;           /* in which its record was in the store */
     bool configured;
     bool recorded; /* it published itself: our relay links to it */
     bool listed;   /* the discovery has it: the same */
@@ -102,38 +108,89 @@ static bool make_room(struct node *n)
     return false;
 }
 
+static const char *best_addr(const struct server *s)
+{
+    return s->n_seeds > 0 ? s->seeds[0] : s->addr;
+}
+
+/* The client is told all of them; it stays with the one that works. */
+static void tell_client(struct node *n, struct server *s)
+{
+    const char *addrs[CLIENT_ADDRS_MAX];
+    size_t have = 0;
+    for (size_t i = 0; i < s->n_seeds; i++)
+        addrs[have++] = s->seeds[i];
+    if (s->addr[0] != '\0')
+        addrs[have++] = s->addr;
+    log_debug(LOG_CLIENT, "relay known pk=%s addr=%s", LOG_PK(&s->pk), addrs[have - 1]);
+    if (client_add_server_addrs(n->client, &s->pk, addrs, have) < 0)
+        forget(n, s); /* it forgets slowly: another time */
+}
+
+/* The relay of this key, made when there is room. NULL: not one to know. */
+static struct server *server_make(struct node *n, const struct pubkey *pk)
+{
+    struct server *s = find(n, pk);
+    if (s != NULL)
+        return s;
+    if (!make_room(n) || (s = calloc(1, sizeof(*s))) == NULL)
+        return NULL;
+    s->pk = *pk;
+    s->configured = configured(n, pk);
+    list_push_back(&n->servers, &s->node);
+    n->n_servers++;
+    return s;
+}
+
+static bool parse(struct node *n, const struct pubkey *pk, const char *addr,
+                  char text[ADDR_HOSTPORT_MAX + 1])
+{
+    struct addr_hostport at;
+    if (pubkey_equal(pk, &n->cfg.pk) ||
+        addr_hostport_parse(&at, addr, strlen(addr), ADDR_STRICT, NULL) < 0)
+        return false;
+    addr_hostport_text(text, &at);
+    return true;
+}
+
+void servers_seed(struct node *n, const struct pubkey *pk, const char *addr)
+{
+    char text[ADDR_HOSTPORT_MAX + 1];
+    struct server *s = parse(n, pk, addr, text) ? server_make(n, pk) : NULL;
+    if (s == NULL || s->n_seeds == SEEDS_MAX)
+        return;
+    for (size_t i = 0; i < s->n_seeds; i++)
+        if (strcmp(s->seeds[i], text) == 0)
+            return;
+    snprintf(s->seeds[s->n_seeds++], sizeof(s->seeds[0]), "%s", text);
+    tell_client(n, s);
+}
+
 void servers_learn(struct node *n, const struct pubkey *pk, const char *addr)
 {
     servers_learn_at(n, pk, addr, 0);
 }
 
+static bool seeded(const struct server *s, const char *addr)
+{
+    for (size_t i = 0; i < s->n_seeds; i++)
+        if (strcmp(s->seeds[i], addr) == 0)
+            return true;
+    return false;
+}
+
 void servers_learn_at(struct node *n, const struct pubkey *pk, const char *addr, int64_t wall_ns)
 {
-    struct addr_hostport at;
-    if (pubkey_equal(pk, &n->cfg.pk) ||
-        addr_hostport_parse(&at, addr, strlen(addr), ADDR_STRICT, NULL) < 0)
+    char text[ADDR_HOSTPORT_MAX + 1];
+    struct server *s = parse(n, pk, addr, text) ? server_make(n, pk) : NULL;
+    if (s == NULL || wall_ns < s->signed_ns)
         return;
-    struct server *s = find(n, pk);
-    if (s != NULL && wall_ns < s->signed_ns)
+    s->signed_ns = wall_ns;
+    if (strcmp(s->addr, text) == 0 || (s->addr[0] == '\0' && seeded(s, text)))
         return;
-    if (s != NULL)
-        s->signed_ns = wall_ns;
-    if (s != NULL && strcmp(s->addr, addr) == 0)
-        return;
-    if (s == NULL) {
-        if (!make_room(n) || (s = calloc(1, sizeof(*s))) == NULL)
-            return;
-        s->pk = *pk;
-        s->signed_ns = wall_ns;
-        s->configured = configured(n, pk);
-        list_push_back(&n->servers, &s->node);
-        n->n_servers++;
-    }
-    addr_hostport_text(s->addr, &at);
+    snprintf(s->addr, sizeof(s->addr), "%s", seeded(s, text) ? "" : text);
     n->servers_dirty = n->servers_dirty || is_found(s);
-    log_debug(LOG_CLIENT, "relay known pk=%s addr=%s", LOG_PK(pk), s->addr);
-    if (client_add_server(n->client, pk, s->addr) < 0) /* it forgets slowly: another time */
-        forget(n, s);
+    tell_client(n, s);
 }
 
 /* ---- records in the store ---- */
@@ -238,7 +295,7 @@ static void tell_relay(struct node *n)
         if (!is_found(s))
             continue;
         list[have].pk = s->pk;
-        memcpy(list[have++].addr, s->addr, sizeof(s->addr));
+        memcpy(list[have++].addr, best_addr(s), sizeof(s->addr));
     }
     n->servers_dirty = !relay_thread_found(n->relay, list, have);
 }
@@ -325,7 +382,8 @@ static void answered(void *arg, const struct resolve_answer *a)
     struct pubkey pk = q->pk;
     list_remove(&q->link);
     free(q);
-    client_server_found(n->client, &pk, s != NULL ? 0 : ERR_NOT_FOUND, s != NULL ? s->addr : NULL);
+    client_server_found(n->client, &pk, s != NULL ? 0 : ERR_NOT_FOUND,
+                        s != NULL ? best_addr(s) : NULL);
 }
 
 void servers_find(void *arg, const struct pubkey *server)
@@ -340,7 +398,7 @@ void servers_find(void *arg, const struct pubkey *server)
     struct question *q = s == NULL ? calloc(1, sizeof(*q)) : NULL;
     if (q == NULL) {
         client_server_found(n->client, server, s != NULL ? 0 : ERR_NOMEM,
-                            s != NULL ? s->addr : NULL);
+                            s != NULL ? best_addr(s) : NULL);
         return;
     }
     q->node = n;

@@ -467,13 +467,15 @@ static void round_over(struct dial *d)
 {
     const struct client_hooks *h = &d->client->cfg.hooks;
 
-    if (!d->asked || (d->flags & CLIENT_RESOLVE_FRESH) || d->resolve_err != 0) {
+    /* Nobody could be asked: the sessions were tried first, now the look-up is waited for. */
+    bool later = d->resolve_err == ERR_NO_ROUTE && !is_local(d);
+    if (!d->asked || (d->flags & CLIENT_RESOLVE_FRESH) || (d->resolve_err != 0 && !later)) {
         unreachable(d, verdict(d));
         return;
     }
     d->flags |= CLIENT_RESOLVE_FRESH; /* the entry may be stale: ask once more, past all caches */
     d->state = DIAL_DISTRUST;
-    if (h->distrust == NULL) {
+    if (h->distrust == NULL || later) {
         wake(d);
         return;
     }

@@ -254,25 +254,86 @@ static void test_a_server_that_goes(void **state)
     assert_int_equal(stat_now().published, before + 1);
 }
 
-/* A relay that flaps does not change the entry every time (incident 11): only when the client's
- * back-off has grown so that it really is away for longer. */
+static unsigned n_changes; /* of the published entry */
+
+static void flap(uint64_t down_ns, uint64_t up_ns)
+{
+    size_t was = n_delegated();
+    for (uint64_t ns = 0; ns < down_ns + up_ns; ns += 200 * NS_PER_MS) {
+        if (ns == 0)
+            world_relay_stop(&hw.w, 1);
+        if (ns == down_ns)
+            world_relay_start(&hw.w, 1);
+        world_run(&hw.w, 200 * NS_PER_MS);
+        n_changes += n_delegated() != was;
+        was = n_delegated();
+    }
+}
+
+/* A relay that flaps 20 times, fast or slowly, changes the entry at most twice (incident 11). */
 static void test_a_server_that_flaps(void **state)
 {
+    static const unsigned times[][2] = {
+        {200, 2000}, {2000, 20000}, {40000, 40000}, {40000, 200000}};
     (void)state;
     published(NULL);
     world_join(&hw.w, 1, 1);
     world_up(&hw.w, 1, 2);
     world_run(&hw.w, NS_PER_S);
-    uint64_t before = stat_now().published;
-    for (int i = 0; i < 20; i++) {
-        world_relay_stop(&hw.w, 1);
-        world_run(&hw.w, 200 * NS_PER_MS);
-        world_relay_start(&hw.w, 1);
-        world_run(&hw.w, 2 * NS_PER_S);
+    for (size_t i = 0; i < sizeof times / sizeof times[0]; i++) {
+        n_changes = 0;
+        for (int k = 0; k < 20; k++)
+            flap(times[i][0] * NS_PER_MS, times[i][1] * NS_PER_MS);
+        assert_true(n_changes <= 2);
     }
-    world_run(&hw.w, 90 * NS_PER_S);                 /* the client's back-off */
-    assert_true(stat_now().published - before <= 4); /* of 40 changes */
+    world_run(&hw.w, 4000 * NS_PER_S); /* it lasts */
     assert_int_equal(n_delegated(), 2);
+}
+
+/* The only relay flaps: the same entry is right again, nothing is said. */
+static void test_the_only_server_flaps(void **state)
+{
+    (void)state;
+    published(NULL);
+    uint64_t before = stat_now().published;
+    for (int k = 0; k < 5; k++) {
+        world_relay_stop(&hw.w, 0);
+        world_run(&hw.w, 20 * NS_PER_S);
+        world_relay_start(&hw.w, 0);
+        world_run(&hw.w, 20 * NS_PER_S);
+    }
+    assert_true(stat_now().published - before <= 2); /* the regular one */
+    assert_int_equal(n_delegated(), 1);
+}
+
+/* Nothing changes: 10 000 notices cost no signature (incident 56). */
+static void test_unchanged(void **state)
+{
+    (void)state;
+    published(NULL);
+    uint64_t before = stat_now().published;
+    for (int i = 0; i < 10000; i++) {
+        publish_sessions_changed(p);
+        world_run(&hw.w, 360 * NS_PER_MS);
+    }
+    assert_true(stat_now().published - before <= 15); /* every 5 minutes */
+}
+
+/* A node that was a relay when it was killed, and is none now: its record goes, its entry stays
+ * (incident 32). */
+static void test_no_relay_any_more(void **state)
+{
+    struct publish_stat st;
+    (void)state;
+    published("10.0.0.1:8081");
+    assert_int_equal(hw_get(&hw, 0, key(1), "dmsg-server", 0), 0);
+    assert_int_not_equal(strcmp(hw.node[0].value, "{}"), 0);
+    publish_free(p); /* killed: nothing is withdrawn */
+    start(NULL);
+    world_run(&hw.w, 10 * NS_PER_S);
+    assert_int_equal(hw_get(&hw, 0, key(1), "dmsg-server", KAD_GET_NETWORK), ERR_NOT_FOUND);
+    publish_stat(p, &st);
+    assert_true(st.stored > 0 && st.delegated == 1);
 }
 
 /* Alone, the node holds the entry itself; somebody else gets it as soon as there is somebody. */
@@ -443,6 +504,9 @@ int main(void)
         TEST(test_a_server_that_comes),
         TEST(test_a_server_that_goes),
         TEST(test_a_server_that_flaps),
+        TEST(test_the_only_server_flaps),
+        TEST(test_unchanged),
+        TEST(test_no_relay_any_more),
         TEST(test_first_peer),
         TEST(test_nobody_takes_it),
         TEST(test_withdraw),

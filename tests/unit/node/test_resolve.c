@@ -442,6 +442,78 @@ static void test_free_with_questions_under_way(void **state)
     assert_int_equal(a.calls, 0);
 }
 
+/* ---- a network that cannot be asked (incident 36) ---- */
+
+/* Behind a relay without DHT: nobody answers for 5 s. Who does not insist is told at once that nobody
+ * could be asked, which is no miss. */
+static void test_alone(void **state)
+{
+    struct got g = {0}, fresh = {0};
+    (void)state;
+    hw_start(&hw, 1, &hw.w.relay_key[0].pk, NULL); /* the relay takes no streams */
+    hw.node[1].take = take;
+    resolve_set_host(r, hw.node[1].h);
+    world_up(&hw.w, 1, 1);
+    uint64_t began = pipe_now(&hw.w.net);
+    uint64_t handle = resolve_entry(r, key(0), 0, on_answer, &g);
+    uint64_t fresh_handle = resolve_entry(r, key(0), RESOLVE_FRESH, on_answer, &fresh);
+    if (handle != 0)
+        world_until(&hw.w, is_answered, &g);
+    assert_true(pipe_now(&hw.w.net) - began <= RESOLVE_ALONE_NS);
+    assert_int_equal(g.err, ERR_NO_ROUTE);
+    if (fresh_handle != 0)
+        world_until(&hw.w, is_answered, &fresh);
+    assert_int_equal(fresh.err, ERR_NO_ROUTE);
+    struct resolve_stat st = stat_now();
+    assert_int_equal(st.entries, 0);
+    assert_int_equal(st.waiting, 0);
+}
+
+/* A key is polled around the end of its time: the network is asked once. */
+static void test_polling(void **state)
+{
+    uint64_t asked = 0, before;
+    (void)state;
+    network();
+    publish(0, 5, false);
+    assert_int_equal(ask(key(0), 0).err, 0);
+    for (int i = 0; i < 3; i++) {
+        world_run(&hw.w, RESOLVE_CACHE_NS * 11 / 10 - 10 * NS_PER_S);
+        struct kad_id target = kad_target(key(0), "dmsg", 4);
+        (void)hw.node[1].store->ops->del(hw.node[1].store, &target, ITEM_OWNER);
+        for (int k = 0; k < 20; k++) {
+            before = gets_sent();
+            assert_int_equal(ask(key(0), 0).err, 0);
+            asked += gets_sent() - before;
+            world_run(&hw.w, NS_PER_S);
+        }
+    }
+    assert_int_equal(asked, 3);
+    assert_int_equal(stat_now().miss, 0);
+}
+
+/* The network is away: what is cached serves, however old, and nothing becomes "not found". */
+static void test_stale_answers_serve(void **state)
+{
+    (void)state;
+    network();
+    publish(0, 5, false);
+    assert_int_equal(ask(key(0), 0).source, RESOLVE_DHT);
+    world_relay_stop(&hw.w, 0);
+    for (int i = 0; i < 6; i++) { /* also behind its own time */
+        world_run(&hw.w, 120 * NS_PER_S);
+        struct kad_id target = kad_target(key(0), "dmsg", 4);
+        (void)hw.node[1].store->ops->del(hw.node[1].store, &target, ITEM_OWNER);
+        struct got g = ask(key(0), 0);
+        assert_int_equal(g.err, 0);
+        assert_int_equal(g.source, RESOLVE_CACHE);
+        assert_int_equal(g.sequence, 5);
+        assert_int_not_equal(ask(key(2), 0).err, ERR_NOT_FOUND); /* unknown, not absent */
+    }
+    resolve_distrust(r, key(0));
+    assert_int_not_equal(ask(key(0), 0).err, 0); /* but not what has failed */
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 /* ---- with a discovery beside ---- */
@@ -602,6 +674,9 @@ static void test_http_only(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(test_alone),
+        TEST(test_polling),
+        TEST(test_stale_answers_serve),
         TEST(test_sources),
         TEST(test_local_store),
         TEST(test_local_only_never_asks),

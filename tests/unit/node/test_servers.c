@@ -106,6 +106,37 @@ static void test_learn(void **state)
     assert_int_equal(n.n_servers, 1);
 }
 
+/* A private relay publishes an address that only its neighbours reach: what the configuration says
+ * stays beside it, and in front (incident 41). */
+static void test_seeds_stay(void **state)
+{
+    struct client_session_info info[8];
+    (void)state;
+    network();
+    const struct pubkey *relay = &hw.w.relay_key[1].pk;
+    world_relay_start(&hw.w, 1);
+    servers_seed(&n, relay, "[2001:db8::1]:8081"); /* IPv6 is not there */
+    servers_seed(&n, relay, world_addr(1));
+    servers_seed(&n, relay, world_addr(1));
+    servers_seed(&n, relay, "no address");
+    world_up(&hw.w, 1, 2);
+    assert_true(knows(relay, world_addr(1)));
+    servers_learn_at(&n, relay, "10.0.0.1:8081", 5);
+    servers_learn_at(&n, relay, "10.0.0.2:8081", 7);
+    servers_learn_at(&n, relay, "10.0.0.3:8081", 6); /* older */
+    assert_int_equal(n.n_servers, 1);
+    world_run(&hw.w, 300 * NS_PER_S);
+    assert_true(knows(relay, world_addr(1))); /* nothing was dialled again */
+    uint64_t dials = hw.w.net.dials;
+    world_relay_stop(&hw.w, 1);
+    world_relay_start(&hw.w, 1);
+    world_run(&hw.w, 2 * NS_PER_S);
+    assert_int_equal(client_sessions(n.client, info, 8), 2);
+    assert_true(info[0].up && info[1].up && knows(relay, world_addr(1)));
+    assert_true(hw.w.net.dials - dials <= 2); /* what worked comes first */
+    world_relay_stop(&hw.w, 1);
+}
+
 static void test_addresses_that_are_none(void **state)
 {
     static const char *const bad[] = {"", "x", ":1", "x:0", "x:99999", "x:1\n", "x y:1", "[::1:1"};
@@ -310,6 +341,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_learn),
+        TEST(test_seeds_stay),
         TEST(test_addresses_that_are_none),
         TEST(test_a_flood_of_records),
         TEST(test_the_newest_address_wins),
