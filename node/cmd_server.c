@@ -184,6 +184,8 @@ static struct node_cfg config_of(const struct start_opts *o, const struct server
         .metrics = o->metrics,
         .health_on_dmsg = true,
         .control_port = true,
+        .discovery = c->discovery[0] != '\0' ? c->discovery : NULL,
+        .mode = dht || c->discovery[0] == '\0' ? NODE_MODE_AUTO : NODE_MODE_HTTP,
         .no_dht = !dht,
         .publish = true,
         .lock = true,
@@ -329,7 +331,8 @@ const struct cmd cmd_server_start = {
         "of carriers that this relay does not offer, are told and skipped. The relay serves "
         "/health on health_endpoint_address (when that is empty, on the port behind "
         "local_address, on 127.0.0.1) and on dmsg port 80, and takes part in the DHT unless the "
-        "file or --dht says otherwise.\n\n"
+        "file or --dht says otherwise. It registers with the discovery that the file names, beside "
+        "the DHT; with neither, only those find it who are told its address.\n\n"
         "max_sessions is what the entry offers, as with upstream; the hard cap is that of "
         "`kadmsg node`. Signals as with `kadmsg node`.",
     .args = start_args,

@@ -494,7 +494,7 @@ static int open_dht(struct node *n)
 static int open_publish(struct node *n)
 {
     struct disc_port port;
-    if (!n->cfg.publish || n->cfg.no_dht)
+    if (!n->cfg.publish || (n->cfg.no_dht && n->cfg.mode != NODE_MODE_HTTP))
         return 0;
     struct publish_cfg cfg = {
         .port = discovery_port(n, &port) && n->cfg.mode != NODE_MODE_DHT ? &port : NULL,

@@ -476,6 +476,12 @@ static size_t input_header(struct yamux *y, struct slice in, int *rc)
         n = in.n;
     memcpy(y->head + y->head_len, in.p, n);
     y->head_len = (uint8_t)(y->head_len + n);
+    /* Whoever speaks another multiplexer is not left waiting for the rest of a header that its own
+     * frames, which may be shorter, never fill (docs/protocol/dmsg.md §3.2). */
+    if (y->head[0] != 0) {
+        *rc = ERR_PROTOCOL;
+        return n;
+    }
     if (y->head_len == YAMUX_HEADER_BYTES) {
         y->head_len = 0;
         *rc = on_header(y, y->head);

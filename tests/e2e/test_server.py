@@ -1,8 +1,10 @@
 """`kadmsg server`: a file of upstream's server runs our relay; health and metrics; IPv6."""
+import http.server
 import json
 import re
 import socket
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 
@@ -46,7 +48,7 @@ def generated(world, path, **members):
     return conf
 
 
-LOCAL = {'public_address': '', 'local_address': '127.0.0.1:0', 'health_endpoint_address': '127.0.0.1:0'}
+LOCAL = {'discovery': '', 'public_address': '', 'local_address': '127.0.0.1:0', 'health_endpoint_address': '127.0.0.1:0'}
 
 
 def test_config_gen(world, tmp_path):
@@ -109,6 +111,56 @@ def test_start_without_dht(world, tmp_path):
     out.finish(30)
     assert received(out) == b'hello'
     assert json.loads(get(f'http://{relay.ready["health"]}/health')[1])['dht'] is False
+
+
+class Discovery(http.server.BaseHTTPRequestHandler):
+    """As much of a discovery as a server that registers needs; what it was told is kept."""
+    protocol_version = 'HTTP/1.1'
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header('Content-Type', 'application/json')
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        entry = self.server.entries.get(self.path.rpartition('/')[2])
+        self.answer(200 if entry else 404, entry or b'{"code":404,"message":"entry of public key is not found"}')
+
+    def told(self):
+        body = self.rfile.read(int(self.headers.get('Content-Length', 0)))
+        entry = json.loads(body)
+        self.server.told.append((self.command, entry))
+        self.server.entries[entry['static']] = body if self.command == 'POST' else None
+        self.answer(200, b'{"code":200,"message":"wrote a new entry"}')
+
+    do_POST = do_DELETE = told
+
+
+def test_registers_without_dht(world, tmp_path):
+    """With the DHT off it is the discovery of the file that hears of the relay, also of its end."""
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Discovery) as disc:
+        disc.told, disc.entries = [], {}
+        threading.Thread(target=disc.serve_forever, daemon=True).start()
+        path = tmp_path / 'config.json'
+        generated(world, path, **{**LOCAL, 'discovery': f'http://127.0.0.1:{disc.server_port}', 'enable_dht': False,
+                                  'public_address': '192.0.2.7:8081', 'max_sessions': 77})
+        relay = Server(world, 'relay', path)
+
+        def entries(command):
+            return [entry for c, entry in disc.told if c == command and entry['static'] == relay.pk]
+
+        wait_until(lambda: entries('POST'), 30, 'it registers')
+        entry = entries('POST')[-1]
+        assert entry['server']['address'] == '192.0.2.7:8081' and entry['signature']
+        assert 70 <= entry['server']['availableSessions'] <= 77
+        relay.proc.stop()
+        assert entries('DELETE')
+        disc.shutdown()
 
 
 def test_bad_files(world, tmp_path):

@@ -397,6 +397,29 @@ static void test_session_errors(void **state)
     rw_free(&w);
 }
 
+/* A client of 2026 that was told to speak smux, v2 or v1: its first frame ends its session, at once
+ * and alone; the one after it, of a client that speaks yamux, is none the worse (incident 7). */
+static void test_smux_session(void **state)
+{
+    (void)state;
+    struct rw_world w;
+    rw_init(&w, NULL);
+    struct rw_peer *a = rw_peer_new(&w, 1), *b = rw_peer_new(&w, 2);
+    for (uint8_t version = 1; version <= 2; version++) {
+        const uint8_t syn[8] = {version, 0, 0, 0, 3, 0, 0, 0};
+        for (size_t n = 1; n <= sizeof(syn); n += sizeof(syn) - 1) {
+            struct rw_raw *r = rw_raw_new(&w, 3);
+            rw_raw_send(r, syn, n);
+            rw_run(&w, 10 * NS_PER_MS);
+            assert_true(r->down);
+            assert_int_equal(rw_stat(&w).sessions, 2);
+        }
+    }
+    assert_int_equal(rw_verdict(rw_dial(a, &b->key.pk)), 0);
+    assert_int_equal(rw_verdict(rw_dial(rw_peer_new(&w, 3), &b->key.pk)), 0);
+    rw_free(&w);
+}
+
 static void test_session_survives(void **state)
 {
     (void)state;
@@ -1267,6 +1290,7 @@ int main(void)
         cmocka_unit_test(test_replaced_is_closed),
         cmocka_unit_test(test_silent_session),
         cmocka_unit_test(test_session_errors),
+        cmocka_unit_test(test_smux_session),
         cmocka_unit_test(test_session_survives),
         cmocka_unit_test(test_no_object),
         cmocka_unit_test(test_ping_marker),
