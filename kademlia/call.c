@@ -55,9 +55,12 @@ static void note_failure(struct kad *k, const struct kad_call *c, enum kad_fail 
         if (!kad_keyset_has(&k->bootstrap, kad_pk(k, c->peer)))
             kad_note_no_dht(k, c->peer);
         table_remove(&k->table, c->peer);
-    } else if (counts_as_unanswered(c, why) && table_failed(&k->table, c->peer) == TABLE_ASK) {
-        ping_contact(k, c->peer);
+    } else if (why == KAD_FAIL_FORMAT) {
+        kad_note_lie(k, c->peer, KAD_LIE_PROTOCOL);
     }
+    if (why != KAD_FAIL_NO_DHT && why != KAD_FAIL_NETWORK && counts_as_unanswered(c, why) &&
+        table_failed(&k->table, c->peer) == TABLE_ASK)
+        ping_contact(k, c->peer);
     if (had_contacts && table_count(&k->table) == 0)
         kad_maintain_bootstrap_now(k);
 }
@@ -68,6 +71,8 @@ void kad_peer_heard(struct kad *k, kad_peer p, bool answered, bool probe)
     bool empty = table_count(&k->table) == 0;
 
     kad_note_clear_no_dht(k, p);
+    if (kad_note_is_shunned(k, p))
+        return;
     enum table_result r = table_heard(&k->table, p, answered, k->now_ns, probe ? &ask : NULL);
     if (ask != KAD_PEER_NONE)
         ping_contact(k, ask);

@@ -760,6 +760,7 @@ static void put_request(struct json_out *o, const struct kad_msg *m)
     case KAD_GET_BATCH:
     case KAD_WATCH:
     case KAD_CHANGED:
+    case KAD_RECONCILE:
     case KAD_METHOD__END:
         break;
     }
@@ -807,6 +808,7 @@ static void put_response(struct json_out *o, const struct kad_msg *m)
     case KAD_GET_BATCH:
     case KAD_WATCH:
     case KAD_CHANGED:
+    case KAD_RECONCILE:
     case KAD_METHOD__END:
         break;
     }

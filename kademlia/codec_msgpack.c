@@ -13,9 +13,10 @@
 enum { PING_FULL = 1, PING_READ_ONLY = 2 }; /* flags of a PING and its answer */
 
 static const char *const names[KAD_METHOD__END] = {
-    [KAD_PING] = "ping",          [KAD_FIND_NODE] = "find", [KAD_GET_VALUE] = "get",
-    [KAD_PUT_VALUE] = "put",      [KAD_GET_ITEMS] = "list", [KAD_PUT_BATCH] = "put_many",
-    [KAD_GET_BATCH] = "get_many", [KAD_WATCH] = "watch",    [KAD_CHANGED] = "changed",
+    [KAD_PING] = "ping",           [KAD_FIND_NODE] = "find", [KAD_GET_VALUE] = "get",
+    [KAD_PUT_VALUE] = "put",       [KAD_GET_ITEMS] = "list", [KAD_PUT_BATCH] = "put_many",
+    [KAD_GET_BATCH] = "get_many",  [KAD_WATCH] = "watch",    [KAD_CHANGED] = "changed",
+    [KAD_RECONCILE] = "reconcile",
 };
 
 const char *kad_mp_method_name(unsigned method)
@@ -173,6 +174,99 @@ static int read_salt(struct kad_msg *m, struct mp_in *in)
     return 0;
 }
 
+/* ---- digests of ranges: packed, since there are many ---- */
+
+#define RANGE_BYTES 3 /* bits, prefix; with 0x80 in bits the target that a list goes on behind */
+#define RANGE_MAX   (RANGE_BYTES + KAD_ID_BYTES)
+#define RANGE_GOES  0x80
+#define PART_BYTES  (4 + DIGEST_BYTES)
+#define ENTRY_BYTES (KAD_ID_BYTES + 1 + 16)
+
+static int read_ranges(struct kad_msg *m, struct mp_in *in)
+{
+    size_t n;
+    const uint8_t *p = mp_in_bin(in, &n, RECON_RANGES * RANGE_MAX);
+    struct rd r = rd_init(p, p != NULL ? n : 0);
+
+    m->ranges = calloc(RECON_RANGES, sizeof *m->ranges);
+    if (m->ranges == NULL)
+        return ERR_NOMEM;
+    while (!rd_failed(&r) && rd_left(&r) > 0 && m->n_ranges < RECON_RANGES) {
+        struct recon_range *range = &m->ranges[m->n_ranges++];
+        uint8_t bits = rd_u8(&r);
+        range->bits = bits & (uint8_t)~RANGE_GOES;
+        range->prefix = rd_be16(&r);
+        range->goes_on = (bits & RANGE_GOES) != 0;
+        if (range->goes_on)
+            rd_copy(&r, range->after.b, KAD_ID_BYTES);
+    }
+    if (rd_failed(&r) || rd_left(&r) > 0)
+        mp_in_fail(in);
+    return 0;
+}
+
+static void read_parts(struct recon_answer *a, struct mp_in *in)
+{
+    uint8_t bytes[RECON_PARTS * PART_BYTES];
+
+    if (!mp_in_fixed(in, bytes, sizeof bytes))
+        return;
+    for (size_t i = 0; i < RECON_PARTS; i++) {
+        a->part[i].count = get_be32(bytes + i * PART_BYTES);
+        memcpy(a->part[i].sum, bytes + i * PART_BYTES + 4, DIGEST_BYTES);
+    }
+}
+
+static int read_entries(struct recon_answer *a, struct mp_in *in)
+{
+    size_t n;
+    const uint8_t *p = mp_in_bin(in, &n, RECON_LIST_ITEM * ENTRY_BYTES);
+
+    if (n % ENTRY_BYTES != 0)
+        mp_in_fail(in);
+    if (mp_in_failed(in))
+        return 0;
+    a->is_list = true;
+    a->entries = calloc(n / ENTRY_BYTES + 1, sizeof *a->entries);
+    if (a->entries == NULL)
+        return ERR_NOMEM;
+    for (; a->n < n / ENTRY_BYTES; a->n++, p += ENTRY_BYTES) {
+        struct digest_entry *e = &a->entries[a->n];
+        memcpy(e->target.b, p, KAD_ID_BYTES);
+        if (p[KAD_ID_BYTES] >= ITEM_KIND__COUNT)
+            mp_in_fail(in);
+        e->kind = (enum item_kind)p[KAD_ID_BYTES];
+        e->rank[0] = get_be64(p + KAD_ID_BYTES + 1);
+        e->rank[1] = get_be64(p + KAD_ID_BYTES + 9);
+    }
+    a->more = mp_in_bool(in);
+    return 0;
+}
+
+/* An array for each range: its parts, or its list and whether that was cut. */
+static int read_answers(struct kad_msg *m, struct mp_in *in)
+{
+    struct mp_in list = mp_in_array(in, 0, RECON_RANGES);
+    int rc = 0;
+
+    m->answers = calloc(RECON_RANGES, sizeof *m->answers);
+    if (m->answers == NULL)
+        return ERR_NOMEM;
+    while (rc == 0 && list.left > 0 && !mp_in_failed(&list)) {
+        struct mp_in one = mp_in_array(&list, 1, UINT32_MAX);
+        struct recon_answer *a = &m->answers[m->n_answers++];
+        if (one.left == 1)
+            read_parts(a, &one);
+        else
+            rc = read_entries(a, &one);
+        if (mp_in_failed(&one))
+            mp_in_fail(&list);
+    }
+    if (mp_in_failed(&list))
+        mp_in_fail(in);
+    return rc;
+}
+
 static void read_ping(struct kad_msg *m, struct mp_in *in)
 {
     m->offer = (unsigned)mp_in_u64(in, UINT32_MAX);
@@ -212,6 +306,8 @@ static int read_request(struct kad_msg *m, struct mp_in *in)
         m->lease_s = (unsigned)mp_in_u64(in, UINT32_MAX);
         return rc;
     }
+    case KAD_RECONCILE:
+        return read_ranges(m, in);
     case KAD_METHOD__END:
         break;
     }
@@ -249,6 +345,8 @@ static int read_response(struct kad_msg *m, struct mp_in *in)
         m->held = (unsigned)mp_in_u64(in, UINT32_MAX);
         return rc;
     }
+    case KAD_RECONCILE:
+        return read_answers(m, in);
     case KAD_CHANGED:
     case KAD_METHOD__END:
         break;
@@ -323,6 +421,66 @@ static void put_targets(struct mp_out *o, const struct kad_msg *m)
     mp_out_bin(o, m->targets, m->n_targets * KAD_ID_BYTES);
 }
 
+static void put_ranges(struct mp_out *o, const struct kad_msg *m)
+{
+    uint8_t bytes[RECON_RANGES * RANGE_MAX], *p = bytes;
+
+    assert(m->n_ranges <= RECON_RANGES);
+    for (size_t i = 0; i < m->n_ranges; i++) {
+        const struct recon_range *r = &m->ranges[i];
+        *p++ = (uint8_t)(r->bits | (r->goes_on ? RANGE_GOES : 0));
+        put_be16(p, r->prefix);
+        p += 2;
+        if (r->goes_on) {
+            memcpy(p, r->after.b, KAD_ID_BYTES);
+            p += KAD_ID_BYTES;
+        }
+    }
+    mp_out_bin(o, bytes, (size_t)(p - bytes));
+}
+
+static void put_parts(struct mp_out *o, const struct recon_answer *a)
+{
+    uint8_t bytes[RECON_PARTS * PART_BYTES];
+
+    for (size_t i = 0; i < RECON_PARTS; i++) {
+        put_be32(bytes + i * PART_BYTES, a->part[i].count);
+        memcpy(bytes + i * PART_BYTES + 4, a->part[i].sum, DIGEST_BYTES);
+    }
+    msgpack_pack_array(&o->pk, 1);
+    mp_out_bin(o, bytes, sizeof bytes);
+}
+
+static void put_entries(struct mp_out *o, const struct recon_answer *a)
+{
+    uint8_t e[ENTRY_BYTES];
+
+    msgpack_pack_array(&o->pk, 2);
+    msgpack_pack_bin(&o->pk, a->n * ENTRY_BYTES);
+    for (size_t i = 0; i < a->n; i++) {
+        memcpy(e, a->entries[i].target.b, KAD_ID_BYTES);
+        e[KAD_ID_BYTES] = (uint8_t)a->entries[i].kind;
+        put_be64(e + KAD_ID_BYTES + 1, a->entries[i].rank[0]);
+        put_be64(e + KAD_ID_BYTES + 9, a->entries[i].rank[1]);
+        msgpack_pack_bin_body(&o->pk, e, sizeof e);
+    }
+    if (a->more)
+        msgpack_pack_true(&o->pk);
+    else
+        msgpack_pack_false(&o->pk);
+}
+
+static void put_answers(struct mp_out *o, const struct kad_msg *m)
+{
+    msgpack_pack_array(&o->pk, m->n_answers);
+    for (size_t i = 0; i < m->n_answers; i++) {
+        if (m->answers[i].is_list)
+            put_entries(o, &m->answers[i]);
+        else
+            put_parts(o, &m->answers[i]);
+    }
+}
+
 static void put_ping(struct mp_out *o, const struct kad_msg *m)
 {
     msgpack_pack_array(&o->pk, 3);
@@ -367,6 +525,10 @@ static void put_request(struct mp_out *o, const struct kad_msg *m)
         msgpack_pack_array(&o->pk, 2);
         put_targets(o, m);
         msgpack_pack_uint32(&o->pk, m->lease_s);
+        return;
+    case KAD_RECONCILE:
+        msgpack_pack_array(&o->pk, 1);
+        put_ranges(o, m);
         return;
     case KAD_METHOD__END:
         return;
@@ -416,6 +578,10 @@ static void put_response(struct mp_out *o, const struct kad_msg *m)
         put_results(o, m);
         msgpack_pack_uint32(&o->pk, m->lease_s);
         msgpack_pack_uint32(&o->pk, m->held);
+        return;
+    case KAD_RECONCILE:
+        msgpack_pack_array(&o->pk, 1);
+        put_answers(o, m);
         return;
     case KAD_CHANGED:
     case KAD_METHOD__END:

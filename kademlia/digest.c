@@ -21,6 +21,15 @@ struct digest *digest_new(void)
     return calloc(1, sizeof(struct digest));
 }
 
+struct digest *digest_copy(const struct digest *d)
+{
+    struct digest *copy = malloc(sizeof *copy);
+
+    if (copy != NULL)
+        memcpy(copy, d, sizeof *copy);
+    return copy;
+}
+
 void digest_free(struct digest *d)
 {
     free(d);

@@ -44,6 +44,7 @@ struct digest_part {
 struct digest;
 
 struct digest *digest_new(void); /* empty; NULL when out of memory */
+struct digest *digest_copy(const struct digest *d);
 void digest_free(struct digest *d);
 void digest_add(struct digest *d, const struct digest_entry *e);
 void digest_del(struct digest *d, const struct digest_entry *e);

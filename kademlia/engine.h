@@ -15,6 +15,8 @@
  *     own.c       own slots: sequence numbers, republishing
  *     watch.c     what this node watches for its users
  *     watched.c   what peers watch here
+ *     intake.c    items of a page, several at a time
+ *     ranges.c    where two full nodes differ, by range digests
  *     sync.c      pull and push between full nodes
  *     advert.c    who says that it is a full node
  *     maintain.c  bootstrap, refresh, expiry, handing on, advert
@@ -128,7 +130,8 @@ struct kad {
         size_t n_sync_keys, sync_room, next_sync_key, sync_good;
     } m;
 
-    struct kad_watching *w; /* NULL until something is watched */
+    struct kad_watching *w;          /* NULL until something is watched */
+    struct kad_inventory *inventory; /* inventory.c; NULL before anybody asked */
 
     struct kad_recent {  /* revalidations of late */
         uint64_t target; /* first bytes */
@@ -262,6 +265,11 @@ void kad_note_charge(struct kad *k, kad_peer p, unsigned requests);
 /* May an answer of any size be sent to it, and: so many bytes were sent. */
 bool kad_note_may_read(struct kad *k, kad_peer p);
 void kad_note_bytes(struct kad *k, kad_peer p, size_t n);
+
+/* It sent what an honest peer does not send. Who does so too often is shunned for neg_ttl_ms: out of the
+ * table, in no look-up, no request answered. Configured peers are only counted. */
+void kad_note_lie(struct kad *k, kad_peer p, enum kad_lie lie);
+bool kad_note_is_shunned(const struct kad *k, kad_peer p);
 
 void kad_note_no_dht(struct kad *k, kad_peer p);
 void kad_note_clear_no_dht(struct kad *k, kad_peer p);
@@ -494,10 +502,65 @@ void kad_own_load(struct kad *k);
 void kad_own_free(struct kad *k);
 /* Republish what is due; returns when to come back (absolute). */
 uint64_t kad_own_republish(struct kad *k);
+/* This peer said that it has stored our item; and: does it answer with an older one now? */
+void kad_own_acked(struct kad *k, const struct item *it, kad_peer p);
+bool kad_own_is_behind(const struct kad *k, const struct item *it, kad_peer p);
 /* The slot was published just now: republish it in republish_ms. */
 void kad_own_published(struct kad *k, const void *salt, size_t salt_len, bool again);
 
+/* ---- intake.c ---- */
+
+#define KAD_INTAKE_SLOTS 32
+
+struct kad_intake_slot {
+    enum { KAD_INTAKE_FREE, KAD_INTAKE_CHECKING, KAD_INTAKE_AGAIN } state;
+    size_t item;
+    struct kad_accept accept;
+};
+
+struct kad_intake {
+    struct kad *k;
+    kad_peer from; /* the owner's reference */
+    struct kad_msg page;
+    size_t next, under_way, again;
+    uint64_t stored, rejected;
+    struct loop_timer pause;
+    void (*done)(struct kad_intake *in);
+    struct kad_intake_slot slot[KAD_INTAKE_SLOTS];
+};
+
+void kad_intake_init(struct kad_intake *in, struct kad *k, kad_peer from,
+                     void (*done)(struct kad_intake *in));
+/* Let the items of a page in, which is taken over; done() comes when all are dealt with, perhaps
+ * before this returns, and may clear the intake. */
+void kad_intake_begin(struct kad_intake *in, struct kad_msg *page);
+void kad_intake_clear(struct kad_intake *in);
+
+/* ---- inventory.c ---- */
+
+/* Digests of what we hold and others may have, made at not_before_ns or later; NULL: not yet, they are
+ * being made. Valid until the next turn. */
+const struct digest *kad_inventory(struct kad *k, uint64_t not_before_ns);
+/* Lists of the same. */
+struct recon_source kad_inventory_source(struct kad *k);
+void kad_inventory_free(struct kad *k);
+
+/* ---- ranges.c ---- */
+
+struct kad_ranges;
+
+/* Reconcile with a full node that speaks the native dialect, within a KAD_OP_SYNC. done(): 0, or why
+ * not; ERR_UNSUPPORTED: read it by pages. It may free the operation. NULL: no memory. */
+struct kad_ranges *kad_ranges_begin(struct kad_op *op, kad_peer peer, bool may_push,
+                                    void (*done)(struct kad_op *op, int err));
+void kad_ranges_free(struct kad_ranges *g); /* NULL is allowed */
+/* Answer to a RECONCILE request, and about how many bytes it has. */
+int kad_ranges_serve(struct kad *k, const struct kad_msg *req, struct kad_msg *rsp, size_t *cost);
+
 /* ---- sync.c ---- */
+
+/* Of a KAD_OP_SYNC. */
+struct kad_ranges *kad_sync_ranges(struct kad_op *op);
 
 /* Begin a sync with a peer; false when it cannot be started. number, ended may be NULL. */
 bool kad_sync_begin(struct kad *k, kad_peer peer, bool internal, void *user, uint32_t *number,

@@ -54,7 +54,7 @@
  *
  * Limits (struct kad_limits) all have a counter of drops or a gauge in struct kad_stat. Errors are
  * reports, never asserts, for anything a peer or the store does. Memory of an idle node with an
- * empty table is below 2.25 KiB beside the configuration.
+ * empty table is below 2.5 KiB beside the configuration.
  *
  *     struct kad *k;
  *     kad_new(&k, &cfg, env, store, &peers, &hooks, now_ns);
@@ -347,6 +347,17 @@ void kad_seed_contact(struct kad *k, kad_peer p, uint64_t now_ns);
 
 /* ---- looking in ---- */
 
+/* What peers are blamed for. */
+enum kad_lie {
+    KAD_LIE_SIGNATURE, /* an item whose signature is wrong: given as an answer, put, or in a page */
+    KAD_LIE_TARGET, /* an item that is not for the slot that was asked for (or of a mirror that only
+                          they know) */
+    KAD_LIE_STALE,  /* an older item than it had acknowledged */
+    KAD_LIE_CONTACTS, /* contacts whose IDs are not those of their keys, or far too many */
+    KAD_LIE_PROTOCOL, /* an answer that cannot be decoded, or contradicts itself */
+    KAD_LIE__COUNT
+};
+
 struct kad_stat {
     size_t routing_peers, buckets, ops, calls, pending; /* gauges */
     size_t calls_waiting;    /* gauge: calls that wait for others to the same peer */
@@ -356,11 +367,15 @@ struct kad_stat {
     uint64_t refused_network, refused_rate, refused_size, refused_seq, refused_sig, refused_quota,
         refused_foreign, refused_busy, refused_space, refused_writer, refused_reader;
     uint64_t verified,
-        verify_skipped;        /* signature checks done / saved because the bytes were known */
+        verify_skipped; /* signature checks done / saved because the bytes were known */
+    uint64_t lies[KAD_LIE__COUNT], shunned; /* peers that told too many */
+    size_t shunning;                        /* gauge */
+    uint64_t refused_shunned;
     uint64_t rejected_answers; /* items in answers that did not match or verify */
     uint64_t evicted_items;    /* from the store, for room */
     uint64_t dropped_acts;     /* actions lost for want of memory */
     uint64_t republished, handed_on;
+    uint64_t reconciled; /* full nodes with which digests of ranges were compared to the end */
     uint64_t own_from_outside; /* newer items of our own key: an earlier life, or a twin */
     uint64_t future_seq;       /* items with a clock number more than clock_skew_ms ahead */
     uint64_t evictions, neg_cached;

@@ -40,6 +40,7 @@ struct answer_check { /* verification of an item in an answer */
     struct list_node node;
     struct kad_lookup *lk;
     struct kad_check check;
+    kad_peer from; /* a reference */
     unsigned hop;
 };
 
@@ -127,7 +128,7 @@ static struct kad_cand *add(struct kad_lookup *lk, kad_peer p, const struct kad_
     bool found;
     size_t at = position(lk, id, &found);
 
-    if (found || kad_note_is_no_dht(k, p) || !make_room(lk, at)) {
+    if (found || kad_note_is_no_dht(k, p) || kad_note_is_shunned(k, p) || !make_room(lk, at)) {
         kad_unref(k, p);
         return NULL;
     }
@@ -140,11 +141,14 @@ static struct kad_cand *add(struct kad_lookup *lk, kad_peer p, const struct kad_
 
 /* Contacts of an answer; an honest one has at most k. The table of peers knows the ID of a key it
  * holds, which is cheaper than hashing the key again. */
-static void add_contacts(struct kad_lookup *lk, const struct kad_msg *rsp, unsigned hop)
+static void add_contacts(struct kad_lookup *lk, const struct kad_msg *rsp, kad_peer from,
+                         unsigned hop)
 {
     struct kad *k = engine(lk);
     size_t n = rsp->n_closest < k->lim.k ? rsp->n_closest : k->lim.k;
 
+    if (rsp->bad_contacts > 0 || rsp->n_closest > KAD_K)
+        kad_note_lie(k, from, KAD_LIE_CONTACTS);
     for (size_t i = 0; i < n; i++) {
         kad_peer p = kad_intern(k, &rsp->closest[i]);
         if (p == KAD_PEER_NONE)
@@ -220,6 +224,7 @@ static void keep_good(struct kad_lookup *lk, const struct kad_check *c, unsigned
 static void free_check(struct answer_check *ac)
 {
     list_remove(&ac->node);
+    kad_unref(engine(ac->lk), ac->from);
     kad_check_clear(&ac->check);
     free(ac);
 }
@@ -229,8 +234,10 @@ static void judged(struct answer_check *ac, int err)
 {
     if (err == 0)
         keep_good(ac->lk, &ac->check, ac->hop);
-    else if (err == ERR_SIG)
+    else if (err == ERR_SIG) {
         keep_bad(ac->lk, ac->check.item);
+        kad_note_lie(engine(ac->lk), ac->from, KAD_LIE_SIGNATURE);
+    }
     free_check(ac);
 }
 
@@ -244,13 +251,14 @@ static void verified(struct kad_check *c, int err)
 }
 
 /* Is the verdict about this item known already, or on its way? */
-static bool is_known(struct kad_lookup *lk, const struct item *it)
+static bool is_known(struct kad_lookup *lk, const struct item *it, kad_peer from)
 {
     struct list_node *n, *tmp;
 
     for (unsigned i = 0; i < lk->n_bad; i++) {
         if (item_equal(&lk->bad[i]->item, it)) {
             reject(lk);
+            kad_note_lie(engine(lk), from, KAD_LIE_SIGNATURE);
             return true;
         }
     }
@@ -273,24 +281,29 @@ static bool is_stored(struct kad_lookup *lk, const struct kad_check *c)
 }
 
 /* An item counts when it fits the question; it is verified unless it could not win anyway. */
-static void take_item(struct kad_lookup *lk, struct item_ref *item, unsigned hop)
+static void take_item(struct kad_lookup *lk, struct item_ref *item, kad_peer from, unsigned hop)
 {
     struct kad *k = engine(lk);
     struct answer_check *ac;
 
-    if (item_check_size(&item->item) != 0 || is_known(lk, &item->item))
+    if (kad_own_is_behind(k, &item->item, from))
+        kad_note_lie(k, from, KAD_LIE_STALE);
+    if (item_check_size(&item->item) != 0 || is_known(lk, &item->item, from))
         return;
     ac = calloc(1, sizeof *ac);
     if (ac == NULL)
         return;
     ac->lk = lk;
     ac->hop = hop;
+    ac->from = from;
+    k->peers.ref(k->peers.arg, from);
     ac->check.k = k;
     ac->check.item = item_ref_get(item);
     ac->check.done = verified;
     list_push_back(&lk->checks, &ac->node);
     if (kad_classify(k, &item->item, &lk->target, &ac->check.cls) != 0) {
         reject(lk);
+        kad_note_lie(k, from, KAD_LIE_TARGET);
         free_check(ac);
         return;
     }
@@ -341,9 +354,9 @@ static void answered(struct kad_call *call, struct kad_msg *rsp, enum kad_fail w
     rep->bytes += rsp->wire_bytes;
     if (hop > rep->hops)
         rep->hops = hop;
-    add_contacts(lk, rsp, hop + 1); /* moves candidates: c is not valid any more */
+    add_contacts(lk, rsp, call->peer, hop + 1); /* moves candidates: c is not valid any more */
     if (lk->value && rsp->n_items > 0 && rsp->items[0].item != NULL)
-        take_item(lk, rsp->items[0].item, hop);
+        take_item(lk, rsp->items[0].item, call->peer, hop);
     step(lk);
 }
 

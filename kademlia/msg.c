@@ -20,6 +20,10 @@ void kad_msg_clear(struct kad_msg *m)
     free(m->items);
     free(m->closest);
     free(m->targets);
+    free(m->ranges);
+    for (size_t i = 0; i < m->n_answers; i++)
+        recon_answer_clear(&m->answers[i]);
+    free(m->answers);
     free((char *)(uintptr_t)m->salt);
     memset(m, 0, sizeof *m);
 }

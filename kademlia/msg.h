@@ -18,6 +18,7 @@
 #include "base/crypto.h"
 #include "kademlia/id.h"
 #include "kademlia/item.h"
+#include "kademlia/reconcile.h"
 
 #define KAD_PORT            100
 #define KAD_K               20
@@ -35,7 +36,8 @@ enum kad_method {
     /* native dialect only */
     KAD_GET_BATCH = 7,
     KAD_WATCH = 8,
-    KAD_CHANGED = 9, /* a notification: no answer */
+    KAD_CHANGED = 9,    /* a notification: no answer */
+    KAD_RECONCILE = 10, /* full nodes */
     KAD_METHOD__END,
 };
 
@@ -79,6 +81,11 @@ struct kad_msg {
                   none, and what is missing at the end is to be asked for again; WATCH response: one
                   result per target */
     size_t n_items;
+    struct recon_range *ranges; /* RECONCILE request: 1 … RECON_RANGES */
+    size_t n_ranges;
+    struct recon_answer
+        *answers; /* RECONCILE response: to the first ranges; none: ask again soon */
+    size_t n_answers;
     const char *salt; /* GET_ITEMS request: plain text, n bytes; owned */
     size_t salt_len;
     uint64_t since_seq;

@@ -5,6 +5,8 @@
 #define REQUEST_BURST 4 /* seconds' worth */
 #define BYTES_BURST   8
 #define MILLI         1000
+#define LIES_MAX      16              /* points from which on a peer is shunned */
+#define LIE_FORGET_NS (15 * NS_PER_S) /* a point is forgotten after so long */
 #define REFILLED_NS   (60 * NS_PER_S) /* longer than any burst and debt together */
 
 /* What is remembered of one peer. Tokens may be negative: a debt, at most one burst. */
@@ -15,6 +17,9 @@ struct note {
     int64_t bytes;
     uint64_t at_ns; /* when the buckets were filled last */
     uint64_t no_dht_until_ns;
+    unsigned lies; /* points */
+    uint64_t lies_at_ns;
+    uint64_t shunned_until_ns; /* 0 = not */
 };
 
 static int64_t request_burst(const struct kad *k)
@@ -29,6 +34,7 @@ static int64_t bytes_burst(const struct kad *k)
 
 static void forget(struct kad *k, struct note *n)
 {
+    k->stat.shunning -= n->shunned_until_ns != 0;
     map_del(&k->notes, &n->peer);
     list_remove(&n->lru);
     kad_unref(k, n->peer);
@@ -87,6 +93,10 @@ static struct note *note_of(struct kad *k, kad_peer p)
     if (n == NULL)
         return new_note(k, p);
     refill(k, n);
+    if (n->shunned_until_ns != 0 && n->shunned_until_ns <= k->now_ns) {
+        n->shunned_until_ns = 0;
+        k->stat.shunning--;
+    }
     list_remove(&n->lru);
     list_push_back(&k->notes_lru, &n->lru);
     return n;
@@ -155,6 +165,51 @@ void kad_note_clear_no_dht(struct kad *k, kad_peer p)
         n->no_dht_until_ns = 0;
 }
 
+/* ---- lies ---- */
+
+/* A peer that cannot tell a mirror of ours from one of its own is honest, and so is one that is behind:
+ * these weigh little, and are forgotten between two look-ups. */
+static const uint8_t points[KAD_LIE__COUNT] = {
+    [KAD_LIE_SIGNATURE] = 8, [KAD_LIE_TARGET] = 1,   [KAD_LIE_STALE] = 2,
+    [KAD_LIE_CONTACTS] = 2,  [KAD_LIE_PROTOCOL] = 4,
+};
+
+static void shun(struct kad *k, struct note *n)
+{
+    if (n->shunned_until_ns == 0)
+        k->stat.shunning++;
+    n->shunned_until_ns = kad_after(k, kad_ms(k->lim.neg_ttl_ms));
+    n->lies = 0;
+    k->stat.shunned++;
+    (void)table_remove(&k->table, n->peer);
+}
+
+void kad_note_lie(struct kad *k, kad_peer p, enum kad_lie lie)
+{
+    const struct pubkey *pk = kad_pk(k, p);
+    struct note *n = note_of(k, p);
+
+    k->stat.lies[lie]++;
+    if (n == NULL || kad_tier_of(k, pk) != ITEM_TIER_PUBLIC || kad_keyset_has(&k->bootstrap, pk))
+        return;
+    uint64_t forgotten = (k->now_ns - n->lies_at_ns) / LIE_FORGET_NS;
+    n->lies = forgotten < n->lies ? n->lies - (unsigned)forgotten : 0;
+    n->lies_at_ns = k->now_ns;
+    n->lies += points[lie];
+    if (n->lies >= LIES_MAX)
+        shun(k, n);
+}
+
+static bool is_shunned(const struct kad *k, const struct note *n)
+{
+    return n != NULL && n->shunned_until_ns > k->now_ns;
+}
+
+bool kad_note_is_shunned(const struct kad *k, kad_peer p)
+{
+    return k->stat.shunning > 0 && is_shunned(k, map_get(&k->notes, &p));
+}
+
 bool kad_note_is_no_dht(const struct kad *k, kad_peer p)
 {
     const struct note *n = map_get(&k->notes, &p);
@@ -168,7 +223,8 @@ void kad_notes_sweep(struct kad *k)
 {
     while (!list_empty(&k->notes_lru)) {
         struct note *n = container_of(list_first(&k->notes_lru), struct note, lru);
-        if (k->now_ns - n->at_ns < REFILLED_NS || n->no_dht_until_ns > k->now_ns)
+        if (k->now_ns - n->at_ns < REFILLED_NS || n->no_dht_until_ns > k->now_ns ||
+            is_shunned(k, n))
             return; /* one that must stay is bounded in time, and the cap holds meanwhile */
         forget(k, n);
     }

@@ -30,6 +30,11 @@ struct kad_own {
     uint64_t seq;    /* used last */
     uint64_t kept;   /* in the store: at least that */
     uint64_t due_ns; /* LOOP_NEVER = not to be republished */
+    uint64_t
+        acked_seq; /* of our last item that peers acknowledged, and who did: no references, a peer
+                           is only compared */
+    kad_peer acked[TABLE_MAX_K];
+    size_t n_acked;
     size_t salt_len;
     uint8_t salt[];
 };
@@ -86,6 +91,31 @@ uint64_t kad_own_seq(const struct kad *k, const void *salt, size_t salt_len)
     const struct kad_own *o = find(k, salt, salt_len);
 
     return o != NULL ? o->seq : 0;
+}
+
+void kad_own_acked(struct kad *k, const struct item *it, kad_peer p)
+{
+    struct kad_own *o = find(k, it->salt, it->salt_len);
+
+    if (o == NULL || it->seq < o->acked_seq)
+        return;
+    if (it->seq > o->acked_seq)
+        o->n_acked = 0;
+    o->acked_seq = it->seq;
+    if (o->n_acked < TABLE_MAX_K)
+        o->acked[o->n_acked++] = p;
+}
+
+bool kad_own_is_behind(const struct kad *k, const struct item *it, kad_peer p)
+{
+    const struct kad_own *o =
+        pubkey_equal(&it->k, &k->self) ? find(k, it->salt, it->salt_len) : NULL;
+
+    for (size_t i = 0; o != NULL && it->seq < o->acked_seq && i < o->n_acked; i++) {
+        if (o->acked[i] == p)
+            return true;
+    }
+    return false;
 }
 
 static int save(struct kad *k)

@@ -88,6 +88,8 @@ static void sent(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why)
     if (rsp == NULL) {
         rep->failed++;
     } else if (rsp->stored || (rsp->error == ERR_SEQ && !put->own)) {
+        if (put->own && rsp->stored)
+            kad_own_acked(c->k, &put->item->item, c->peer);
         rep->stored++; /* who has it already, or something newer, needs nothing */
     } else {
         put->refusal = rep->refused == 0 || put->refusal == rsp->error ? rsp->error : ERR_REFUSED;

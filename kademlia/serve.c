@@ -213,8 +213,10 @@ static void set_result(struct job *j, int err)
     struct kad_msg_item *mi = &j->req.items[j->next++];
 
     mi->result = err == ERR_SEQ && mi->has_target ? 0 : err;
-    if (err == ERR_SIG)
+    if (err == ERR_SIG) {
+        kad_note_lie(j->k, j->from, KAD_LIE_SIGNATURE);
         kad_note_charge(j->k, j->from, j->k->lim.rate_per_s);
+    }
 }
 
 static void run_job(struct job *j);
@@ -316,6 +318,7 @@ static int serve_stranger(struct kad *k, kad_peer from, const struct kad_msg *re
 static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t token)
 {
     struct kad_msg rsp;
+    size_t cost = 0;
     int rc = 0;
 
     if (!is_for_all(req->method) && !kad_is_reader(k, from)) {
@@ -358,9 +361,16 @@ static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
     case KAD_WATCH:
         rc = kad_watched_request(k, from, req, &rsp);
         break;
+    case KAD_RECONCILE:
+        if (!kad_is_exempt(k, from) && !kad_note_may_read(k, from))
+            return ERR_LIMIT;
+        rc = kad_ranges_serve(k, req, &rsp, &cost);
+        break;
     default:
         return ERR_UNSUPPORTED;
     }
+    if (cost > 0 && !kad_is_exempt(k, from))
+        kad_note_bytes(k, from, cost);
     if (rc != 0)
         kad_msg_clear(&rsp);
     else
@@ -384,8 +394,10 @@ void kad_request(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
      * (incident 61). One that says it serves nobody would be a dead contact in a moment. */
     if (!req->read_only)
         kad_peer_heard(k, from, false, req->method != KAD_PING);
-    bool may = kad_is_exempt(k, from) || kad_note_request(k, from);
-    int rc = may ? serve(k, from, req, token) : ERR_LIMIT;
+    bool shunned = kad_note_is_shunned(k, from);
+    k->stat.refused_shunned += shunned;
+    bool may = kad_is_exempt(k, from) || (!shunned && kad_note_request(k, from));
+    int rc = may ? serve(k, from, req, token) : shunned ? ERR_REFUSED : ERR_LIMIT;
     if (rc != 0)
         refuse(k, from, token, rc);
     kad_msg_clear(req);

@@ -22,7 +22,6 @@
 
 #define RETRY_NS    (5 * NS_PER_S) /* a peer that closes the stream may have a rate limit */
 #define RETRIES     4
-#define BUSY_NS     (100 * NS_PER_MS)
 #define SLICE       4096 /* own records looked at in one go */
 #define BATCH_ITEMS 1000
 
@@ -44,15 +43,13 @@ struct sync {
     bool large_failed; /* a page with the largest limit is too long */
     bool by_salt;      /* the peer does not sort: salt by salt */
     size_t salt;
-    char *only;          /* one namespace, and no push: kad_pull() */
-    struct kad_msg page; /* being let in */
-    size_t next;
-    bool waiting; /* for a signature check */
-    struct kad_accept accept;
-    uint64_t *seen; /* hashes of the slots that the peer listed; sorted before pushing */
+    char *only;           /* one namespace, and no push: kad_pull() */
+    struct kad_intake in; /* of a page */
+    uint64_t *seen;       /* hashes of the slots that the peer listed; sorted before pushing */
     size_t n_seen, cap_seen;
 
     /* push */
+    struct kad_ranges *ranges; /* instead, at first */
     bool one_by_one, any_batch, scanned_all;
     struct kad_id after;
     struct kad_msg batch; /* being sent */
@@ -68,9 +65,8 @@ static void clear(struct kad_op *op)
     struct sync *s = of(op);
 
     loop_timer_cancel(&op->k->loop, &s->pause);
-    if (s->waiting)
-        kad_accept_clear(&s->accept);
-    kad_msg_clear(&s->page);
+    kad_ranges_free(s->ranges);
+    kad_intake_clear(&s->in);
     kad_msg_clear(&s->batch);
     kad_unref(op->k, s->peer);
     free(s->seen);
@@ -322,10 +318,11 @@ static void listing_done(struct sync *s)
 
 static void page_done(struct sync *s)
 {
-    bool sorted = is_sorted(&s->page), more = s->page.has_more && s->page.n_items > 0;
-    uint64_t max = max_seq(&s->page);
+    const struct kad_msg *page = &s->in.page;
+    bool sorted = is_sorted(page), more = page->has_more && page->n_items > 0;
+    uint64_t max = max_seq(page);
 
-    kad_msg_clear(&s->page);
+    kad_msg_clear(&s->in.page);
     s->retries = RETRIES;
     if (!more || (sorted && max <= s->since)) {
         listing_done(s); /* a peer that always says "more" gets nowhere */
@@ -352,48 +349,12 @@ static void page_done(struct sync *s)
     ask_page(s);
 }
 
-static void let_in(struct sync *s);
-
-/* True when the item is dealt with; a full queue of signature checks is waited for. */
-static bool settle(struct sync *s, int err)
+static void let_in_done(struct kad_intake *in)
 {
-    kad_accept_clear(&s->accept);
-    if (err == ERR_BUSY) {
-        pause_for(s, BUSY_NS, let_in);
-        return false;
-    }
-    s->op->rep.pulled += err == 0;
-    s->op->rep.rejected_items += err == ERR_SIG || err == ERR_REFUSED;
-    s->next++;
-    return true;
-}
+    struct sync *s = container_of(in, struct sync, in);
 
-static void let_in_done(struct kad_accept *a, int err)
-{
-    struct sync *s = a->arg;
-
-    s->waiting = false;
-    if (settle(s, err))
-        let_in(s);
-}
-
-/* Items of the page one after the other; then the next page. */
-static void let_in(struct sync *s)
-{
-    struct kad *k = s->op->k;
-
-    while (s->next < s->page.n_items) {
-        struct kad_msg_item *mi = &s->page.items[s->next];
-        const struct kad_id *target = mi->has_target ? &mi->target : NULL;
-        s->accept = (struct kad_accept){.via = KAD_VIA_PULL, .done = let_in_done, .arg = s};
-        int rc = kad_accept_begin(&s->accept, k, mi->item, target, kad_pk(k, s->peer));
-        if (rc == ERR_PENDING) {
-            s->waiting = true;
-            return;
-        }
-        if (!settle(s, rc))
-            return;
-    }
+    s->op->rep.pulled = s->in.stored;
+    s->op->rep.rejected_items = (unsigned)s->in.rejected;
     page_done(s);
 }
 
@@ -440,10 +401,7 @@ static void got_page(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why)
         finish(s, rc);
         return;
     }
-    s->page = *rsp;
-    memset(rsp, 0, sizeof *rsp);
-    s->next = 0;
-    let_in(s);
+    kad_intake_begin(&s->in, rsp);
 }
 
 static void ask_page(struct sync *s)
@@ -478,10 +436,41 @@ static struct sync *sync_new(struct kad *k, kad_peer peer, bool internal, void *
     *s = (struct sync){
         .op = op, .peer = peer, .limit = KAD_PAGE_ITEMS, .retries = RETRIES, .only = only};
     s->pause.fn = paused;
+    kad_intake_init(&s->in, k, peer, let_in_done);
     op->extra = s;
     op->clear = clear;
     kad_op_set_deadline(op, KAD_SYNC_TIMEOUT_MS);
     return s;
+}
+
+struct kad_ranges *kad_sync_ranges(struct kad_op *op)
+{
+    return of(op)->ranges;
+}
+
+/* Ranges were the quick way; pages work with everybody. */
+static void ranges_done(struct kad_op *op, int err)
+{
+    struct sync *s = of(op);
+
+    if (err == 0) {
+        op->k->stat.reconciled++;
+        finish(s, 0);
+        return;
+    }
+    kad_ranges_free(s->ranges);
+    s->ranges = NULL;
+    ask_page(s);
+}
+
+static void begin(struct sync *s)
+{
+    struct kad *k = s->op->k;
+
+    if (s->only == NULL && k->full && kad_is_native(k, s->peer))
+        s->ranges = kad_ranges_begin(s->op, s->peer, may_push(s), ranges_done);
+    if (s->ranges == NULL)
+        ask_page(s);
 }
 
 bool kad_sync_begin(struct kad *k, kad_peer peer, bool internal, void *user, uint32_t *number,
@@ -494,7 +483,7 @@ bool kad_sync_begin(struct kad *k, kad_peer peer, bool internal, void *user, uin
     s->op->ended = ended;
     if (number != NULL)
         *number = s->op->rep.op;
-    ask_page(s);
+    begin(s);
     return true;
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "kademlia/codec_json.h"
+#include "kademlia/codec_msgpack.h"
 #include "store/memory.h"
 
 enum event_type { EV_REQUEST, EV_RESPONSE, EV_FAIL };
@@ -94,6 +95,34 @@ static void send_fail(struct net *n, struct net_node *to, uint32_t call, enum ka
     push(n, ev);
 }
 
+static int transcode_native(struct net *n, struct kad_msg *m, enum kad_method method)
+{
+    struct kad_mp_frame f;
+    struct kad_mp_head head;
+    uint8_t *bytes = NULL;
+    size_t len = 0, used;
+    bool response = m->response;
+    int rc = kad_codec_msgpack.encode(&bytes, &len, m, 1);
+
+    kad_msg_clear(m);
+    kad_mp_frame_init(&f);
+    if (rc == 0)
+        rc = kad_mp_frame_feed(&f, bytes, len, &used, &head);
+    if (rc == 0)
+        rc = kad_codec_msgpack.decode(m, method, response, head.body, head.body_len);
+    n->bytes += len;
+    kad_mp_frame_clear(&f);
+    free(bytes);
+    return rc;
+}
+
+static enum kad_dialect all_native(void *arg, kad_peer p)
+{
+    (void)arg;
+    (void)p;
+    return KAD_DIALECT_NATIVE;
+}
+
 /* Through the codec and back, as on the wire. */
 static int transcode(struct net *n, struct kad_msg *m, enum kad_method method)
 {
@@ -103,6 +132,8 @@ static int transcode(struct net *n, struct kad_msg *m, enum kad_method method)
     int rc = 0;
 
     n->messages++;
+    if (n->native)
+        return transcode_native(n, m, method);
     if (!n->json)
         return 0;
     rc = kad_json_encode(&bytes, &len, m);
@@ -286,7 +317,7 @@ static void deliver_request(struct net_event *ev)
     struct net *n = node->net;
     struct pending *p;
 
-    node->asked[ev->method & 7]++;
+    node->asked[ev->method]++;
     switch (node->kad != NULL ? node->mode : NET_DOWN) {
     case NET_HONEST:
         p = calloc(1, sizeof *p);
@@ -401,6 +432,8 @@ void net_start(struct net_node *node)
 {
     struct kad_hooks hooks = {.arg = node, .ready = ready, .stored = stored};
 
+    if (node->net->native)
+        node->net->peers.ops.dialect = all_native;
     set_clock(node);
     assert_int_equal(kad_new(&node->kad, &node->cfg, &node->env.env, node->store,
                              &node->net->peers.ops, &hooks, node->net->now_ns),
@@ -598,7 +631,7 @@ bool net_ask(struct net_node *to, struct net_node *from, struct kad_msg *req, st
     *p = (struct pending){.from = from, .out = rsp, .done = &done, .refused = &refused};
     assert_int_equal(transcode(to->net, req, method), 0);
     set_clock(to);
-    to->asked[method & 7]++;
+    to->asked[method]++;
     kad_request(to->kad, from->peer, req, (uintptr_t)p, to->net->now_ns);
     to->dirty = true;
     settle(to->net);

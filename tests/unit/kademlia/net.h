@@ -62,8 +62,8 @@ struct net_node {
     bool dirty;
     struct kad_report *reports;
     size_t n_reports;
-    uint64_t asked[8]; /* requests that reached it, by method */
-    uint64_t stored;   /* calls of the hook */
+    uint64_t asked[KAD_METHOD__END]; /* requests that reached it, by method */
+    uint64_t stored;                 /* calls of the hook */
 };
 
 struct net_event;
@@ -77,6 +77,8 @@ struct net {
     unsigned min_delay_ms, max_delay_ms; /* one way */
     unsigned loss_percent;
     bool json, deferred, no_bootstrap;
+    bool
+        native; /* the codec is MessagePack, and every peer is said to speak it; before nodes are added */
     struct net_event **heap;
     size_t heap_len, heap_cap;
     uint64_t order, messages, bytes;

@@ -377,7 +377,7 @@ static void test_freed_at_any_time(void **state)
 static void test_small_when_idle(void **state)
 {
     (void)state;
-    assert_true(sizeof(struct kad) < 2304);
+    assert_true(sizeof(struct kad) < 2560);
 }
 
 int main(void)
