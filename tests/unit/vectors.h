@@ -27,7 +27,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-/* Whole file as a new reference. */
+/* Whole file as a new reference. 18446744073709551615 becomes a text. */
 json_t *vectors_load(const char *name);
 
 /* Member of an object; borrowed. */
