@@ -267,7 +267,7 @@ bool kad_note_may_read(struct kad *k, kad_peer p);
 void kad_note_bytes(struct kad *k, kad_peer p, size_t n);
 
 /* It sent what an honest peer does not send. Who does so too often is shunned for neg_ttl_ms: out of the
- * table, in no look-up, no request answered. Configured peers are only counted. */
+ * table, in no look-up, none of its puts taken; reading costs us little. Configured peers are only counted. */
 void kad_note_lie(struct kad *k, kad_peer p, enum kad_lie lie);
 bool kad_note_is_shunned(const struct kad *k, kad_peer p);
 

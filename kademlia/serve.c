@@ -292,11 +292,16 @@ static bool has_items(const struct kad_msg *m)
     return m->method == KAD_PUT_BATCH || m->n_items == 1;
 }
 
+static bool is_put(enum kad_method method)
+{
+    return method == KAD_PUT_VALUE || method == KAD_PUT_BATCH;
+}
+
 /* What may be asked by those who are given no values: a GET_VALUE tells them who is close. */
 static bool is_for_all(enum kad_method method)
 {
     return method == KAD_PING || method == KAD_FIND_NODE || method == KAD_GET_VALUE ||
-           method == KAD_PUT_VALUE || method == KAD_PUT_BATCH;
+           is_put(method);
 }
 
 /* A peer of another network learns only that we belong to another one, and that only if it can know
@@ -394,7 +399,7 @@ void kad_request(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
      * (incident 61). One that says it serves nobody would be a dead contact in a moment. */
     if (!req->read_only)
         kad_peer_heard(k, from, false, req->method != KAD_PING);
-    bool shunned = kad_note_is_shunned(k, from);
+    bool shunned = is_put(req->method) && kad_note_is_shunned(k, from);
     k->stat.refused_shunned += shunned;
     bool may = kad_is_exempt(k, from) || (!shunned && kad_note_request(k, from));
     int rc = may ? serve(k, from, req, token) : shunned ? ERR_REFUSED : ERR_LIMIT;

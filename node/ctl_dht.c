@@ -544,6 +544,15 @@ void ctl_dht_status(struct ctl_req *req)
                   (json_int_t)st.refused_quota, "foreign", (json_int_t)st.refused_foreign, "busy",
                   (json_int_t)st.refused_busy, "space", (json_int_t)st.refused_space, "writer",
                   (json_int_t)st.refused_writer, "reader", (json_int_t)st.refused_reader));
+    json_object_set_new(o, "lies",
+                        json_pack("{s:I, s:I, s:I, s:I, s:I}", "signature",
+                                  (json_int_t)st.lies[KAD_LIE_SIGNATURE], "target",
+                                  (json_int_t)st.lies[KAD_LIE_TARGET], "stale",
+                                  (json_int_t)st.lies[KAD_LIE_STALE], "contacts",
+                                  (json_int_t)st.lies[KAD_LIE_CONTACTS], "protocol",
+                                  (json_int_t)st.lies[KAD_LIE_PROTOCOL]));
+    json_object_set_new(o, "shunned", json_integer((json_int_t)st.shunned));
+    json_object_set_new(o, "reconciled", json_integer((json_int_t)st.reconciled));
     json_object_set_new(o, "verified", json_integer((json_int_t)st.verified));
     json_object_set_new(o, "rejected_answers", json_integer((json_int_t)st.rejected_answers));
     json_object_set_new(o, "streams",

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 import wire
-from net import find_entry
+from net import find_entry, settled
 
 PUT, PUT_BATCH = 4, 6
 HIGHEST = 2**64 - 1
@@ -57,19 +57,22 @@ def test_the_harness_puts_honest_items(pair):
 
 
 @pytest.mark.parametrize('first', ['owner', 'attacker'])
-def test_a_foreign_item_never_beats_the_owners(pair, first):
-    """Mirrored into the slot with the highest seq, singly and in a batch, before and after the owner's own."""
+def test_a_foreign_item_never_beats_the_owners(world, pair, first):
+    """Mirrored into the slot with the highest seq, singly and in a batch, before and after the owner's own.
+    From a node of its own: whoever does this is shunned."""
     relay, a, b = pair
+    c = world.node('c', '--bootstrap', relay.join)
+    settled([c, b])
     attacker, slot = wire.Key(), target(b.pk, 'note')
 
     def attack():
         foreign = item(attacker, HIGHEST, 'foreign', 'note')
         claimed = item(attacker, HIGHEST, 'foreign', 'note', k=b.pk)
         for victim in (relay.pk, b.pk):
-            put(a, victim, foreign, slot)
-            put(a, victim, claimed)
-            put(a, victim, claimed, slot)
-            call(a, victim, PUT_BATCH, sender_id=[0] * 32, sender_pk=a.pk, items=[foreign, claimed], targets=[list(slot), list(slot)])
+            put(c, victim, foreign, slot)
+            put(c, victim, claimed)
+            put(c, victim, claimed, slot)
+            call(c, victim, PUT_BATCH, sender_id=[0] * 32, sender_pk=c.pk, items=[foreign, claimed], targets=[list(slot), list(slot)])
 
     if first == 'attacker':
         attack()
@@ -81,6 +84,8 @@ def test_a_foreign_item_never_beats_the_owners(pair, first):
     # The owner's numbers are its own: the attacker's seq did not spoil them.
     assert b.cli('dht', 'put', 'note', 'mine again', '--json').json['seq'] < 2**63
     everybody_still_gets([relay, a, b], b.pk, 'note', 'mine again')
+    assert relay.cli('dht', 'status', '--json').json['shunned'] >= 1
+    assert c.pk not in {r['public_key'] for r in relay.cli('dht', 'peers', '--json').rows}
 
 
 def test_a_foreign_entry_is_not_believed(pair):
