@@ -160,6 +160,7 @@ int err_exit_code(int err)
     case ERR_REFUSED:
     case ERR_SEQ:
     case ERR_QUOTA:
+    case ERR_NETWORK:
     case ERR_DMSG_REQ_SIG:
     case ERR_DMSG_REQ_TIME:
     case ERR_DMSG_REQ_SRC_PK:

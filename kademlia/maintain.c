@@ -35,6 +35,7 @@ static void arm(struct kad *k, struct loop_timer *t, uint64_t delay_ns)
 
 struct bootstrap {
     size_t waiting; /* pings without an answer */
+    bool strangers; /* some belong to another network */
 };
 
 static void clear_bootstrap(struct kad_op *op)
@@ -68,9 +69,10 @@ static void walked(struct kad_lookup *lk, enum kad_end end)
 static void pings_done(struct kad_op *op)
 {
     struct kad *k = op->k;
+    const struct bootstrap *b = op->extra;
 
     if (table_count(&k->table) == 0) {
-        kad_op_finish(op, ERR_NO_ROUTE, KAD_END_NO_PEERS);
+        kad_op_finish(op, b->strangers ? ERR_NETWORK : ERR_NO_ROUTE, KAD_END_NO_PEERS);
         return;
     }
     if (k->client_only) { /* it has no neighbourhood to meet */
@@ -86,8 +88,7 @@ static void pinged(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why)
 {
     struct bootstrap *b = c->op->extra;
 
-    (void)rsp;
-    (void)why;
+    b->strangers |= rsp == NULL && why == KAD_FAIL_NETWORK;
     if (--b->waiting == 0)
         pings_done(c->op);
 }

@@ -18,6 +18,7 @@ struct dht_opts {
     const char *salt, *value, *who;
     uint64_t seq;
     bool network, trace;
+    uint64_t count;
 };
 
 /* One request, one answer; rows are printed as they come. */
@@ -191,6 +192,55 @@ static int get(struct cmdline *cl)
     return rc;
 }
 
+/* ---- watch ---- */
+
+/* One line a change; a value that is no line by itself shows in JSON only as it is. */
+static void print_change(const struct dht_opts *o, json_t *ev)
+{
+    char seq[24];
+    if (o->conn.json) {
+        text_from_base64(ev);
+        json_object_del(ev, "id");
+        tool_print(json_incref(ev));
+        return;
+    }
+    text_from_base64(ev);
+    tool_plain(ev);
+    bool deleted = json_is_true(json_object_get(ev, "deleted"));
+    const char *text = json_string_value(json_object_get(ev, "value"));
+    printf("seq %s  %s\n", seq_text(ev, seq),
+           deleted        ? "(deleted)"
+           : text != NULL ? text
+                          : tool_str(ev, "value_base64"));
+    fflush(stdout);
+}
+
+static int watch(struct cmdline *cl)
+{
+    struct dht_opts *o = cl->opts;
+    char pk[PUBKEY_HEX + 1];
+    struct tool *t;
+    int rc = check_salt(cl);
+    if (rc != 0)
+        return rc;
+    rc = tool_compat_open(&t, cl, &o->compat, &o->conn, NULL, TOOL_DHT);
+    if (rc == 0)
+        rc = tool_send(t, json_pack("{s:s, s:s, s:s}", "cmd", "dht.watch", "pk",
+                                    pubkey_hex(pk, &o->pk), "salt", o->salt));
+    for (uint64_t seen = 0; rc == 0 && (o->count == 0 || seen < o->count);) {
+        json_t *ev = NULL;
+        int fd = -1; /* no answer here carries one */
+        rc = tool_event(t, -1, &ev, &fd);
+        if (rc == 0 && strcmp(tool_str(ev, "event"), "changed") == 0) {
+            print_change(o, ev);
+            seen++;
+        }
+        json_decref(ev);
+    }
+    tool_close(t);
+    return rc;
+}
+
 /* ---- list, peers, status ---- */
 
 static void row_json(void *arg, json_t *row)
@@ -222,8 +272,8 @@ static int list(struct cmdline *cl)
 static void row_peer(void *arg, json_t *row)
 {
     (void)arg;
-    printf("%s  bucket %lld  heard %lld ms ago\n", tool_str(row, "public_key"),
-           tool_num(row, "bucket"), tool_num(row, "last_seen_ms"));
+    printf("%s  bucket %lld  heard %lld ms ago  %s\n", tool_str(row, "public_key"),
+           tool_num(row, "bucket"), tool_num(row, "last_seen_ms"), tool_str(row, "dialect"));
 }
 
 static int peers(struct cmdline *cl)
@@ -459,6 +509,14 @@ static const struct cmd_opt full_args[] = {{.name = "STATE",
 static const struct cmd_opt why_args[] = {
     {.name = "PK", CMD_PUBKEY_AT(struct dht_opts, pk), .help = "key to be reached"}, {0}};
 
+static const struct cmd_opt watch_flags[] = {{.name = "count",
+                                              CMD_U64_AT(struct dht_opts, count),
+                                              .metavar = "N",
+                                              .min = 1,
+                                              .def_text = "no end",
+                                              .help = "end after so many lines"},
+                                             {0}};
+
 #define COMMON .groups = groups, .opts_size = sizeof(struct dht_opts)
 static const struct cmd subs[] = {
     {.name = "put",
@@ -479,6 +537,14 @@ static const struct cmd subs[] = {
      .opts = put_flags,
      COMMON,
      .run = del},
+    {.name = "watch",
+     .help = "print a value, and every change of it, until it is interrupted",
+     .about = "The nodes closest to the slot push changes, at most one a second; where none does, "
+              "the slot is looked up every minute. Publishing the same value anew is no change.",
+     .args = get_args,
+     .opts = watch_flags,
+     COMMON,
+     .run = watch},
     {.name = "lookup",
      .help = "walk towards a target and show the report",
      .args = lookup_args,

@@ -111,6 +111,7 @@ static struct node_cfg config_of(const struct node_opts *o, bool listens, struct
         .n_mirrors = o->mirrors.n,
         .readers = o->readers.v,
         .n_readers = o->readers.n,
+        .network = o->network,
         .max_sessions = (uint32_t)o->max_sessions,
         .guard = {.max_sessions = (uint32_t)o->max_sessions,
                   .max_sessions_addr = (uint32_t)o->max_sessions_addr,

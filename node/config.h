@@ -27,6 +27,7 @@ struct node_opts {
     bool accept_relayed;
     struct cmd_pubkeys accepted_peers, whitelisted, trusted, mirrors, readers;
     struct cmd_strs writers; /* config_writers() */
+    const char *network;
     const char *allow_keys, *deny_keys;
     uint64_t store_bytes, commit, sessions, pk_threads, workers;
     uint64_t max_sessions, max_sessions_addr, handshake_rate, max_streams, key_rate, total_rate;

@@ -19,6 +19,7 @@ const struct ctl_cmd ctl_commands[] = {
     {"dht.status", ctl_dht_status},
     {"dht.why", ctl_dht_why},
     {"dht.full", ctl_dht_full},
+    {"dht.watch", ctl_dht_watch},
     {"entry.get", ctl_entry_get},
     {"entry.publish", ctl_entry_publish},
     {"dial", ctl_dial},

@@ -11,6 +11,7 @@
 
 #include "base/base64.h"
 #include "base/err.h"
+#include "kademlia/codec.h"
 #include "node/node_int.h"
 
 struct waiting {
@@ -25,6 +26,8 @@ static struct node *node_of(const struct ctl_req *req)
     return req->node_arg;
 }
 
+static bool watch_report(struct node *n, const struct kad_report *r);
+
 /* ---- operations of the engine ---- */
 
 static void op_gone(struct ctl_req *req)
@@ -35,6 +38,8 @@ static void op_gone(struct ctl_req *req)
 bool ctl_report(struct node *n, const struct kad_report *r)
 {
     struct list_node *pos, *tmp;
+    if (r->type == KAD_OP_WATCH)
+        return watch_report(n, r);
     list_for_each(pos, tmp, &n->operations)
     {
         struct waiting *w = container_of(pos, struct waiting, node);
@@ -150,6 +155,15 @@ static json_t *key_of(const struct pubkey *pk)
     return json_string(pubkey_hex(hex, pk));
 }
 
+static void set_item(json_t *o, const struct item *it, const struct kad_id *target)
+{
+    json_object_set_new(o, "k", key_of(&it->k));
+    json_object_set_new(o, "target", hex_of(target));
+    json_object_set_new(o, "seq", seq_of(it->seq));
+    value_set(o, "salt", it->salt, it->salt_len);
+    value_set(o, "value", it->v, it->v_len);
+}
+
 /* ---- get ---- */
 
 /* The salt of a request: 0, or the request was failed. */
@@ -203,14 +217,10 @@ static void get_done(struct waiting *w, const struct kad_report *r)
         lookup_failed(w->req, &copy, "get");
         return;
     }
-    const struct item *it = &r->item->item;
     json_t *o =
-        json_pack("{s:o, s:o, s:s, s:I, s:I, s:I}", "k", key_of(&it->k), "target",
-                  hex_of(&r->target), "source", source_name(r->source), "hops", (json_int_t)r->hops,
-                  "asked", (json_int_t)r->asked, "ms", (json_int_t)ms_of(r));
-    json_object_set_new(o, "seq", seq_of(it->seq));
-    value_set(o, "salt", it->salt, it->salt_len);
-    value_set(o, "value", it->v, it->v_len);
+        json_pack("{s:s, s:I, s:I, s:I}", "source", source_name(r->source), "hops",
+                  (json_int_t)r->hops, "asked", (json_int_t)r->asked, "ms", (json_int_t)ms_of(r));
+    set_item(o, &r->item->item, &r->target);
     ctl_ok(w->req, o, -1);
 }
 
@@ -226,6 +236,66 @@ void ctl_dht_get(struct ctl_req *req)
         op_started(w,
                    kad_get(node_kad(n), &pk, salt, strlen(salt),
                            ctl_arg_bool(req, "network") ? KAD_GET_NETWORK : 0, w, n->loop->now_ns));
+}
+
+/* ---- watch ---- */
+
+struct watching { /* a request that goes on until its connection ends */
+    struct list_node node;
+    struct ctl_req *req;
+    struct node *n;
+    uint32_t number;
+};
+
+static void watch_free(struct watching *w)
+{
+    kad_unwatch(node_kad(w->n), w->number);
+    list_remove(&w->node);
+    free(w);
+}
+
+static void watch_gone(struct ctl_req *req)
+{
+    watch_free(req->user);
+}
+
+static bool watch_report(struct node *n, const struct kad_report *r)
+{
+    struct list_node *pos, *tmp;
+    list_for_each(pos, tmp, &n->watching)
+    {
+        struct watching *w = container_of(pos, struct watching, node);
+        if ((void *)w != r->user || w->number != r->op)
+            continue;
+        json_t *o = json_pack("{s:s, s:b}", "event", "changed", "deleted", r->err != 0);
+        set_item(o, &r->item->item, &r->target);
+        ctl_event(w->req, o, -1);
+        return true;
+    }
+    return false;
+}
+
+void ctl_dht_watch(struct ctl_req *req)
+{
+    struct node *n = node_of(req);
+    struct pubkey pk;
+    const char *salt;
+    if (ctl_arg_pubkey(req, "pk", &pk) < 0 || arg_salt(req, &salt) < 0)
+        return;
+    struct watching *w = calloc(1, sizeof(*w));
+    if (w != NULL)
+        w->number = kad_watch(node_kad(n), &pk, salt, strlen(salt), w, n->loop->now_ns);
+    if (w == NULL || w->number == 0) {
+        free(w);
+        ctl_fail(req, ERR_BUSY, "watch: too many slots are watched");
+        return;
+    }
+    w->req = req;
+    w->n = n;
+    req->user = w;
+    req->gone = watch_gone;
+    list_push_back(&n->watching, &w->node);
+    host_kick(n->host);
 }
 
 /* ---- look-ups with their report ---- */
@@ -487,6 +557,12 @@ void ctl_dht_list(struct ctl_req *req)
 
 /* ---- peers and status ---- */
 
+/* What is not known yet is spoken to in JSON. */
+static const char *dialect_name(enum kad_dialect d)
+{
+    return d >= KAD_DIALECT_HINTED ? kad_codec_msgpack.name : kad_codec_json.name;
+}
+
 static bool peer_row(void *arg, const struct kad_contact *c)
 {
     struct ctl_req *req = arg;
@@ -496,7 +572,7 @@ static bool peer_row(void *arg, const struct kad_contact *c)
     ctl_row(req, json_pack("{s:o, s:o, s:I, s:I, s:s}", "public_key", key_of(pk), "node_id",
                            hex_of(&id), "bucket", (json_int_t)c->bucket, "last_seen_ms",
                            (json_int_t)((n->loop->now_ns - c->last_seen_ns) / NS_PER_MS), "dialect",
-                           "json"));
+                           dialect_name(host_dialect(n->host, c->peer))));
     return true;
 }
 
@@ -506,12 +582,14 @@ void ctl_dht_peers(struct ctl_req *req)
     ctl_ok(req, NULL, -1);
 }
 
-static json_t *by_method(const uint64_t counts[8])
+static json_t *by_method(const uint64_t counts[KAD_METHOD__END])
 {
-    static const char *const names[] = {"",          "ping",      "find_node", "get_value",
-                                        "put_value", "get_items", "put_batch"};
+    static const char *const names[KAD_METHOD__END] = {
+        [KAD_PING] = "ping",           [KAD_FIND_NODE] = "find_node", [KAD_GET_VALUE] = "get_value",
+        [KAD_PUT_VALUE] = "put_value", [KAD_GET_ITEMS] = "get_items", [KAD_PUT_BATCH] = "put_batch",
+        [KAD_GET_BATCH] = "get_batch", [KAD_WATCH] = "watch",         [KAD_CHANGED] = "changed"};
     json_t *o = json_object();
-    for (size_t i = KAD_PING; i <= KAD_PUT_BATCH; i++)
+    for (size_t i = KAD_PING; i < KAD_METHOD__END; i++)
         json_object_set_new(o, names[i], json_integer((json_int_t)counts[i]));
     return o;
 }
@@ -522,8 +600,10 @@ void ctl_dht_status(struct ctl_req *req)
     struct kad_stat st;
     struct store_stat store;
     struct host_stat host;
+    struct kad_watch_stat watch;
     struct kad_id id = kad_id_of(&n->cfg.pk);
     kad_stat(node_kad(n), &st);
+    kad_watch_stat(node_kad(n), &watch);
     n->store->ops->stat(n->store, &store);
     host_stat(n->host, &host);
     json_t *o = json_pack(
@@ -556,8 +636,24 @@ void ctl_dht_status(struct ctl_req *req)
     json_object_set_new(o, "verified", json_integer((json_int_t)st.verified));
     json_object_set_new(o, "rejected_answers", json_integer((json_int_t)st.rejected_answers));
     json_object_set_new(o, "streams",
-                        json_pack("{s:I, s:I}", "serving", (json_int_t)host.serving, "calling",
-                                  (json_int_t)host.calling));
+                        json_pack("{s:I, s:I, s:I, s:I}", "serving", (json_int_t)host.serving,
+                                  "calling", (json_int_t)host.calling, "native_dialled",
+                                  (json_int_t)host.dialled, "native_accepted",
+                                  (json_int_t)host.accepted));
+    json_object_set_new(
+        o, "dialects",
+        json_pack("{s:I, s:I, s:I, s:I, s:I}", "json_calls", (json_int_t)host.json_calls,
+                  "msgpack_calls", (json_int_t)host.native_calls, "fallbacks",
+                  (json_int_t)host.fallbacks, "pool_full", (json_int_t)host.pool_full, "bytes",
+                  (json_int_t)(host.bytes_in + host.bytes_out)));
+    json_object_set_new(o, "watch",
+                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "watches",
+                                  (json_int_t)watch.watches, "watched", (json_int_t)watch.watched,
+                                  "watchers", (json_int_t)watch.watchers, "events",
+                                  (json_int_t)watch.events, "pushes_sent",
+                                  (json_int_t)watch.pushes_sent, "pushes_received",
+                                  (json_int_t)watch.pushes_got, "polls", (json_int_t)watch.polls));
+    json_object_set_new(o, "refused_network", json_integer((json_int_t)st.refused_network));
     ctl_ok(req, o, -1);
 }
 

@@ -349,9 +349,14 @@ void ctl_wait_check(struct node *n)
     list_for_each(pos, tmp, &n->waits)
     {
         struct wait *w = container_of(pos, struct wait, node);
+        struct ctl_req *req = w->req;
+        if (w->dht && n->other_network) {
+            wait_free(w);
+            ctl_fail(req, ERR_NETWORK, "the bootstrap nodes belong to another network");
+            continue;
+        }
         if (!wait_holds(w))
             continue;
-        struct ctl_req *req = w->req;
         wait_free(w);
         ctl_ok(req, NULL, -1);
     }

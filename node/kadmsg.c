@@ -50,6 +50,7 @@ SAME_CODE(KADMSG_BAD_STATE, ERR_STATE);
 SAME_CODE(KADMSG_OLD_SEQ, ERR_SEQ);
 SAME_CODE(KADMSG_NO_ROUTE, ERR_NO_ROUTE);
 SAME_CODE(KADMSG_USAGE, ERR_USAGE);
+SAME_CODE(KADMSG_OTHER_NETWORK, ERR_NETWORK);
 SAME_CODE(KADMSG_NO_LISTENER, ERR_DMSG_NO_LISTENER);
 
 struct kadmsg {
@@ -58,7 +59,7 @@ struct kadmsg {
     struct node *node;        /* NULL: not started */
     struct node_cfg cfg;
     struct addr_peer *bootstrap;
-    char *store_dir;
+    char *store_dir, *network;
     struct kadmsg_pk pk;
     char why[NODE_WHY];
     struct list operations, streams, listeners;
@@ -84,6 +85,7 @@ struct operation {
     kadmsg_get_fn *got;
     kadmsg_put_fn *put;
     kadmsg_entry_fn *entry;
+    bool watch; /* goes on; got is called again and again */
     void *arg;
 };
 
@@ -325,6 +327,7 @@ static void free_now(struct kadmsg *k)
     seckey_wipe(&k->cfg.sk);
     free(k->bootstrap);
     free(k->store_dir);
+    free(k->network);
     free(k);
 }
 
@@ -427,6 +430,18 @@ int kadmsg_set_store(struct kadmsg *k, const char *dir)
         return ERR_NOMEM;
     free(k->store_dir);
     k->cfg.store_dir = k->store_dir = copy;
+    return 0;
+}
+
+int kadmsg_set_network(struct kadmsg *k, const char *name)
+{
+    if (settled(k))
+        return ERR_STATE;
+    char *copy = strdup(name);
+    if (copy == NULL)
+        return ERR_NOMEM;
+    free(k->network);
+    k->cfg.network = k->network = copy;
     return 0;
 }
 
@@ -562,6 +577,17 @@ static void got(struct operation *op, const struct kad_report *r)
     op->got(op->arg, 0, &v);
 }
 
+/* What a watch saw. Its user may end it in the callback. */
+static void changed_value(struct operation *op, const struct kad_report *r)
+{
+    struct kadmsg *k = op->k;
+    struct operation now = *op;
+    if (!enter_callback(k))
+        return;
+    got(&now, r);
+    leave_callback(k);
+}
+
 static void stored(struct operation *op, const struct kad_report *r)
 {
     struct kadmsg_put_result result = {
@@ -579,6 +605,10 @@ static bool on_report(void *arg, const struct kad_report *r)
         struct operation *op = container_of(pos, struct operation, node);
         if (op->kad != r->op || (void *)op != r->user)
             continue;
+        if (op->watch) {
+            changed_value(op, r);
+            return true;
+        }
         struct operation now = *op;
         operation_free(op);
         if (enter_callback(k)) {
@@ -613,6 +643,24 @@ int kadmsg_get(struct kadmsg *k, const struct kadmsg_pk *pk, const void *salt, s
                            number);
 }
 
+int kadmsg_watch(struct kadmsg *k, const struct kadmsg_pk *pk, const void *salt, size_t salt_size,
+                 kadmsg_get_fn *fn, void *arg, uint64_t *number)
+{
+    struct pubkey p = pk_of(pk);
+    int rc = begin_call(k);
+    if (rc == 0 && salt_size > ITEM_MAX_SALT)
+        rc = ERR_TOO_LONG;
+    if (rc < 0)
+        return rc;
+    struct operation *op = operation_new(k, arg);
+    if (op == NULL)
+        return ERR_NOMEM;
+    op->got = fn;
+    op->watch = true;
+    return operation_begun(
+        op, kad_watch(node_kad(k->node), &p, salt, salt_size, op, k->node->loop->now_ns), number);
+}
+
 int kadmsg_put(struct kadmsg *k, const void *salt, size_t salt_size, const void *value,
                size_t value_size, kadmsg_put_fn *fn, void *arg, uint64_t *number)
 {
@@ -642,10 +690,14 @@ void kadmsg_cancel(struct kadmsg *k, uint64_t number)
         if (op->number != number)
             continue;
         uint32_t kad = op->kad;
+        bool watch = op->watch;
         if (op->handle != 0)
             resolve_cancel(k->node->resolve, op->handle);
         operation_free(op);
-        if (kad != 0) {
+        if (watch) {
+            kad_unwatch(node_kad(k->node), kad);
+            host_kick(k->node->host);
+        } else if (kad != 0) {
             kad_cancel(node_kad(k->node), kad);
             host_kick(k->node->host);
         }

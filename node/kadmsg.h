@@ -38,8 +38,7 @@
  *
  * Limits. Salts have 200 bytes at most, values 65536. 256 DHT operations at once, then KADMSG_BUSY.
  *
- * Not offered here: the relay role and the control socket, which are the program's, and watching a
- * slot for changes. Settings and codes are only ever added; before release 1.0 there is no promise
+ * Not offered here: the relay role and the control socket, which are the program's. Settings and codes are only ever added; before release 1.0 there is no promise
  * about the rest.
  */
 #ifndef KADMSG_H
@@ -76,7 +75,8 @@ enum kadmsg_error {
     KADMSG_OLD_SEQ = -1978,
     KADMSG_NO_ROUTE = -1975,
     KADMSG_USAGE = -1971,
-    KADMSG_NO_LISTENER = -2306, /* the other end has nobody on that port */
+    KADMSG_OTHER_NETWORK = -1966, /* the bootstrap nodes belong to another one */
+    KADMSG_NO_LISTENER = -2306,   /* the other end has nobody on that port */
 };
 
 /* Static, lower case, never NULL. */
@@ -141,6 +141,10 @@ KADMSG_API int kadmsg_add_bootstrap(struct kadmsg *k, const char *peer);
 /* Directory of the store, made if there is none; without it the store is in memory. */
 KADMSG_API int kadmsg_set_store(struct kadmsg *k, const char *dir);
 
+/* Name of a private network: nodes under different names share neither contacts nor items. "": the
+ * default one. */
+KADMSG_API int kadmsg_set_network(struct kadmsg *k, const char *name);
+
 /* Open everything. After a failure kadmsg_why() names what and why; only kadmsg_free() is left. */
 KADMSG_API int kadmsg_start(struct kadmsg *k);
 /* Reason of the last failed kadmsg_start() or kadmsg_add_bootstrap(); "" if there was none. */
@@ -191,6 +195,11 @@ typedef void kadmsg_put_fn(void *arg, int err, const struct kadmsg_put_result *r
 KADMSG_API int kadmsg_get(struct kadmsg *k, const struct kadmsg_pk *pk, const void *salt,
                           size_t salt_size, unsigned flags, kadmsg_get_fn *fn, void *arg,
                           uint64_t *op);
+/* The same, and again for every change, until kadmsg_cancel(): 0 with the value, KADMSG_NOT_FOUND when
+ * its publisher has taken it away. Nodes close to the slot push changes, at most one a second; where
+ * none of them can, it is looked up every minute. No call while there is nothing. 16384 at once. */
+KADMSG_API int kadmsg_watch(struct kadmsg *k, const struct kadmsg_pk *pk, const void *salt,
+                            size_t salt_size, kadmsg_get_fn *fn, void *arg, uint64_t *op);
 /* Sign (own key, salt) = value and publish it; it is renewed as long as this runs. fn may be NULL:
  * 0, KADMSG_REFUSED, KADMSG_OLD_SEQ, KADMSG_NO_ROUTE (kept, and published when a peer answers). */
 KADMSG_API int kadmsg_put(struct kadmsg *k, const void *salt, size_t salt_size, const void *value,

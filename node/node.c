@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/cursor.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "node/node_int.h"
@@ -132,6 +133,15 @@ static void look_for_peers(struct node *n)
     n->have_peers = have;
 }
 
+/* The bootstrap nodes answer, and belong to another network: waiting will not help. */
+static void note_network(struct node *n, bool other)
+{
+    if (other && !n->other_network)
+        log_warn(LOG_DHT, "the bootstrap nodes belong to another network network=%s",
+                 n->cfg.network != NULL ? n->cfg.network : "(default)");
+    n->other_network = other;
+}
+
 static void on_report(void *arg, const struct kad_report *r)
 {
     struct node *n = arg;
@@ -139,6 +149,8 @@ static void on_report(void *arg, const struct kad_report *r)
                  (n->publish != NULL && publish_report(n->publish, r)) || servers_report(n, r) ||
                  ctl_report(n, r) || (n->cfg.report != NULL && n->cfg.report(n->cfg.arg, r));
     (void)taken; /* bootstrap and refresh are nobody's */
+    if (r->type == KAD_OP_BOOTSTRAP)
+        note_network(n, r->err == ERR_NETWORK);
     look_for_peers(n);
     changed(n);
     ctl_publish_check(n);
@@ -445,6 +457,24 @@ static int open_client(struct node *n)
     return rc < 0 || n->relay == NULL ? rc : node_attach_relay(n);
 }
 
+/* A store knows whose items it holds: those of another network must not come among ours. */
+static int check_network(struct node *n, char why[NODE_WHY])
+{
+    uint8_t tag[8], had[8] = {0};
+    struct store_stat st;
+    size_t len = 0;
+    put_be64(tag, kad_network_tag(n->cfg.network));
+    int rc = n->store->ops->meta_get(n->store, "network", had, sizeof(had), &len);
+    n->store->ops->stat(n->store, &st);
+    if (rc == 0 && len == sizeof(had) ? memcmp(tag, had, sizeof(tag)) != 0
+                                      : n->cfg.network != NULL && st.items > 0) {
+        snprintf(why, NODE_WHY, "store %s: it belongs to another network; give --store another one",
+                 n->cfg.store_dir);
+        return ERR_NETWORK;
+    }
+    return rc == 0 ? 0 : n->store->ops->meta_put(n->store, "network", tag, sizeof(tag));
+}
+
 static int open_dht(struct node *n)
 {
     struct pubkey *boot = calloc(n->cfg.n_bootstrap + 1, sizeof(*boot));
@@ -467,6 +497,7 @@ static int open_dht(struct node *n)
         .n_writers = n->cfg.n_writers,
         .readers = n->cfg.readers,
         .n_readers = n->cfg.n_readers,
+        .network = kad_network_tag(n->cfg.network),
         .bootstrap = boot,
         .n_bootstrap = n->cfg.no_dht ? 0 : n->cfg.n_bootstrap,
         .limits = {.max_bytes = n->cfg.store_bytes},
@@ -553,6 +584,8 @@ static int build(struct node *n, char why[NODE_WHY])
         n->resolve = resolve_new(n->loop, n->env);
         rc = n->resolve == NULL ? ERR_NOMEM : open_client(n);
         wake_init(&n->wake, n->drive, on_wake, n);
+        if (rc == 0 && (rc = check_network(n, why)) == ERR_NETWORK)
+            return rc;
         if (rc == 0)
             rc = open_dht(n);
         if (rc == 0 && (rc = discovery_open(n)) == ERR_FORMAT)
@@ -590,6 +623,7 @@ int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY])
     list_init(&n->queries);
     list_init(&n->questions);
     list_init(&n->operations);
+    list_init(&n->watching);
     list_init(&n->servers);
     int rc = build(n, why);
     if (rc < 0) {

@@ -59,6 +59,7 @@ struct node_cfg {
     const struct kad_writer *writers;
     const struct pubkey *readers;
     size_t n_writers, n_readers;
+    const char *network; /* name that keeps its DHT apart from others; NULL = the default one */
     /* Other relays that ours links to; who may be one, everybody if none is named; whether clients
      * may bring requests of others (transport/relay.h). */
     const struct addr_peer *peers;

@@ -60,8 +60,10 @@ struct node {
     struct list waits;         /* ctl "wait" requests: see ctl_status.c */
     struct list publishing;    /* requests that wait for the entry to be published: ctl_dht.c */
     struct list operations;    /* of the engine that requests wait for: ctl_dht.c */
+    struct list watching;      /* requests that are told of changes: ctl_dht.c */
     struct list pings;         /* and questions for our address, for requests: ctl_stream.c */
     struct list session_tries; /* ctl_session.c */
+    bool other_network;        /* so the bootstrap nodes said */
     struct forward_stat forward_stat;
     struct fresh_dir forward_dir;
     struct list queries;   /* the client's questions where a key is */
@@ -137,6 +139,7 @@ void ctl_dht_peers(struct ctl_req *req);
 void ctl_dht_status(struct ctl_req *req);
 void ctl_dht_why(struct ctl_req *req);
 void ctl_dht_full(struct ctl_req *req);
+void ctl_dht_watch(struct ctl_req *req);
 void ctl_entry_get(struct ctl_req *req);
 void ctl_entry_publish(struct ctl_req *req);
 void ctl_dial(struct ctl_req *req);

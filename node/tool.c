@@ -45,6 +45,11 @@ const struct cmd_opt tool_flags[] = {
      CMD_STR_AT(struct tool_opts, discovery),
      .metavar = "URL",
      .help = "without a running node: find relays and entries through this HTTP discovery too"},
+    {.name = "network-name",
+     CMD_STR_AT(struct tool_opts, network),
+     .metavar = "NAME",
+     .def_text = "the default network",
+     .help = "without a running node: the name of the network to join"},
     {.name = "sk-file",
      CMD_STR_AT(struct tool_opts, sk_file),
      .metavar = "FILE",
@@ -155,6 +160,7 @@ static int start_own(struct tool *t, const struct tool_opts *opts, struct node_c
     cfg->bootstrap = opts->bootstrap.v;
     cfg->n_bootstrap = opts->bootstrap.n;
     cfg->discovery = opts->discovery;
+    cfg->network = opts->network;
     cfg->pk_threads = 1;
     cfg->client_only = true;
     cfg->no_dht = opts->direct;

@@ -28,7 +28,8 @@ struct tool_opts { /* the connection flags, tool_flags */
     struct cmd_peers bootstrap;
     const char *discovery; /* URL; NULL = none */
     const char *sk_file;
-    uint64_t timeout; /* ns */
+    uint64_t timeout;    /* ns */
+    const char *network; /* name of the DHT; NULL = the default one */
     bool json;
     /* no flags of their own: tool_compat.h */
     const struct seckey *sk; /* in place of sk_file */

@@ -5,6 +5,7 @@
  *
  *     ./example PEER put SALT VALUE       prints its public key: the value lives under it
  *     ./example PEER get PK SALT
+ *     ./example PEER watch PK SALT N      one line for each of N changes
  *     ./example PEER entry PK             where that key can be reached
  *     ./example PEER listen PORT          echoes; prints its public key when it can be found
  *     ./example PEER echo PK PORT TEXT    prints what comes back
@@ -73,6 +74,18 @@ static void on_value(void *arg, int err, const struct kadmsg_value *v)
     }
     fwrite(v->value, 1, v->value_size, stdout);
     finish(0);
+}
+
+static void on_change(void *arg, int err, const struct kadmsg_value *v)
+{
+    unsigned *left = arg;
+    if (err < 0)
+        printf("(%s)\n", kadmsg_error_text(err));
+    else
+        printf("%.*s\n", (int)v->value_size, (const char *)v->value);
+    fflush(stdout);
+    if (*left > 0 && --*left == 0)
+        finish(0);
 }
 
 static void on_entry(void *arg, int err, const struct kadmsg_entry *e)
@@ -185,6 +198,11 @@ static int begin(const struct kadmsg_pk *pk)
                           NULL);
     if (strcmp(what, "get") == 0)
         return kadmsg_get(k, pk, argv[4], strlen(argv[4]), 0, on_value, NULL, NULL);
+    if (strcmp(what, "watch") == 0) {
+        static unsigned left;
+        left = (unsigned)atoi(argv[5]);
+        return kadmsg_watch(k, pk, argv[4], strlen(argv[4]), on_change, &left, NULL);
+    }
     if (strcmp(what, "entry") == 0)
         return kadmsg_entry_get(k, pk, 0, on_entry, NULL, NULL);
     if (strcmp(what, "echo") == 0)
@@ -218,7 +236,7 @@ static int arguments(const char *what)
     static const struct {
         const char *what;
         int n;
-    } known[] = {{"put", 5}, {"get", 5}, {"entry", 4}, {"listen", 4}, {"echo", 6}};
+    } known[] = {{"put", 5}, {"get", 5}, {"watch", 6}, {"entry", 4}, {"listen", 4}, {"echo", 6}};
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
         if (strcmp(what, known[i].what) == 0)
             return known[i].n;
@@ -231,10 +249,10 @@ int main(int n, char **v)
     argc = n;
     argv = v;
     if (argc < 3 || arguments(argv[2]) != argc) {
-        fprintf(stderr, "usage: example PEER put|get|entry|listen|echo …\n");
+        fprintf(stderr, "usage: example PEER put|get|watch|entry|listen|echo …\n");
         return 2;
     }
-    if (argv[2][0] == 'g' || argv[2][0] == 'e') {
+    if (argv[2][0] == 'g' || argv[2][0] == 'e' || argv[2][0] == 'w') {
         if (kadmsg_pk_parse(&pk, argv[3]) < 0) {
             fprintf(stderr, "%s: not a public key\n", argv[3]);
             return 2;

@@ -88,6 +88,20 @@ def test_values(world, relay, example):
     assert run(example, relay.join, 'entry', relay.pk).split() == [relay.pk]
 
 
+def test_watch(world, relay, example):
+    relay.cli('dht', 'put', 'watched', 'one')
+    watcher = subprocess.Popen([example, relay.join, 'watch', relay.pk, 'watched', '2'], stdout=subprocess.PIPE, text=True)
+    try:
+        assert watcher.stdout.readline() == 'one\n'
+        relay.cli('dht', 'put', 'watched', 'two')
+        assert watcher.stdout.readline() == 'two\n'
+        assert watcher.wait(20) == 0
+    finally:
+        watcher.kill()
+        watcher.wait()
+        watcher.stdout.close()
+
+
 def test_streams(world, relay, example):
     """Library to library, and the program's nc to the library; then it takes leave."""
     listener = subprocess.Popen([example, relay.join, 'listen', '77'], stdout=subprocess.PIPE, text=True)

@@ -114,7 +114,8 @@ static void test_every_setting(void **state)
             "\"log-level\": \"warn,dht=debug\", "
             "\"log-json\": true, \"max-sessions-address\": 5, \"handshake-rate\": 6,"
             "\"max-streams\": 7, \"key-rate\": \"1M\", \"total-rate\": 100000,"
-            "\"dmsg-health\": true, \"health\": \":1\", \"metrics\": \"h:2\", \"allow-keys\": "
+            "\"network\": \"ours\", \"dmsg-health\": true, \"health\": \":1\", \"metrics\": "
+            "\"h:2\", \"allow-keys\": "
             "\"al\", \"deny-keys\": \"de\","
             "\"discovery\": \"http://d.example\", \"mode\": \"http\","
             "\"ready\": true}"),
@@ -148,6 +149,7 @@ static void test_every_setting(void **state)
     assert_int_equal(opts->trusted.n, 2);
     assert_int_equal(opts->mirrors.n, 1);
     assert_int_equal(opts->readers.n, 1);
+    assert_string_equal(opts->network, "ours");
     struct kad_writer *w;
     size_t n_writers;
     char why[256];
