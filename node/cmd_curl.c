@@ -14,7 +14,7 @@ struct curl_opts {
     struct tool_opts conn;
     struct tool_compat compat;
     struct cmd_strs urls, outs, headers, data;
-    const char *method, *upload, *range, *resume, *agent, *user, *dump_header, *proxy;
+    const char *method, *upload, *range, *resume, *agent, *user, *dump_header;
     bool to_stdout, remote_name, replace, head, include, follow, fail, verbose, compressed;
     bool path_as_is, silent, progress;
     uint64_t tries, wait, max_time, stall, max_redirects, max_size;
@@ -46,8 +46,6 @@ static int check(struct cmdline *cl, const struct curl_opts *o, const struct cur
 {
     bool resumes = cfg->resume_auto || cfg->resume_at > 0;
     bool to_file = cfg->remote_name || cfg->n_outs > 0;
-    if (o->proxy != NULL)
-        return cmdline_usage_error(cl, "--proxy: relays are dialled directly");
     if (o->to_stdout && to_file)
         return cmdline_usage_error(cl, "--stdout excludes -o and -O");
     if (cfg->resume_auto && !to_file)
@@ -257,15 +255,10 @@ static const struct cmd_opt flags[] = {
      .letter = 'v',
      CMD_FLAG_AT(struct curl_opts, verbose),
      .help = "show requests and answers on standard error"},
-    {.name = "proxy",
-     .letter = 'p',
-     CMD_STR_AT(struct curl_opts, proxy),
-     .metavar = "HOST:PORT",
-     .help = "refused: relays are dialled directly"},
     {0}};
 static const struct cmd_group groups[] = {
     {"Connection flags", tool_flags, offsetof(struct curl_opts, conn)},
-    {TOOL_COMPAT_TITLE, tool_compat_flags, offsetof(struct curl_opts, compat)},
+    {TOOL_COMPAT_TITLE, tool_compat_flags_curl, offsetof(struct curl_opts, compat)},
     {0}};
 
 const struct cmd cmd_curl = {

@@ -9,8 +9,6 @@ struct ip_opts {
     struct tool_opts conn;
     struct tool_compat compat;
     struct cmd_strs srv;
-    const char *proxy;
-    bool http;
 };
 
 struct ip_run {
@@ -111,13 +109,11 @@ static int run(struct cmdline *cl)
     struct ip_opts *o = cl->opts;
     struct ip_run r = {.relays = json_array()};
     struct tool_opts opts;
-    if (o->proxy != NULL)
-        return cmdline_usage_error(cl, "--proxy: relays are dialled directly");
     int rc = tool_relays_parse(cl, "--srv", &o->srv, &relays);
     if (rc == 0)
         rc = tool_relays_apply(cl, &o->compat, &o->conn, "DMSGIP_SK", &relays, &opts);
     if (rc == 0)
-        rc = tool_open(&r.tool, &opts, TOOL_NODE);
+        rc = tool_open(&r.tool, &opts, relays.n > 0 ? TOOL_NODE : TOOL_SESSION);
     if (rc == 0)
         rc = tool_relays_fill(r.tool, &opts, &relays);
     for (size_t i = 0; i < relays.n && rc == 0; i++)
@@ -129,27 +125,17 @@ static int run(struct cmdline *cl)
     return rc;
 }
 
-static const struct cmd_opt flags[] = {
-    {.name = "srv",
-     .letter = 'd',
-     .letter2 = 'S',
-     CMD_STRS_AT(struct ip_opts, srv),
-     .metavar = "PK|PK@HOST:PORT",
-     .def_text = "every relay that there is a session to",
-     .help = "relays to ask (commas, or repeated)"},
-    {.name = "http",
-     .letter = 'z',
-     CMD_FLAG_AT(struct ip_opts, http),
-     .help = "accepted and without effect: no discovery is asked"},
-    {.name = "proxy",
-     .letter = 'p',
-     CMD_STR_AT(struct ip_opts, proxy),
-     .metavar = "HOST:PORT",
-     .help = "refused: relays are dialled directly"},
-    {0}};
+static const struct cmd_opt flags[] = {{.name = "srv",
+                                        .letter = 'd',
+                                        .letter2 = 'S',
+                                        CMD_STRS_AT(struct ip_opts, srv),
+                                        .metavar = "PK|PK@HOST:PORT",
+                                        .def_text = "every relay that there is a session to",
+                                        .help = "relays to ask (commas, or repeated)"},
+                                       {0}};
 static const struct cmd_group groups[] = {
     {"Connection flags", tool_flags, offsetof(struct ip_opts, conn)},
-    {TOOL_COMPAT_TITLE, tool_compat_flags_no_srv, offsetof(struct ip_opts, compat)},
+    {TOOL_COMPAT_TITLE, tool_compat_flags_ip, offsetof(struct ip_opts, compat)},
     {0}};
 
 const struct cmd cmd_ip = {

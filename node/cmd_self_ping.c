@@ -229,7 +229,7 @@ static int run(struct cmdline *cl)
     if (rc == 0)
         rc = tool_relays_apply(cl, &o->compat, &o->conn, NULL, &relays, &opts);
     if (rc == 0)
-        rc = app_net_open(&net, &opts, TOOL_NODE);
+        rc = app_net_open(&net, &opts, relays.n > 0 ? TOOL_NODE : TOOL_SESSION);
     if (rc == 0)
         rc = tool_relays_fill(app_net_tool(net), &opts, &relays);
     if (rc == 0)

@@ -88,7 +88,7 @@ static const struct cmd_opt server_flags[] = {
      CMD_FLAG_AT(struct server_opts, allow_private),
      .help = "destinations may also be on this host and in private networks"},
     {0}};
-static const struct cmd_group server_groups[] = TOOL_PROXY_GROUPS;
+static const struct cmd_group server_groups[] = TOOL_PROXY_GROUPS(tool_compat_flags);
 
 /* ---- client ---- */
 
@@ -141,7 +141,7 @@ static const struct cmd_opt client_flags[] = {{.name = "pk",
                                                .def = "1081",
                                                .help = "dmsg port of the server"},
                                               {0}};
-static const struct cmd_group client_groups[] = TOOL_PROXY_GROUPS;
+static const struct cmd_group client_groups[] = TOOL_PROXY_GROUPS(tool_compat_flags);
 
 static const struct cmd subs[] = {
     {.name = "server",

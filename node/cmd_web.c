@@ -15,7 +15,7 @@ struct web_opts {
     struct tool_proxy proxy; /* first */
     struct cmd_strs port, resolve, rt, alias;
     uint64_t socks;
-    const char *filter, *upstream;
+    const char *filter;
     struct addr_hostport addproxy;
     bool envs;
 };
@@ -226,8 +226,6 @@ static int run(struct cmdline *cl)
         fputs(example, stdout);
         return 0;
     }
-    if (o->upstream != NULL)
-        return cmdline_usage_error(cl, "--proxy: relays are dialled directly");
     int rc = tool_env_apply(cl, "DMSGWEB", env_table);
     if (rc != 0)
         return rc;
@@ -278,13 +276,8 @@ static const struct cmd_opt flags[] = {
      .letter = 'E',
      CMD_FLAG_AT(struct web_opts, envs),
      .help = "print an example of the file that the environment variable DMSGWEB names"},
-    {.name = "proxy",
-     .letter = 'x',
-     CMD_STR_AT(struct web_opts, upstream),
-     .metavar = "HOST:PORT",
-     .help = "refused: relays are dialled directly"},
     {0}};
-static const struct cmd_group groups[] = TOOL_PROXY_GROUPS;
+static const struct cmd_group groups[] = TOOL_PROXY_GROUPS(tool_compat_flags_web);
 
 const struct cmd cmd_web = {
     .name = "web",

@@ -13,7 +13,6 @@
 struct srv_opts {
     struct tool_proxy proxy; /* first */
     struct cmd_strs lport, dport, wl;
-    const char *upstream;
     bool envs;
 };
 
@@ -72,8 +71,6 @@ static int run(struct cmdline *cl)
         fputs(example, stdout);
         return 0;
     }
-    if (o->upstream != NULL)
-        return cmdline_usage_error(cl, "--proxy: relays are dialled directly");
     int rc = tool_env_apply(cl, "DMSGWEBSRV", env_table);
     if (rc == 0)
         rc = tool_ports(cl, "lport", &o->lport, 8086, ADDR_STRICT, local, PORTS, &n_local);
@@ -122,13 +119,8 @@ static const struct cmd_opt flags[] = {
      .letter = 'E',
      CMD_FLAG_AT(struct srv_opts, envs),
      .help = "print an example of the file that the environment variable DMSGWEBSRV names"},
-    {.name = "proxy",
-     .letter = 'x',
-     CMD_STR_AT(struct srv_opts, upstream),
-     .metavar = "HOST:PORT",
-     .help = "refused: relays are dialled directly"},
     {0}};
-static const struct cmd_group groups[] = TOOL_PROXY_GROUPS;
+static const struct cmd_group groups[] = TOOL_PROXY_GROUPS(tool_compat_flags_web);
 
 const struct cmd cmd_web_subs[] = {
     {.name = "srv",

@@ -15,6 +15,7 @@
 #include "node/node_int.h"
 #include "store/lmdb.h"
 #include "store/memory.h"
+#include "transport/drive_socks.h"
 
 #define BUFFER_BUDGET   (UINT64_C(512) << 20)
 #define PK_QUEUE        2048
@@ -442,11 +443,14 @@ int node_attach_relay(struct node *n)
 
 static int open_client(struct node *n)
 {
+    if (n->cfg.proxy != NULL && (n->drive_socks = drive_socks_new(
+                                     n->loop, drive_tcp_carrier(n->tcp), n->cfg.proxy)) == NULL)
+        return ERR_NOMEM;
     struct client_cfg cfg = {
         .env = n->env,
         .loop = n->loop,
         .pool = n->pool,
-        .carrier = drive_tcp_carrier(n->tcp),
+        .carrier = n->drive_socks != NULL ? n->drive_socks : drive_tcp_carrier(n->tcp),
         .self = n->cfg.pk,
         .sk = n->cfg.sk,
         .hooks = {n, on_resolve, on_resolve_cancel, servers_find, on_distrust, on_sessions_changed},
@@ -679,6 +683,7 @@ void node_free(struct node *n)
         loop_timer_cancel(n->loop, &n->drain_timer);
         loop_turn(n->loop, drive_loop_now(n->drive)); /* deferred closes */
     }
+    drive_socks_free(n->drive_socks);
     drive_tcp_free(n->tcp);
     if (n->store != NULL)
         n->store->ops->close(n->store);

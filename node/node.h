@@ -79,6 +79,8 @@ struct node_cfg {
     unsigned pk_threads;      /* 0 = by cores, 1 … 4 */
     unsigned workers;         /* of the relay; 0 = one less than there are cores, 1 … 16 */
     bool client_only;         /* asks the DHT and serves nobody in it (kad.h); not with full */
+    const char
+        *proxy;   /* "host:port" of a SOCKS5 proxy that relays are dialled through; NULL = none */
     bool no_dht;  /* bootstrap are sessions only, nothing is looked up or published but by HTTP */
     bool publish; /* the entry; tools do not */
     bool lock;    /* hold the lock of the key */

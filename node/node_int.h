@@ -42,6 +42,7 @@ struct node {
     struct env_sys env_sys; /* pk_inline */
     struct bufpool *pool;
     struct drive_tcp *tcp;
+    struct carrier *drive_socks; /* cfg.proxy */
     struct store *store;
     struct client *client;
     struct host *host;

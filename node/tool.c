@@ -164,6 +164,7 @@ static int start_own(struct tool *t, const struct tool_opts *opts, struct node_c
     cfg->pk_threads = 1;
     cfg->client_only = true;
     cfg->no_dht = opts->direct;
+    cfg->proxy = opts->proxy;
     /* a command tells of its own failures */
     if (log_set_levels(opts->log_level != NULL ? opts->log_level : "warn", why, sizeof(why)) < 0)
         return tool_fail(ERR_STATE, "log: %s", why);
@@ -252,6 +253,11 @@ static int choose(struct tool *t, const struct tool_opts *opts, enum tool_needs 
     int rc = key_read(cfg, opts);
     if (rc != 0)
         return rc;
+    bool own = opts->control == NULL && (opts->bootstrap.n > 0 || opts->discovery != NULL);
+    if (opts->proxy != NULL && !own)
+        return tool_fail(ERR_USAGE,
+                         "--proxy is for a node of the command's own: name relays by -S, "
+                         "-D or --bootstrap");
     if (opts->control != NULL) {
         rc = connect_to(t, opts->control);
         if (rc < 0)

@@ -36,6 +36,7 @@ struct tool_opts { /* the connection flags, tool_flags */
     unsigned sessions;       /* of a node of its own; 0 = 2 */
     bool direct; /* a node of its own without DHT; dials try the sessions, and nothing else */
     const struct pubkey *via; /* dials go through this relay only; NULL = any way */
+    const char *proxy;        /* "host:port" of a SOCKS5 proxy, for a node of its own only */
     const char *log_level;    /* of a node of its own; NULL = warn */
 };
 

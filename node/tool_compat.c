@@ -27,11 +27,8 @@
          .metavar = "N",                                                                           \
          .max = 16,                                                                                \
          .help = "sessions of a node of its own"},                                                 \
-        {.name = "dmsg-disc",                                                                      \
-         CMD_STR_AT(struct tool_compat, dmsg_disc),                                                \
-         .metavar = "URL",                                                                         \
-         .help = "the same as --discovery"},                                                       \
         {.name = "disc-url",                                                                       \
+         .letter = 'U',                                                                            \
          CMD_STR_AT(struct tool_compat, disc_url),                                                 \
          .metavar = "URL",                                                                         \
          .help = "the same as --discovery"},                                                       \
@@ -39,6 +36,25 @@
         .name = "sk", .letter = 's', CMD_SECKEY_AT(struct tool_compat, sk),                        \
         .def_text = "a fresh key",                                                                 \
         .help = "secret key to act as; others on this machine can see it, --sk-file is better"     \
+    }
+
+/* Upstream's tools disagree about the letters of these. */
+#define DISC_LINE(letter_)                                                                         \
+    {                                                                                              \
+        .name = "dmsg-disc", .letter = (letter_), CMD_STR_AT(struct tool_compat, dmsg_disc),       \
+        .metavar = "URL", .help = "the same as --discovery"                                        \
+    }
+
+#define PROXY_LINE(letter_)                                                                        \
+    {                                                                                              \
+        .name = "proxy", .letter = (letter_), CMD_HOSTPORT_AT(struct tool_compat, proxy),          \
+        .help = "reach relays through this SOCKS5 proxy; without a running node"                   \
+    }
+
+#define HTTP_LINE                                                                                  \
+    {                                                                                              \
+        .name = "http", .letter = 'Z', .letter2 = 'z', CMD_FLAG_AT(struct tool_compat, http),      \
+        .help = "accepted and without effect: the URL says how a discovery is asked"               \
     }
 
 #define DIRECT_LINES                                                                               \
@@ -73,13 +89,18 @@
         .help = "log level of a node of its own"                                                   \
     }
 
-const struct cmd_opt tool_compat_flags[] = {
-    SRV_LINE, SERVER_LINES, DIRECT_LINES, LOG_LINE('l'), {0}};
-const struct cmd_opt tool_compat_flags_no_srv[] = {SERVER_LINES, DIRECT_LINES, LOG_LINE('l'), {0}};
-const struct cmd_opt tool_compat_flags_no_l[] = {
-    SRV_LINE, SERVER_LINES, DIRECT_LINES, LOG_LINE(0), {0}};
+#define ALL_LINES(disc_, proxy_)                                                                   \
+    SERVER_LINES, DISC_LINE(disc_), HTTP_LINE, DIRECT_LINES, PROXY_LINE(proxy_)
+
+const struct cmd_opt tool_compat_flags[] = {SRV_LINE, ALL_LINES(0, 0), LOG_LINE('l'), {0}};
+const struct cmd_opt tool_compat_flags_curl[] = {SRV_LINE, ALL_LINES('c', 'p'), LOG_LINE('l'), {0}};
+const struct cmd_opt tool_compat_flags_web[] = {SRV_LINE, ALL_LINES(0, 'x'), LOG_LINE('l'), {0}};
+const struct cmd_opt tool_compat_flags_ip[] = {ALL_LINES('c', 'p'), LOG_LINE('l'), {0}};
+const struct cmd_opt tool_compat_flags_no_srv[] = {ALL_LINES(0, 0), LOG_LINE('l'), {0}};
+const struct cmd_opt tool_compat_flags_no_l[] = {SRV_LINE, ALL_LINES(0, 0), LOG_LINE(0), {0}};
 const struct cmd_opt tool_compat_flags_dht[] = {
-    SRV_LINE, SERVER_LINES, NO_DIRECT_LINES, LOG_LINE('l'), {0}};
+    SRV_LINE,        SERVER_LINES,  DISC_LINE(0),  HTTP_LINE,
+    NO_DIRECT_LINES, PROXY_LINE(0), LOG_LINE('l'), {0}};
 
 /* ---- a list of servers ---- */
 
@@ -225,6 +246,7 @@ int tool_compat_apply(struct cmdline *cl, struct tool_compat *c, const struct to
     out->sessions = (unsigned)c->sessions;
     out->direct = c->direct;
     out->via = via;
+    out->proxy = c->proxy.port != 0 ? addr_hostport_text(c->proxy_text, &c->proxy) : NULL;
     out->log_level = levels[c->log_level];
     return 0;
 }

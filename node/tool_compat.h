@@ -5,6 +5,7 @@
  *     -D FILE | URL            a dmsghttp-config.json: its servers are joined and its discovery is asked; or a discovery
  *     -B                       use only the servers that are named (-S, -D, --bootstrap, -A); needs one; no DHT: nothing is looked up or published
  *     -A dmsg://PK:PORT | URL  together with a list of servers: the one of this key, else a discovery; with -B alone: streams go through this relay, from the running node
+ *     --proxy HOST:PORT        relays are dialled through a SOCKS5 proxy (a node of its own only)
  *     -e N                     sessions of a node of its own
  *     -s KEY, environment      the secret key itself
  *     -l LEVEL                 log level of a node of its own
@@ -25,7 +26,9 @@
 #define TOOL_SERVERS 64
 
 struct tool_compat {
-    bool direct;
+    bool direct, http;
+    struct addr_hostport proxy;
+    char proxy_text[ADDR_HOSTPORT_MAX + 1];
     const char *disc_addr, *dmsgconf, *dmsg_disc, *disc_url;
     uint64_t sessions;
     int log_level;
@@ -37,10 +40,13 @@ struct tool_compat {
 };
 
 extern const struct cmd_opt tool_compat_flags[];
-extern const struct cmd_opt
-    tool_compat_flags_no_srv[]; /* for commands that name relays themselves: tool_relays.h */
-extern const struct cmd_opt tool_compat_flags_no_l[]; /* for commands that have a -l of their own */
-extern const struct cmd_opt tool_compat_flags_dht[];  /* for commands without direct mode */
+/* Other letters; without -l; without --srv, for commands that name relays themselves (tool_relays.h); without direct mode. */
+extern const struct cmd_opt tool_compat_flags_curl[];
+extern const struct cmd_opt tool_compat_flags_web[];
+extern const struct cmd_opt tool_compat_flags_ip[];
+extern const struct cmd_opt tool_compat_flags_no_l[];
+extern const struct cmd_opt tool_compat_flags_no_srv[];
+extern const struct cmd_opt tool_compat_flags_dht[];
 
 #define TOOL_COMPAT_TITLE "Connection flags of upstream's tools"
 

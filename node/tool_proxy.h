@@ -19,11 +19,11 @@ struct tool_proxy {
 extern const struct cmd_opt tool_proxy_flags[];
 
 /* The groups of a command whose options begin with a struct tool_proxy. */
-#define TOOL_PROXY_GROUPS                                                                          \
+#define TOOL_PROXY_GROUPS(compat_)                                                                 \
     {                                                                                              \
         {"Limits", tool_proxy_flags, 0},                                                           \
             {"Connection flags", tool_flags, offsetof(struct tool_proxy, conn)},                   \
-            {TOOL_COMPAT_TITLE, tool_compat_flags, offsetof(struct tool_proxy, compat)},           \
+            {TOOL_COMPAT_TITLE, compat_, offsetof(struct tool_proxy, compat)},                     \
         {                                                                                          \
             0                                                                                      \
         }                                                                                          \

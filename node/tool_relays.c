@@ -77,7 +77,8 @@ int tool_relays_apply(struct cmdline *cl, struct tool_compat *c, const struct to
                       const char *sk_env, struct tool_relays *r, struct tool_opts *out)
 {
     bool bare = given->control == NULL && given->bootstrap.n == 0 && c->dmsgconf == NULL &&
-                c->disc_addr == NULL;
+                c->disc_addr == NULL && given->discovery == NULL && c->dmsg_disc == NULL &&
+                c->disc_url == NULL;
     bool direct = c->direct;
     if (bare && r->n > 0)
         c->direct = false; /* what -B asks for is what join_named() does */
@@ -86,7 +87,7 @@ int tool_relays_apply(struct cmdline *cl, struct tool_compat *c, const struct to
     if (rc != 0)
         return rc;
     bool has_key = out->sk != NULL || out->sk_file != NULL;
-    if (bare && r->n > 0 && (direct || has_key || !node_is_here()))
+    if (bare && r->n > 0 && (direct || has_key || out->proxy != NULL || !node_is_here()))
         join_named(r, out);
     if (direct && bare && r->n > 0 && !out->direct)
         return cmdline_usage_error(cl, "--direct needs the address of every relay, PK@HOST:PORT");
@@ -131,7 +132,7 @@ int tool_relays_fill(struct tool *t, const struct tool_opts *opts, struct tool_r
 {
     if (r->n > 0)
         return 0;
-    if (tool_is_own(t)) {
+    if (tool_is_own(t) && opts->bootstrap.n > 0) {
         for (size_t i = 0; i < opts->bootstrap.n && r->n < TOOL_RELAYS; i++) {
             r->v[r->n].pk = opts->bootstrap.v[i].pk;
             r->v[r->n++].addr[0] = '\0';
