@@ -154,18 +154,22 @@ void pages_set(struct pages *p, size_t i, const char *text, size_t n)
     pthread_mutex_unlock(&p->lock);
 }
 
+/* What is not known to be something else is taken for loopback, and its Host is checked. */
 static bool is_loopback(int fd)
 {
-    struct sockaddr_storage ss = {0};
-    socklen_t len = sizeof(ss);
-    const struct sockaddr_in *in = (const void *)&ss;
-    const struct sockaddr_in6 *in6 = (const void *)&ss;
-    if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } at;
+    socklen_t len = sizeof(at);
+    memset(&at, 0, sizeof(at));
+    if (getsockname(fd, &at.sa, &len) < 0)
         return true;
-    if (ss.ss_family == AF_INET)
-        return ntohl(in->sin_addr.s_addr) >> 24 == 127;
-    return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr) ||
-           (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) && in6->sin6_addr.s6_addr[12] == 127);
+    if (at.sa.sa_family == AF_INET)
+        return ntohl(at.in.sin_addr.s_addr) >> 24 == 127;
+    return at.sa.sa_family != AF_INET6 || IN6_IS_ADDR_LOOPBACK(&at.in6.sin6_addr) ||
+           (IN6_IS_ADDR_V4MAPPED(&at.in6.sin6_addr) && at.in6.sin6_addr.s6_addr[12] == 127);
 }
 
 int pages_serve_tcp(struct pages *p, int fd, unsigned which)

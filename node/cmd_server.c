@@ -127,9 +127,8 @@ static bool is_hostport(const char *text, unsigned flags)
 static int check_addresses(struct server_conf *c, const char *path)
 {
     const char *wrong = NULL;
-    if (c->health[0] == '\0' && default_health(c->health, c->local_address) < 0)
-        wrong = "local_address";
-    else if (!is_hostport(c->local_address, ADDR_PORT_0 | ADDR_ANY_HOST))
+    if ((c->health[0] == '\0' && default_health(c->health, c->local_address) < 0) ||
+        !is_hostport(c->local_address, ADDR_PORT_0 | ADDR_ANY_HOST))
         wrong = "local_address";
     else if (!is_hostport(c->health, ADDR_PORT_0 | ADDR_ANY_HOST))
         wrong = "health_endpoint_address";

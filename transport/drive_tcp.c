@@ -658,6 +658,7 @@ int drive_tcp_listen_too(struct drive_tcp *t, struct drive_listener *l, drive_ac
 {
     struct sockaddr_storage ss;
     socklen_t len = sizeof(ss);
+    memset(&ss, 0, sizeof(ss)); /* an analyser does not know what getsockname() fills in */
     int one = 1, fd = evconnlistener_get_fd(l->ev);
     if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0 ||
         setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) < 0)
