@@ -1,12 +1,12 @@
 #include "transport/crew.h"
 
 #include <assert.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
+#include "base/lock.h"
 #include "base/map.h"
 
 struct share {
@@ -17,7 +17,7 @@ struct share {
 struct crew {
     unsigned members;
     uint8_t hash_key[16];
-    pthread_mutex_t lock;
+    struct lock lock;
     struct map shares; /* struct share by pk; under lock, with the next */
     uint32_t slots;
     atomic_size_t links[CREW_MAX], links_all, buffered;
@@ -32,7 +32,7 @@ int crew_new(struct crew **out, unsigned members, const uint8_t hash_key[16])
         return ERR_NOMEM;
     c->members = members;
     memcpy(c->hash_key, hash_key, sizeof(c->hash_key));
-    pthread_mutex_init(&c->lock, NULL);
+    lock_init(&c->lock);
     map_init(&c->shares, MAP_KEY(struct share, pk), hash_key, 0);
     *out = c;
     return 0;
@@ -44,7 +44,7 @@ void crew_free(struct crew *c)
         return;
     assert(c->slots == 0);
     map_free(&c->shares);
-    pthread_mutex_destroy(&c->lock);
+    lock_destroy(&c->lock);
     free(c);
 }
 
@@ -84,21 +84,21 @@ static struct share *slot_take(struct crew *c, const struct pubkey *pk, uint32_t
 
 struct share *crew_slot_take(struct crew *c, const struct pubkey *pk, uint32_t max)
 {
-    pthread_mutex_lock(&c->lock);
+    lock_take(&c->lock);
     struct share *s = slot_take(c, pk, max);
-    pthread_mutex_unlock(&c->lock);
+    lock_give(&c->lock);
     return s;
 }
 
 void crew_slot_give(struct crew *c, struct share *s)
 {
-    pthread_mutex_lock(&c->lock);
+    lock_take(&c->lock);
     c->slots--;
     if (--s->used == 0) {
         map_del(&c->shares, &s->pk);
         free(s);
     }
-    pthread_mutex_unlock(&c->lock);
+    lock_give(&c->lock);
 }
 
 /* ---- numbers ---- */
