@@ -39,11 +39,19 @@ static void proxy_free(struct guest *g)
     g->proxy = NULL;
 }
 
+static void dial_over(struct guest *g)
+{
+    list_remove(&g->turn);
+    g->hub->dialling -= g->dialling;
+    g->dialling = false;
+}
+
 static void stop(struct guest *g)
 {
     event_del(&g->read_ev);
     event_del(&g->write_ev);
     event_del(&g->timer);
+    dial_over(g); /* whose turn it is now is seen at the next tick */
     app_net_cancel(g->hub->net, g->handle);
     g->handle = 0;
     if (g->dial != NULL)
@@ -181,19 +189,47 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 static void on_stream(void *arg, int fd, const struct app_net_failure *failure)
 {
     struct guest *g = arg;
+    struct hub *hub = g->hub;
     g->handle = 0;
+    dial_over(g);
     led(g, fd, fd >= 0 ? 0 : failure->err, fd >= 0 ? NULL : failure->text);
+    guests_turn(hub);
+}
+
+static void dial_now(struct guest *g)
+{
+    struct app_net *net = g->hub->net;
+    g->dialling = true;
+    g->hub->dialling++;
+    int rc = g->has_via ? app_net_dial_via(net, &g->via, &g->pk, g->port, on_stream, g, &g->handle)
+                        : app_net_dial(net, &g->pk, g->port, on_stream, g, &g->handle);
+    if (rc < 0) {
+        dial_over(g);
+        led(g, -1, rc, net->failure.text);
+    }
+}
+
+void guests_turn(struct hub *hub)
+{
+    struct guest *g;
+    while (hub->dialling < GUEST_DIALS &&
+           (g = list_pop_front_as(&hub->turns, struct guest, turn)) != NULL)
+        dial_now(g);
 }
 
 void guest_dial_stream(struct guest *g, const struct pubkey *via, const struct pubkey *pk,
                        uint16_t port)
 {
     guest_wait(g);
-    struct app_net *net = g->hub->net;
-    int rc = via != NULL ? app_net_dial_via(net, via, pk, port, on_stream, g, &g->handle)
-                         : app_net_dial(net, pk, port, on_stream, g, &g->handle);
-    if (rc < 0)
-        led(g, -1, rc, g->hub->net->failure.text);
+    g->has_via = via != NULL;
+    if (via != NULL)
+        g->via = *via;
+    g->pk = *pk;
+    g->port = port;
+    if (g->hub->dialling < GUEST_DIALS)
+        dial_now(g);
+    else
+        list_push_back(&g->hub->turns, &g->turn);
 }
 
 static void on_tcp(void *arg, int fd, int err)

@@ -11,7 +11,8 @@
  *   freed   optional: release what the service added.
  * guest_dial_*(), guest_bye(), guest_join() and guest_drop() are the last thing a callback does with its guest: it may be gone afterwards.
  *
- * Deadlines: TALK as given; LEAD net->timeout_ms; BYE 2 s; then the splice's. Limits: the hub's for all, GUEST_IN_MAX bytes in TALK (then it is dropped).
+ * Deadlines: TALK as given; LEAD net->timeout_ms; BYE 2 s; then the splice's. Limits: the hub's for all, GUEST_IN_MAX bytes in TALK (then it is dropped), GUEST_DIALS
+ * streams being dialled at once: relays and peers hold only so many in their queues. Who comes then waits for a turn, within the deadline of LEAD.
  * Nothing is read in LEAD: what comes waits in the kernel.
  */
 #pragma once
@@ -22,6 +23,7 @@
 #include "apps/tcp.h"
 
 #define GUEST_IN_MAX (64u * 1024u)
+#define GUEST_DIALS  128u
 
 struct guest;
 
@@ -44,6 +46,11 @@ struct guest {
     struct evbuffer *in, *out;
     struct event read_ev, write_ev, timer;
     uint64_t handle;
+    struct list_node turn; /* in hub->turns: waits to dial */
+    bool dialling;         /* counted in hub->dialling */
+    bool has_via;
+    struct pubkey via, pk; /* of the stream */
+    uint16_t port;
     struct tcp_dial *dial;
     struct guest_proxy *proxy; /* while an upstream proxy is asked */
     splice_filter_fn *filter;  /* set before guest_join(); its argument is the guest */
@@ -73,5 +80,6 @@ void guest_wait(struct guest *g);
 void guest_bye(struct guest *g);
 void guest_drop(struct guest *g);
 
-/* For hub_free(). */
+/* For the hub: free all; let those dial who wait for a turn. */
 void guests_close(struct hub *hub);
+void guests_turn(struct hub *hub);

@@ -44,6 +44,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what;
     splices_tick(&hub->splices, env_sys_mono_ns());
     tcp_doors_tick(hub);
+    guests_turn(hub);
 }
 
 /* Connections beyond what the descriptors are enough for would take them from those that are there. */
@@ -91,6 +92,7 @@ int hub_new(struct hub **out, struct app_net *net, size_t max_conns)
     hub->max_conns = max_conns;
     hub->started_ns = env_sys_mono_ns();
     list_init(&hub->guests);
+    list_init(&hub->turns);
     list_init(&hub->doors);
     hub->base = event_base_new();
     int rc = hub->base != NULL ? splices_init(&hub->splices, hub->base) : ERR_NOMEM;

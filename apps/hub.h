@@ -49,6 +49,8 @@ struct hub {
     uint64_t n_notes;
     uint64_t started_ns;
     struct list guests; /* apps/guest.h */
+    struct list turns;  /* of them, those that wait to dial */
+    size_t dialling;    /* gauge: streams */
     struct list doors;  /* listeners that rest, apps/tcp.h */
     int err;
     struct event *events[4];

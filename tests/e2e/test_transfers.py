@@ -1,7 +1,10 @@
 """Big and many transfers: 1 GiB both ways, resume, 200 at once, bodies of all sizes, through the tools and the proxy."""
+import contextlib
 import hashlib
 import random
+import resource
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -136,6 +139,23 @@ def test_200_at_once_through_the_proxy(net, site, proxy):
          'http://friend.dmsg/part[1-200]', '-o', f'{got}/part#1', timeout=85)
     for i in range(1, 201):
         assert (got / f'part{i}').read_bytes() == (site / f'part{i}').read_bytes()
+
+
+def test_1000_connections_in_one_instant(net, run):
+    """More than the queues of relay and peer hold at once: none is refused, they take turns."""
+    _, a, b, local = net
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n = min(1000, hard - 100)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, n + 100), hard))
+    run(b, 'http', '--dir', local.files, '--quiet', '--port', '83', '--max-per-key', '2000', '--max-conns', '2000')
+    port = run(a, 'web', '-t', f'{b.pk}:83', '-p', '0', '--max-conns', '2000').ready['port']
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(connect(port)) for _ in range(n)]
+        for s in opened:
+            s.settimeout(60)
+            s.sendall(b'GET /hello HTTP/1.1\r\nHost: x\r\n\r\n')
+        for s in opened:
+            assert s.recv(15, socket.MSG_WAITALL) == b'HTTP/1.1 200 OK'
 
 
 def test_keep_alive_head_chunked_by_the_proxy(net, site, proxy):
