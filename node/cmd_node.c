@@ -52,7 +52,7 @@ static int reload(void *arg, char *why, size_t cap)
     struct cmdline *cl = arg;
     const struct node_opts *o = cl->opts;
     if (o->config == NULL) {
-        if (o->allow_keys == NULL && o->deny_keys == NULL)
+        if (o->relay.allow_keys == NULL && o->relay.deny_keys == NULL)
             log_info(LOG_NODE, "nothing to reload: there is no configuration file");
         return 0;
     }
@@ -113,22 +113,15 @@ static struct node_cfg config_of(const struct node_opts *o, bool listens, struct
         .n_readers = o->readers.n,
         .network = o->network,
         .max_sessions = (uint32_t)o->max_sessions,
-        .guard = {.max_sessions = (uint32_t)o->max_sessions,
-                  .max_sessions_addr = (uint32_t)o->max_sessions_addr,
-                  .handshakes_per_s = (uint32_t)o->handshake_rate,
-                  .max_streams = (uint32_t)o->max_streams,
-                  .bytes_per_s = o->total_rate},
-        .key_bytes_per_s = o->key_rate,
-        .allow = o->allow_keys,
-        .deny = o->deny_keys,
+        .guard = {.max_sessions = (uint32_t)o->max_sessions},
         .sessions = (unsigned)o->sessions,
         .pk_threads = (unsigned)o->pk_threads,
         .health_on_dmsg = o->dmsg_health,
         .control_port = true,
-        .workers = (unsigned)o->workers,
         .publish = true,
         .lock = true,
     };
+    config_relay(&cfg, &o->relay);
     if (listens) /* ":0" is all zeros */
         cfg.listen = addr_hostport_text(text->listen, &o->listen);
     if (o->public_address.port != 0)

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "node/cmds.h"
+#include "node/config.h"
 #include "node/keyfile.h"
 #include "node/serve.h"
 #include "node/server_conf.h"
@@ -55,7 +56,8 @@ static int gen(struct cmdline *cl)
 /* ---- start ---- */
 
 struct start_opts {
-    const char *config, *store, *control, *allow_keys, *deny_keys;
+    const char *config, *store, *control;
+    struct relay_flags relay;
     const char *metrics, *tag, *syslog, *syslog_net, *syslog_level, *auth;
     struct cmd_peers bootstrap;
     int dht;
@@ -177,8 +179,6 @@ static struct node_cfg config_of(const struct start_opts *o, const struct server
         .accept_relayed = true,
         .max_sessions = c->max_sessions,
         .sessions = c->sessions,
-        .allow = o->allow_keys,
-        .deny = o->deny_keys,
         .health = c->health,
         .metrics = o->metrics,
         .health_on_dmsg = true,
@@ -189,6 +189,7 @@ static struct node_cfg config_of(const struct start_opts *o, const struct server
         .publish = true,
         .lock = true,
     };
+    config_relay(&cfg, &o->relay);
     return cfg;
 }
 
@@ -267,15 +268,7 @@ static const struct cmd_opt start_flags[] = {
     {.name = "bootstrap",
      CMD_PEERS_AT(struct start_opts, bootstrap),
      .help = "join the DHT through this node"},
-    {.name = "allow-keys",
-     CMD_STR_AT(struct start_opts, allow_keys),
-     .metavar = "FILE",
-     .def_text = "every key",
-     .help = "keys that may use the relay, one a line; read again on SIGHUP"},
-    {.name = "deny-keys",
-     CMD_STR_AT(struct start_opts, deny_keys),
-     .metavar = "FILE",
-     .help = "keys that may not use the relay, also when they are allowed"},
+    CONFIG_RELAY_FLAGS(struct start_opts),
     {.name = "store",
      CMD_STR_AT(struct start_opts, store),
      .metavar = "DIR",

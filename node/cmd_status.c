@@ -23,6 +23,29 @@ static void print_mesh(const json_t *mesh)
     }
 }
 
+/* What the relay refused, or made wait, since it was started; nothing in a quiet life. */
+static void print_limits(const json_t *limits)
+{
+    static const char *const names[] = {
+        "refused_links", "refused_handshakes", "refused_handshakes_address",
+        "refused_rate",  "refused_streams",    "refused_sessions_address",
+        "refused_key",   "closed_key",         "syn_limited",
+        "throttled",     "resets_budget",      "resets_idle",
+        "resets_drain",  "sockets_stopped",    "descriptors_exhausted",
+        "accept_rests",  "no_buffer",
+    };
+    const char *before = "limits met    ";
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        long long n = tool_num(limits, names[i]);
+        if (n == 0)
+            continue;
+        printf("%s %s %lld", before, names[i], n);
+        before = ",";
+    }
+    if (before[0] == ',')
+        putchar('\n');
+}
+
 static void print_text(const json_t *o)
 {
     const json_t *l = json_object_get(o, "lookups"), *relay = json_object_get(o, "relay"),
@@ -38,6 +61,8 @@ static void print_text(const json_t *o)
             tool_num(relay, "sessions"), tool_num(relay, "bridges"), tool_num(relay, "bytes"));
     if (json_is_object(relay))
         print_mesh(json_object_get(relay, "mesh"));
+    if (json_is_object(relay))
+        print_limits(json_object_get(relay, "limits"));
     printf("sessions       %lld to relays\n", tool_num(o, "sessions_up"));
     printf("routing table  %lld peers\n", tool_num(o, "routing_peers"));
     printf("store          %lld items, %lld bytes (%s)\n", tool_num(o, "stored_items"),

@@ -90,48 +90,7 @@ const struct cmd_opt config_flags[] = {
      .max = 1000000,
      .metavar = "N",
      .help = "sessions that the relay takes, and offers in its entry"},
-    {.name = "max-sessions-address",
-     CMD_U64_AT(struct node_opts, max_sessions_addr),
-     .def_text = "2048, and no limit for this host itself",
-     .min = 1,
-     .max = 1000000,
-     .metavar = "N",
-     .help = "sessions that the relay takes from one address, or IPv6 network of 64 bits"},
-    {.name = "handshake-rate",
-     CMD_U64_AT(struct node_opts, handshake_rate),
-     .def_text = "20, and no limit for this host itself",
-     .min = 1,
-     .max = 1000000,
-     .metavar = "N",
-     .help = "handshakes a second of one address; ten seconds of it may come at once"},
-    {.name = "max-streams",
-     CMD_U64_AT(struct node_opts, max_streams),
-     .def_text = "500000",
-     .min = 1,
-     .max = UINT32_MAX,
-     .metavar = "N",
-     .help = "streams that the relay carries in all"},
-    {.name = "key-rate",
-     CMD_BYTES_AT(struct node_opts, key_rate),
-     .def_text = "no limit",
-     .min = 16384,
-     .max = UINT64_C(1) << 40,
-     .help = "bytes a second that one key may send through the relay"},
-    {.name = "total-rate",
-     CMD_BYTES_AT(struct node_opts, total_rate),
-     .def_text = "no limit",
-     .min = 65536,
-     .max = UINT64_C(1) << 40,
-     .help = "bytes a second that the relay carries in all, shared equally among keys"},
-    {.name = "allow-keys",
-     CMD_STR_AT(struct node_opts, allow_keys),
-     .metavar = "FILE",
-     .def_text = "every key",
-     .help = "keys that may use the relay, one a line; read again on SIGHUP"},
-    {.name = "deny-keys",
-     CMD_STR_AT(struct node_opts, deny_keys),
-     .metavar = "FILE",
-     .help = "keys that may not use the relay, also when they are allowed"},
+    CONFIG_RELAY_FLAGS(struct node_opts),
     {.name = "health",
      CMD_LISTEN_AT(struct node_opts, health),
      .def_text = "not served",
@@ -162,13 +121,6 @@ const struct cmd_opt config_flags[] = {
      CMD_PUBKEYS_AT(struct node_opts, readers),
      .def_text = "everybody",
      .help = "private network: who is given values; --bootstrap, --trusted and --whitelisted are"},
-    {.name = "workers",
-     CMD_U64_AT(struct node_opts, workers),
-     .min = 1,
-     .max = CREW_MAX,
-     .metavar = "N",
-     .def_text = "one less than there are cores, 1 to 16",
-     .help = "threads of the relay"},
     {.name = "network",
      CMD_STR_AT(struct node_opts, network),
      .metavar = "NAME",
@@ -233,6 +185,18 @@ int config_writers(struct kad_writer **out, size_t *n, const struct cmd_strs *te
         }
     }
     return 0;
+}
+
+void config_relay(struct node_cfg *cfg, const struct relay_flags *f)
+{
+    cfg->guard.max_sessions_addr = (uint32_t)f->max_sessions_addr;
+    cfg->guard.handshakes_per_s = (uint32_t)f->handshake_rate;
+    cfg->guard.max_streams = (uint32_t)f->max_streams;
+    cfg->guard.bytes_per_s = f->total_rate;
+    cfg->key_bytes_per_s = f->key_rate;
+    cfg->allow = f->allow_keys;
+    cfg->deny = f->deny_keys;
+    cfg->workers = (unsigned)f->workers;
 }
 
 /* ---- reading ---- */

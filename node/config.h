@@ -15,7 +15,64 @@
 
 #include "base/cmdline.h"
 #include "kademlia/kad.h"
+#include "node/node.h"
 #include "transport/crew.h"
+
+/* What the relay lets happen; the same flags for every command that runs one. */
+struct relay_flags {
+    const char *allow_keys, *deny_keys;
+    uint64_t max_sessions_addr, handshake_rate, max_streams, key_rate, total_rate, workers;
+};
+
+/* Their table, for a struct T with a member `relay`. */
+#define CONFIG_RELAY_FLAGS(T)                                                                      \
+    {.name = "max-sessions-address",                                                               \
+     CMD_U64_AT(T, relay.max_sessions_addr),                                                       \
+     .def_text = "2048, and no limit for this host itself",                                        \
+     .min = 1,                                                                                     \
+     .max = 1000000,                                                                               \
+     .metavar = "N",                                                                               \
+     .help = "sessions that the relay takes from one address, or IPv6 network of 64 bits"},        \
+        {.name = "handshake-rate",                                                                 \
+         CMD_U64_AT(T, relay.handshake_rate),                                                      \
+         .def_text = "20, and no limit for this host itself",                                      \
+         .min = 1,                                                                                 \
+         .max = 1000000,                                                                           \
+         .metavar = "N",                                                                           \
+         .help = "handshakes a second of one address; ten seconds of it may come at once"},        \
+        {.name = "max-streams",                                                                    \
+         CMD_U64_AT(T, relay.max_streams),                                                         \
+         .def_text = "500000",                                                                     \
+         .min = 1,                                                                                 \
+         .max = UINT32_MAX,                                                                        \
+         .metavar = "N",                                                                           \
+         .help = "streams that the relay carries in all"},                                         \
+        {.name = "key-rate",                                                                       \
+         CMD_BYTES_AT(T, relay.key_rate),                                                          \
+         .def_text = "no limit",                                                                   \
+         .min = 16384,                                                                             \
+         .max = UINT64_C(1) << 40,                                                                 \
+         .help = "bytes a second that one key may send through the relay"},                        \
+        {.name = "total-rate",                                                                     \
+         CMD_BYTES_AT(T, relay.total_rate),                                                        \
+         .def_text = "no limit",                                                                   \
+         .min = 65536,                                                                             \
+         .max = UINT64_C(1) << 40,                                                                 \
+         .help = "bytes a second that the relay carries in all, shared equally among keys"},       \
+        {.name = "allow-keys",                                                                     \
+         CMD_STR_AT(T, relay.allow_keys),                                                          \
+         .metavar = "FILE",                                                                        \
+         .def_text = "every key",                                                                  \
+         .help = "keys that may use the relay, one a line; read again on SIGHUP"},                 \
+        {.name = "deny-keys",                                                                      \
+         CMD_STR_AT(T, relay.deny_keys),                                                           \
+         .metavar = "FILE",                                                                        \
+         .help = "keys that may not use the relay, also when they are allowed"},                   \
+    {                                                                                              \
+        .name = "workers", CMD_U64_AT(T, relay.workers), .min = 1, .max = CREW_MAX,                \
+        .metavar = "N", .def_text = "one less than there are cores, 1 to 16",                      \
+        .help = "threads of the relay"                                                             \
+    }
 
 struct node_opts {
     const char *config, *sk_file, *store, *control, *log_level, *discovery;
@@ -28,12 +85,14 @@ struct node_opts {
     struct cmd_pubkeys accepted_peers, whitelisted, trusted, mirrors, readers;
     struct cmd_strs writers; /* config_writers() */
     const char *network;
-    const char *allow_keys, *deny_keys;
-    uint64_t store_bytes, commit, sessions, pk_threads, workers;
-    uint64_t max_sessions, max_sessions_addr, handshake_rate, max_streams, key_rate, total_rate;
+    struct relay_flags relay;
+    uint64_t store_bytes, commit, sessions, pk_threads;
+    uint64_t max_sessions;
 };
 
 extern const struct cmd_opt config_flags[];
+
+void config_relay(struct node_cfg *cfg, const struct relay_flags *f);
 
 /* A flag that may stand in the file too. */
 bool config_is_setting(const struct cmd_opt *o);

@@ -70,7 +70,7 @@ def test_start(world, tmp_path):
     """The whole life of an operator's relay: file unchanged, members of later generations, health, metrics."""
     path = tmp_path / 'config.json'
     conf = generated(world, path, **LOCAL, max_sessions=77, ws_address=':1', new_member=[1])
-    relay = Server(world, 'relay', path, '-m', '127.0.0.1:0')
+    relay = Server(world, 'relay', path, '-m', '127.0.0.1:0', '--max-streams', '1000', '--workers', '2')
     assert relay.pk == conf['public_key']
     a, b = (world.node(name, '--bootstrap', relay.join) for name in 'ab')
     settled([a, b], via=relay)
@@ -85,6 +85,7 @@ def test_start(world, tmp_path):
     metrics = f'http://{relay.ready["metrics"]}/metrics'
     wait_until(lambda: int(metrics_of(metrics)['dmsg_server_clients_count']) >= 3, 20, 'both clients and itself')
     wait_until(lambda: int(metrics_of(metrics)['dmsg_server_vm_stream_success_total']) > 0, 20, 'streams are counted')
+    assert relay.status['relay']['limits']['max_streams'] == 1000
     assert relay.status['relay']['limits']['max_links'] == 100000  # max_sessions is what the entry offers
     assert a.cli('entry', 'get', relay.pk, '--json').json['entry']['server']['availableSessions'] in (77, 76, 75, 74)
     ping = a.start('nc', f'{relay.pk}:7', stdin=subprocess.PIPE)

@@ -137,14 +137,14 @@ static void test_every_setting(void **state)
     assert_string_equal(opts->control, "x");
     assert_int_equal(opts->sessions, 3);
     assert_int_equal(opts->max_sessions, 77);
-    assert_int_equal(opts->max_sessions_addr, 5);
-    assert_int_equal(opts->handshake_rate, 6);
-    assert_int_equal(opts->max_streams, 7);
-    assert_int_equal(opts->key_rate, 1 << 20);
-    assert_int_equal(opts->total_rate, 100000);
+    assert_int_equal(opts->relay.max_sessions_addr, 5);
+    assert_int_equal(opts->relay.handshake_rate, 6);
+    assert_int_equal(opts->relay.max_streams, 7);
+    assert_int_equal(opts->relay.key_rate, 1 << 20);
+    assert_int_equal(opts->relay.total_rate, 100000);
     assert_true(opts->dmsg_health && opts->health.port == 1 && opts->metrics.port == 2);
-    assert_string_equal(opts->allow_keys, "al");
-    assert_string_equal(opts->deny_keys, "de");
+    assert_string_equal(opts->relay.allow_keys, "al");
+    assert_string_equal(opts->relay.deny_keys, "de");
     assert_int_equal(opts->whitelisted.n, 1);
     assert_int_equal(opts->trusted.n, 2);
     assert_int_equal(opts->mirrors.n, 1);
@@ -161,7 +161,7 @@ static void test_every_setting(void **state)
     assert_int_equal(opts->pk_threads, 2);
     assert_string_equal(opts->discovery, "http://d.example");
     assert_int_equal(opts->mode, NODE_MODE_HTTP);
-    assert_int_equal(opts->workers, 4);
+    assert_int_equal(opts->relay.workers, 4);
     assert_string_equal(opts->log_level, "warn,dht=debug");
     for (const struct cmd_opt *o = config_flags; o->name != NULL; o++) /* none was forgotten here */
         assert_true(cmdline_given(&cl, o->name) == config_is_setting(o));
