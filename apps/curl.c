@@ -512,6 +512,22 @@ static int curl_failure(struct transfer *t, const struct forward *f, CURLcode co
     return fail((int)code, t->text, t->error[0] != '\0' ? t->error : curl_easy_strerror(code));
 }
 
+/* A body whose end is the end of the connection is complete only if that was in order. */
+static bool ends_with_connection(const struct transfer *t)
+{
+    struct curl_header *h;
+    curl_off_t length = 0;
+    (void)curl_easy_getinfo(t->c->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    return length < 0 && !t->c->cfg->head && t->status != 204 && t->status != 304 &&
+           curl_easy_header(t->c->easy, "Transfer-Encoding", 0, CURLH_HEADER, -1, &h) != CURLHE_OK;
+}
+
+static int broken_off(struct transfer *t, const struct forward *f)
+{
+    const struct app_net_failure *why = app_net_forward_failure(t->c->net, f->handle);
+    return why->err == 0 ? 0 : fail(CURL_EXIT_FAILED, t->text, why->text);
+}
+
 /* What was there stays. 416 may say that it is complete. */
 static int not_resumed(const struct transfer *t)
 {
@@ -544,6 +560,9 @@ static int request(struct transfer *t)
     (void)curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &t->status);
     if (code != CURLE_OK)
         return curl_failure(t, f, code);
+    int rc = ends_with_connection(t) ? broken_off(t, f) : 0;
+    if (rc != 0)
+        return rc;
     if (!t->head_done) /* which libcurl takes for an answer without body */
         return fail(CURL_EXIT_PARTIAL, t->text, "the answer ended within its headers");
     if (t->to_resume && t->status >= 400)

@@ -15,7 +15,7 @@
  * also kept in app_net_failure(). After ERR_RESET from app_net_dispatch() the node is gone: all requests have been answered with it, only closing is left.
  *
  * Forward: every connection to the returned unix socket becomes a new stream to pk:port, so that libraries that can only connect() work over streams (libcurl:
- * CURLOPT_UNIX_SOCKET_PATH). A dial that fails closes the connection; app_net_forward_failure() tells why. The socket lies in a fresh directory of mode 0700 and goes
+ * CURLOPT_UNIX_SOCKET_PATH). A dial that fails, or a stream that breaks, closes the connection; app_net_forward_failure() tells why. The socket lies in a fresh directory of mode 0700 and goes
  * away with app_net_cancel() or with the net.
  *
  * Limits: APP_NET_REQUESTS open requests (dials under way, listeners, forwards), ERR_LIMIT beyond. Dials have the deadline they were given. One thread: the one that
@@ -126,7 +126,7 @@ static inline int app_net_forward(struct app_net *net, const struct pubkey *pk, 
     return net->ops->forward(net, pk, port, path, handle);
 }
 
-/* The last failed dial of a forward, and forgets it; err 0: none failed since. What has come is taken into account, without waiting. Never NULL; valid until the next
+/* The last failed dial of a forward, or stream of it that did not end in order, and forgets it; err 0: none since. What has come is taken into account, without waiting. Never NULL; valid until the next
  * call. */
 static inline const struct app_net_failure *app_net_forward_failure(struct app_net *net,
                                                                     uint64_t handle)

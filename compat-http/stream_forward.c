@@ -21,9 +21,15 @@ struct stream_forward {
     bool bound;
     struct event *ev;
     struct loop_timer rest;
-    struct list dials;
+    struct list dials, carried;
     size_t n_dials;
     struct sockaddr_un sa;
+};
+
+struct carried {           /* an open stream whose end the owner wants to know */
+    struct list_node node; /* in forward->carried */
+    struct stream_forward *forward;
+    struct fdbridge *bridge;
 };
 
 struct forward_dial {
@@ -43,8 +49,13 @@ static void dial_drop(struct forward_dial *d)
 void stream_forward_free(struct stream_forward *f)
 {
     struct forward_dial *d;
+    struct carried *c;
     if (f == NULL)
         return;
+    while ((c = list_pop_front_as(&f->carried, struct carried, node)) != NULL) {
+        fdbridge_forget(c->bridge);
+        free(c);
+    }
     while ((d = list_first_as(&f->dials, struct forward_dial, node)) != NULL) {
         stream_close(d->st);
         close(d->fd);
@@ -76,6 +87,30 @@ static void resume(struct stream_forward *f)
         event_add(f->ev, NULL);
 }
 
+static void on_carried(void *arg, int err)
+{
+    struct carried *c = arg;
+    struct stream_forward *f = c->forward;
+    list_remove(&c->node);
+    free(c);
+    if (err != 0)
+        f->cfg.broken(f->cfg.arg, err);
+}
+
+static int carry(struct stream_forward *f, struct stream *st, int fd)
+{
+    struct carried *c = f->cfg.broken != NULL ? calloc(1, sizeof(*c)) : NULL;
+    if (c == NULL)
+        return fdbridge_start(f->cfg.bridges, st, fd);
+    c->forward = f;
+    int rc = fdbridge_new(f->cfg.bridges, st, fd, fd, on_carried, c, &c->bridge);
+    if (rc == 0)
+        list_push_back(&f->carried, &c->node);
+    else
+        free(c);
+    return rc;
+}
+
 static void on_opened(struct stream *st, void *arg)
 {
     struct forward_dial *d = arg;
@@ -83,7 +118,7 @@ static void on_opened(struct stream *st, void *arg)
     int fd = d->fd;
     dial_drop(d);
     f->cfg.stat->opened++;
-    if (fdbridge_start(f->cfg.bridges, st, fd) < 0)
+    if (carry(f, st, fd) < 0)
         f->cfg.stat->accept_failed++; /* both are closed */
     resume(f);
 }
@@ -179,6 +214,7 @@ int stream_forward_new(struct stream_forward **out, const struct stream_forward_
     f->fd = -1;
     f->rest.fn = on_rested;
     list_init(&f->dials);
+    list_init(&f->carried);
     int rc = open_socket(f, path);
     if (rc < 0) {
         stream_forward_free(f);

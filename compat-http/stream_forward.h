@@ -33,6 +33,8 @@ struct stream_forward_cfg {
     struct pubkey via;          /* the only relay to go through; null = any */
     /* A dial failed; st, which may be NULL, is valid during the call. Optional. */
     void (*failed)(void *arg, int err, const struct stream *st);
+    /* A stream did not end in order; its connection is closed behind this call. Optional. */
+    void (*broken)(void *arg, int err);
     void *arg;
 };
 

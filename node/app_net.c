@@ -224,7 +224,8 @@ static void on_packet(struct tool_net *t, struct request *r, const json_t *o, in
             r->state(r->arg, (uint16_t)tool_num(o, "port"), NULL);
     } else if (r->kind == NET_FORWARD && strcmp(event, "forwarding") == 0) {
         on_path(r, o);
-    } else if (r->kind == NET_FORWARD && strcmp(event, "failed") == 0) {
+    } else if (r->kind == NET_FORWARD &&
+               (strcmp(event, "failed") == 0 || strcmp(event, "broken") == 0)) {
         on_dial_failed(r, o);
     } else if (r->kind == NET_IP && json_is_true(ok)) {
         on_ip(t, r, o);

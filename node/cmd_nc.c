@@ -13,9 +13,10 @@
 #include "node/ready.h"
 #include "node/tool_compat.h"
 
-#define PIECE   65536
-#define STREAMS 256 /* of nc -l at once */
-#define POLL_MS 500 /* a signal that comes just before poll() is seen then */
+#define PIECE        65536
+#define STREAMS      256  /* of nc -l at once */
+#define LAST_WORD_MS 5000 /* of the node, when both directions have ended */
+#define POLL_MS      500  /* a signal that comes just before poll() is seen then */
 
 struct nc_opts {
     struct tool_opts conn;
@@ -91,8 +92,39 @@ static int up_step(struct copy *up, const struct pollfd p[2])
     return 0;
 }
 
-/* Standard input to the stream and back, until both directions have ended. */
-static int relay_stdio(int fd)
+/* What the node says of the stream (0: of the one of our dial): -1 nothing yet, else the exit code. */
+static int watch_event(struct tool *t, json_int_t stream, int timeout_ms)
+{
+    json_t *ev = NULL;
+    int fd = -1, rc = tool_event(t, timeout_ms, &ev, &fd);
+    if (rc != 0)
+        return rc; /* told already */
+    bool ours = stream != 0 && tool_num(ev, "stream") == stream;
+    if (stream == 0 && json_is_true(json_object_get(ev, "ok")))
+        rc = 0;
+    else if (ours && strcmp(tool_str(ev, "event"), "ended") == 0)
+        rc = tool_fail((int)tool_num(ev, "code"), "%s", tool_str(ev, "error"));
+    else
+        rc = -1;
+    if (fd >= 0)
+        close(fd); /* one stream at a time */
+    json_decref(ev);
+    return rc;
+}
+
+/* Both directions are over: was that in order? */
+static int watch_last(struct tool *t, json_int_t stream)
+{
+    struct pollfd p = {tool_fd(t), POLLIN, 0};
+    int wait_ms = stream == 0 ? LAST_WORD_MS : 0, rc = -1;
+    while (rc < 0 && poll(&p, 1, wait_ms) == 1)
+        rc = watch_event(t, stream, 0);
+    return rc < 0 ? 0 : rc;
+}
+
+/* Standard input to the stream and back, until both directions have ended, or the node says that the
+ * stream broke. */
+static int relay_stdio(struct tool *t, json_int_t stream, int fd)
 {
     static struct copy up, down;
     up = (struct copy){.from = STDIN_FILENO, .to = fd, .to_is_socket = true};
@@ -101,13 +133,14 @@ static int relay_stdio(int fd)
     fcntl(fd, F_SETFL, O_NONBLOCK); /* waiting to write must not keep from reading */
     int rc = 0;
     while (rc == 0 && !stop_asked && !(up.closed && down.closed)) {
-        struct pollfd p[4] = {
+        struct pollfd p[5] = {
             {!up.eof && up.done == up.have ? up.from : -1, POLLIN, 0},
             {up.done < up.have ? up.to : -1, POLLOUT, 0},
             {!down.eof && down.done == down.have ? down.from : -1, POLLIN, 0},
             {down.done < down.have ? down.to : -1, POLLOUT, 0},
+            {down.eof && down.done == down.have ? tool_fd(t) : -1, POLLIN, 0},
         };
-        if (poll(p, 4, POLL_MS) < 0) {
+        if (poll(p, 5, POLL_MS) < 0) {
             if (errno != EINTR)
                 return tool_fail(err_sys(), "poll: %s", strerror(errno));
             continue;
@@ -115,11 +148,29 @@ static int relay_stdio(int fd)
         rc = up_step(&up, p);
         if (rc == 0)
             rc = copy_step(&down, p[2].revents, p[3].revents);
+        int ended = rc == 0 && p[4].revents != 0 ? watch_event(t, stream, 0) : -1;
+        if (ended >= 0)
+            return ended;
     }
-    return rc < 0 ? tool_fail(rc, "stream: %s", err_str(rc)) : 0;
+    if (rc < 0)
+        return tool_fail(rc, "stream: %s", err_str(rc));
+    return stop_asked ? 0 : watch_last(t, stream);
 }
 
 /* ---- dial ---- */
+
+/* A stream whose end the node tells of. The exit code. */
+static int dial_watched(struct tool *t, json_t *req, int *fd)
+{
+    json_t *ev = NULL;
+    json_object_set_new(req, "watch", json_true());
+    tool_route(t, req);
+    int rc = tool_send(t, req);
+    if (rc == 0)
+        rc = tool_event(t, -1, &ev, fd);
+    json_decref(ev);
+    return rc != 0 || *fd >= 0 ? rc : tool_fail(ERR_FORMAT, "the node's answer cannot be read");
+}
 
 static int dial(struct cmdline *cl, struct nc_opts *o)
 {
@@ -134,11 +185,10 @@ static int dial(struct cmdline *cl, struct nc_opts *o)
     if (rc == 0) {
         json_t *req = json_pack("{s:s, s:s, s:i, s:I}", "cmd", "dial", "pk", pubkey_hex(pk, &to.pk),
                                 "port", (int)to.port, "timeout_ms", (json_int_t)tool_timeout_ms(t));
-        tool_route(t, req);
-        rc = tool_call(t, req, NULL, NULL, NULL, &fd);
+        rc = dial_watched(t, req, &fd);
     }
     if (rc == 0)
-        rc = relay_stdio(fd);
+        rc = relay_stdio(t, 0, fd);
     if (fd >= 0)
         close(fd);
     tool_close(t);
@@ -209,6 +259,7 @@ static int on_event(const struct nc_opts *o, struct tool *t, struct echo *e)
     const char *name = json_string_value(json_object_get(ev, "event"));
     if (name != NULL && strcmp(name, "listening") == 0)
         print_listening(o, ev);
+    json_int_t stream = tool_num(ev, "stream");
     json_decref(ev);
     if (fd < 0)
         return -1;
@@ -216,7 +267,7 @@ static int on_event(const struct nc_opts *o, struct tool *t, struct echo *e)
         echo_add(e, fd);
         return -1;
     }
-    rc = relay_stdio(fd);
+    rc = relay_stdio(t, stream, fd);
     close(fd);
     return rc;
 }
@@ -252,7 +303,8 @@ static int listen_on(struct cmdline *cl, struct nc_opts *o)
     signal(SIGPIPE, SIG_IGN);
     int rc = tool_compat_open(&t, cl, &o->compat, &o->conn, NULL, TOOL_REACHABLE);
     if (rc == 0)
-        rc = tool_send(t, json_pack("{s:s, s:i}", "cmd", "listen", "port", (int)o->listen));
+        rc = tool_send(t, json_pack("{s:s, s:i, s:b}", "cmd", "listen", "port", (int)o->listen,
+                                    "watch", !o->echo));
     if (rc == 0)
         rc = serve(o, t);
     tool_close(t);

@@ -31,23 +31,35 @@ static void forward_gone(struct ctl_req *req)
     free(f);
 }
 
+static void tell(struct forward *f, const char *event, int err, const char *text)
+{
+    if (ctl_row_room(f->req)) /* else the tool does not listen; its connection still ends */
+        ctl_event(f->req,
+                  json_pack("{s:s, s:s, s:i, s:i}", "event", event, "error", text, "exit",
+                            err_exit_code(err), "code", err),
+                  -1);
+}
+
 static void tell_failure(void *arg, int err, const struct stream *st)
 {
     struct forward *f = arg;
-    char pk[PUBKEY_HEX + 1], steps[600] = "";
+    char pk[PUBKEY_HEX + 1], steps[CTL_STEPS_TEXT] = "", text[CTL_STEPS_TEXT + 300];
     size_t n = 0;
     const struct client_step *s = st != NULL ? stream_dial_steps(st, &n) : NULL;
-    if (!ctl_row_room(f->req))
-        return; /* the tool does not listen; its connection still ends */
     if (n > 0)
         client_steps_text(s, n, steps, sizeof(steps));
-    char text[900];
     snprintf(text, sizeof(text), "dial %s:%u: %s%s%s%s", pubkey_hex(pk, &f->pk), f->port,
              err_str(err), n > 0 ? " (" : "", steps, n > 0 ? ")" : "");
-    ctl_event(f->req,
-              json_pack("{s:s, s:s, s:i, s:i}", "event", "failed", "error", text, "exit",
-                        err_exit_code(err), "code", err),
-              -1);
+    tell(f, "failed", err, text);
+}
+
+static void tell_broken(void *arg, int err)
+{
+    struct forward *f = arg;
+    char pk[PUBKEY_HEX + 1], text[300];
+    snprintf(text, sizeof(text), "stream with %s:%u: %s", pubkey_hex(pk, &f->pk), f->port,
+             err_str(err));
+    tell(f, "broken", err, text);
 }
 
 int node_forward_path(struct node *n, char path[PATHS_MAX])
@@ -73,6 +85,7 @@ static int forward_open(struct forward *f, unsigned timeout_ms, unsigned flags,
         .flags = flags,
         .via = *via,
         .failed = tell_failure,
+        .broken = tell_broken,
         .arg = f,
     };
     int rc = node_forward_path(f->owner, path);

@@ -26,21 +26,86 @@ static json_t *key_of(const struct pubkey *pk)
     return json_string(pubkey_hex(hex, pk));
 }
 
-/* Bridge a stream; returns the other end, or an error (the stream is closed then). */
-int node_stream_to_fd(struct node *n, struct stream *st)
+/* A tool wants to hear how a stream of its request ends: its descriptor does not tell a reset from an
+ * end in order. */
+struct watching {
+    struct list_node node; /* in the request's list */
+    struct ctl_req *req;
+    struct fdbridge *bridge;
+    json_int_t stream; /* by which the tool knows it, of a listener; 0 = of a dial */
+    struct pubkey pk;
+    uint16_t port;
+};
+
+static void watch_ended(void *arg, int err)
 {
+    struct watching *w = arg;
+    struct ctl_req *req = w->req;
+    char pk[PUBKEY_HEX + 1], text[200];
+    snprintf(text, sizeof(text), "stream with %s:%u: %s", pubkey_hex(pk, &w->pk), w->port,
+             err_str(err));
+    json_int_t stream = w->stream;
+    if (stream != 0)
+        list_remove(&w->node);
+    free(w);
+    if (stream != 0 && err != 0 && ctl_row_room(req))
+        ctl_event(req,
+                  json_pack("{s:s, s:I, s:s, s:i, s:i}", "event", "ended", "stream", stream,
+                            "error", text, "exit", err_exit_code(err), "code", err),
+                  -1);
+    if (stream != 0)
+        return;
+    req->gone = NULL;
+    if (err != 0)
+        ctl_fail(req, err, "%s", text);
+    else
+        ctl_ok(req, NULL, -1);
+}
+
+static void watch_gone(struct ctl_req *req)
+{
+    struct watching *w = req->user;
+    fdbridge_forget(w->bridge);
+    free(w);
+}
+
+static struct watching *watch_new(struct ctl_req *req, const struct pubkey *pk, uint16_t port)
+{
+    struct watching *w = ctl_arg_bool(req, "watch") ? calloc(1, sizeof(*w)) : NULL;
+    if (w == NULL)
+        return NULL; /* the stream is there all the same */
+    w->req = req;
+    w->pk = *pk;
+    w->port = port;
+    return w;
+}
+
+/* Bridge a stream; returns the other end, or an error (the stream is closed then). w is told of its
+ * end, and freed when it could not be made. */
+static int bridge_to_fd(struct node *n, struct stream *st, struct watching *w)
+{
+    struct fdbridge *b;
     int fds[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
         int rc = err_sys();
         stream_abort(st);
+        free(w);
         return rc;
     }
-    int rc = fdbridge_start(&n->bridges, st, fds[0]);
+    int rc = fdbridge_new(&n->bridges, st, fds[0], fds[0], w != NULL ? watch_ended : NULL, w, &b);
     if (rc < 0) {
         close(fds[1]);
+        free(w);
         return rc;
     }
+    if (w != NULL)
+        w->bridge = b;
     return fds[1];
+}
+
+int node_stream_to_fd(struct node *n, struct stream *st)
+{
+    return bridge_to_fd(n, st, NULL);
 }
 
 /* ---- dial ---- */
@@ -131,7 +196,7 @@ static void why_done(struct dialling *d, int err)
 static void ping_done(struct dialling *d, int err)
 {
     struct ctl_req *req = d->req;
-    char pk[PUBKEY_HEX + 1], steps[600];
+    char pk[PUBKEY_HEX + 1], steps[CTL_STEPS_TEXT];
     if (err == 0 || err == ERR_DMSG_NO_LISTENER) {
         json_t *o = json_pack("{s:f, s:s}", "rtt_ms", ms_since(d), "via", "stream");
         if (err == 0)
@@ -164,21 +229,27 @@ static void dial_opened(struct stream *st, void *arg)
     }
     json_t *o = json_pack("{s:o, s:i, s:f}", "relay", key_of(stream_via(st)), "local_port",
                           (int)stream_local_port(st), "ms", ms_since(d));
-    int fd = node_stream_to_fd(d->node, st);
+    struct watching *w = watch_new(req, &d->pk, d->port);
+    int fd = bridge_to_fd(d->node, st, w);
     dial_free(d);
     if (fd < 0) {
         json_decref(o);
         ctl_fail(req, fd, NULL);
-        return;
+    } else if (w == NULL) {
+        ctl_ok(req, o, fd);
+    } else {
+        req->user = w;
+        req->gone = watch_gone;
+        json_object_set_new(o, "event", json_string("opened"));
+        ctl_event(req, o, fd);
     }
-    ctl_ok(req, o, fd);
 }
 
 static void dial_ended(struct stream *st, void *arg, int err)
 {
     struct dialling *d = arg;
     struct ctl_req *req = d->req;
-    char pk[PUBKEY_HEX + 1], steps[600];
+    char pk[PUBKEY_HEX + 1], steps[CTL_STEPS_TEXT];
     size_t n = 0;
     if (d->what == DIAL_WHY) {
         why_done(d, err);
@@ -414,10 +485,21 @@ void ctl_dht_why(struct ctl_req *req)
 
 /* ---- listen ---- */
 
+struct listening {
+    uint16_t port;
+    struct list watches; /* of its streams */
+};
+
 static void listen_gone(struct ctl_req *req)
 {
-    struct node *n = node_of(req);
-    client_unlisten(n->client, (uint16_t)(uintptr_t)req->user);
+    struct listening *l = req->user;
+    struct watching *w;
+    while ((w = list_pop_front_as(&l->watches, struct watching, node)) != NULL) {
+        fdbridge_forget(w->bridge);
+        free(w);
+    }
+    client_unlisten(node_of(req)->client, l->port);
+    free(l);
 }
 
 static void on_stream(void *arg, struct stream *st)
@@ -425,12 +507,22 @@ static void on_stream(void *arg, struct stream *st)
     struct ctl_req *req = arg;
     json_t *o = json_pack("{s:s, s:o, s:i}", "event", "accepted", "public_key",
                           key_of(stream_remote(st)), "port", (int)stream_remote_port(st));
-    int fd = ctl_row_room(req) ? node_stream_to_fd(node_of(req), st) : ERR_BUSY;
-    if (fd == ERR_BUSY)
+    struct listening *l = req->user;
+    if (!ctl_row_room(req)) {
         stream_abort(st); /* the tool does not take what it asked for */
+        json_decref(o);
+        return;
+    }
+    struct watching *w = watch_new(req, stream_remote(st), stream_remote_port(st));
+    int fd = bridge_to_fd(node_of(req), st, w);
     if (fd < 0) {
         json_decref(o);
         return;
+    }
+    if (w != NULL) {
+        w->stream = ++node_of(req)->next_watch;
+        list_push_back(&l->watches, &w->node);
+        json_object_set_new(o, "stream", json_integer(w->stream));
     }
     ctl_event(req, o, fd);
 }
@@ -441,12 +533,16 @@ void ctl_listen(struct ctl_req *req)
     json_int_t port;
     if (ctl_arg_range(req, "port", 0, 65535, 0, &port) < 0)
         return;
-    int got = client_listen(n->client, (uint16_t)port, on_stream, req);
+    struct listening *l = calloc(1, sizeof(*l));
+    int got = l == NULL ? ERR_NOMEM : client_listen(n->client, (uint16_t)port, on_stream, req);
     if (got < 0) {
+        free(l);
         ctl_fail(req, got, "listen on port %lld: %s", (long long)port, err_str(got));
         return;
     }
-    req->user = (void *)(uintptr_t)got;
+    list_init(&l->watches);
+    l->port = (uint16_t)got;
+    req->user = l;
     req->gone = listen_gone;
     ctl_event(req,
               json_pack("{s:s, s:i, s:o}", "event", "listening", "port", got, "public_key",

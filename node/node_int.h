@@ -62,6 +62,7 @@ struct node {
     struct list publishing;    /* requests that wait for the entry to be published: ctl_dht.c */
     struct list operations;    /* of the engine that requests wait for: ctl_dht.c */
     struct list watching;      /* requests that are told of changes: ctl_dht.c */
+    json_int_t next_watch;     /* number of an accepted stream: ctl_stream.c */
     struct list pings;         /* and questions for our address, for requests: ctl_stream.c */
     struct list session_tries; /* ctl_session.c */
     bool other_network;        /* so the bootstrap nodes said */
@@ -102,6 +103,9 @@ static inline unsigned node_dial_flags(const struct node *n, const struct ctl_re
 {
     return n->cfg.no_dht || ctl_arg_bool(req, "local") ? CLIENT_DIAL_LOCAL : 0;
 }
+
+/* Room for the steps of a dial in an error message: every server that was tried. */
+#define CTL_STEPS_TEXT 4096
 
 /* "ok", or what is wrong; static. */
 const char *node_health(struct node *n);

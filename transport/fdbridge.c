@@ -68,7 +68,7 @@ static void fd_give_back(int *fd, int flags)
     *fd = -1;
 }
 
-/* Everything but the memory. */
+/* Nothing moves any more; the descriptors stay until done() was called. */
 static void stop(struct fdbridge *b)
 {
     if (b->in_ev != NULL)
@@ -78,16 +78,28 @@ static void stop(struct fdbridge *b)
     bufq_clear(&b->out);
     free(b->held);
     b->held = NULL;
+    loop_timer_cancel(loop_of(b), &b->hup_timer);
+}
+
+static void fds_close(struct fdbridge *b)
+{
     if (b->in_fd == b->out_fd)
         b->out_fd = -1;
     fd_give_back(&b->in_fd, b->in_flags);
     fd_give_back(&b->out_fd, b->out_flags);
-    loop_timer_cancel(loop_of(b), &b->hup_timer);
 }
 
+static void unlist(struct fdbridge *b)
+{
+    list_remove(&b->node);
+    b->set->n--;
+}
+
+/* It is not in the set any more. */
 static void bridge_free(struct fdbridge *b)
 {
     stop(b);
+    fds_close(b);
     if (b->st != NULL)
         stream_abort(b->st);
     if (b->in_ev != NULL)
@@ -95,21 +107,17 @@ static void bridge_free(struct fdbridge *b)
     if (b->out_ev != NULL)
         event_free(b->out_ev);
     loop_task_cancel(loop_of(b), &b->end_task);
-    list_remove(&b->node);
-    b->set->n--;
     free(b);
 }
 
 static void end_now(struct loop_task *t)
 {
     struct fdbridge *b = container_of(t, struct fdbridge, end_task);
-    fdbridge_done_fn *done = b->done;
-    void *arg = b->arg;
-    int err = b->err;
 
+    unlist(b);
+    if (b->done != NULL)
+        b->done(b->arg, b->err);
     bridge_free(b);
-    if (done != NULL)
-        done(arg, err);
 }
 
 /* orderly: what the stream took goes out; else it is reset. */
@@ -342,10 +350,13 @@ static void on_writable(struct stream *st, void *arg)
     in_pump(arg);
 }
 
+/* Behind its FIN all that it had to say was said. */
 static void on_ended(struct stream *st, void *arg, int err)
 {
+    struct fdbridge *b = arg;
+
     (void)st;
-    bridge_end(arg, err, false);
+    bridge_end(b, b->out_eof ? 0 : err, false);
 }
 
 static const struct stream_cb stream_user = {NULL, on_readable, on_writable, on_ended};
@@ -420,7 +431,7 @@ int fdbridge_new(struct fdbridges *set, struct stream *st, int in_fd, int out_fd
     if (rc == 0)
         rc = events_make(b);
     if (rc != 0) {
-        bridge_free(b);
+        fdbridge_close(b);
         return rc;
     }
     stream_set_cb(st, &stream_user, b);
@@ -435,8 +446,14 @@ int fdbridge_start(struct fdbridges *set, struct stream *st, int fd)
     return fdbridge_new(set, st, fd, fd, NULL, NULL, &b);
 }
 
+void fdbridge_forget(struct fdbridge *b)
+{
+    b->done = NULL;
+}
+
 void fdbridge_close(struct fdbridge *b)
 {
+    unlist(b);
     bridge_free(b);
 }
 
@@ -452,5 +469,5 @@ void fdbridges_close(struct fdbridges *set)
     struct fdbridge *b;
 
     while ((b = list_first_as(&set->all, struct fdbridge, node)) != NULL)
-        bridge_free(b);
+        fdbridge_close(b);
 }

@@ -18,7 +18,8 @@
  * Owner: a struct fdbridges is the set of all bridges of one loop, a value of its owner; it closes
  * what is left with fdbridges_close(), before client_free(). A bridge owns its stream and its
  * descriptors from the first call, also when that fails. done() is called once from the loop, and
- * the bridge is gone then; fdbridge_close() ends it without. Threads: the loop's.
+ * the bridge is gone then but for its descriptors, which are closed behind it: who sees them closed
+ * can find out why; fdbridge_close() ends it without. Threads: the loop's.
  *
  * Limits: 64 KiB wait for the descriptor, nothing for the stream; the rest stays where it is.
  *
@@ -55,6 +56,8 @@ typedef void fdbridge_done_fn(void *arg, int err);
 int fdbridge_new(struct fdbridges *set, struct stream *st, int in_fd, int out_fd,
                  fdbridge_done_fn *done, void *arg, struct fdbridge **out)
     __attribute__((warn_unused_result));
+/* done() of this bridge will not be called: its user goes, the bridge lives on. */
+void fdbridge_forget(struct fdbridge *b);
 /* The same for one descriptor, without a pointer to it. */
 int fdbridge_start(struct fdbridges *set, struct stream *st, int fd)
     __attribute__((warn_unused_result));
