@@ -68,7 +68,7 @@ def test_every_pair(relays, clients):
     linked(relays)
     settled(clients)
     everybody_reaches_everybody(clients, 20)
-    assert mesh(first)['forwarded'] > 0  # to the clients of the third one there is no other way
+    assert mesh(first)['forwarded'] + mesh(second)['forwarded'] > 0  # no other way leads to clients of the third one
     second.kill()
     others = [client for client in clients if client.name != 'b']
     everybody_reaches_everybody(others, 20)
