@@ -96,6 +96,23 @@ uint64_t fixed_exponential(uint64_t random, uint64_t mean)
     return fixed_mul(mean, fixed_mul(bits, FIXED_LN2));
 }
 
+uint64_t fixed_weibull(uint64_t random, uint32_t shape_milli)
+{
+    uint64_t e = fixed_exponential(random, FIXED_ONE);
+
+    if (e == 0)
+        return 0;
+    int64_t log2_e = (int64_t)fixed_log2(e) - (INT64_C(32) << 32);
+    return fixed_exp2((int64_t)((__int128)log2_e * 1000 / shape_milli));
+}
+
+uint64_t fixed_pareto(uint64_t random, uint32_t shape_milli)
+{
+    uint64_t bits = (UINT64_C(64) << 32) - fixed_log2(random | 1);
+
+    return fixed_exp2((int64_t)((unsigned __int128)bits * 1000 / shape_milli));
+}
+
 int32_t fixed_normal(uint64_t random)
 {
     bool upper = random >> 63 != 0;

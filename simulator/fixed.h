@@ -29,6 +29,12 @@ uint64_t fixed_mul(uint64_t a, uint64_t b);
 /* Exponential variate with this mean from 64 random bits; at most 45 times the mean. */
 uint64_t fixed_exponential(uint64_t random, uint64_t mean);
 
+/* Weibull variate with scale 1 and this shape (thousandths, at least 300), Q32: (-ln u)^(1/shape). */
+uint64_t fixed_weibull(uint64_t random, uint32_t shape_milli);
+
+/* Pareto variate with minimum 1 and this shape (thousandths), Q32: u^(-1/shape); ends at 2^32. */
+uint64_t fixed_pareto(uint64_t random, uint32_t shape_milli);
+
 /* Standard normal quantile of p = random / 2^64, as Q16. */
 int32_t fixed_normal(uint64_t random);
 

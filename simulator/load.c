@@ -17,6 +17,7 @@
 #define VALUE_HEAD 12 /* node, version, seed */
 #define USER_PUT   (UINT64_C(1) << 32)
 #define USER_GET   (UINT64_C(2) << 32)
+#define USER_FLOOD (UINT64_C(4) << 32)
 
 static uint64_t default_ms(uint32_t given, uint32_t standard)
 {
@@ -114,21 +115,54 @@ void load_put(struct sim_shard *sh, uint32_t node)
     node_settle(sh, node);
 }
 
-void load_get(struct sim_shard *sh, uint32_t node)
+static void get(struct sim_shard *sh, uint32_t node, uint32_t target)
 {
     struct sim *s = sh->sim;
-    struct sim_node *n = &s->nodes[node];
     unsigned flags =
         (s->cfg.gets.network ? KAD_GET_NETWORK : 0) | (s->cfg.gets.first ? KAD_GET_FIRST : 0);
 
-    node_schedule(sh, node, EV_GET,
-                  sh->now_ns + 1 +
-                      fixed_exponential(node_draw(sh, node, RNG_LOAD), s->cfg.gets.every_ns));
-    if (n->kad == NULL || s->n_publishers == 0)
-        return;
-    uint32_t target = draw_target(s, node_draw(sh, node, RNG_LOAD));
-    (void)kad_get(n->kad, &s->keys[target].pk, SIM_SALT, 3, flags,
+    (void)kad_get(s->nodes[node].kad, &s->keys[target].pk, SIM_SALT, 3, flags,
                   (void *)(uintptr_t)(USER_GET | target), sh->now_ns);
+    node_settle(sh, node);
+}
+
+void load_get(struct sim_shard *sh, uint32_t node)
+{
+    struct sim *s = sh->sim;
+    uint64_t mean = churn_busiest(&s->cfg, s->cfg.gets.every_ns);
+
+    node_schedule(sh, node, EV_GET,
+                  sh->now_ns + 1 + fixed_exponential(node_draw(sh, node, RNG_LOAD), mean));
+    if (s->nodes[node].kad == NULL || s->n_publishers == 0 || !churn_is_active(sh, node))
+        return;
+    get(sh, node, draw_target(s, node_draw(sh, node, RNG_LOAD)));
+}
+
+void load_flash(struct sim_shard *sh, uint32_t node)
+{
+    struct sim *s = sh->sim;
+
+    if (s->nodes[node].kad != NULL && s->n_publishers > 0)
+        get(sh, node, s->publishers[s->n_publishers - 1]);
+}
+
+/* Every time another slot, as big as other users' values. */
+void load_flood(struct sim_shard *sh, uint32_t node)
+{
+    struct sim *s = sh->sim;
+    struct sim_node *n = &s->nodes[node];
+    uint8_t value[ITEM_MAX_VALUE] = {0}, salt[8] = "flood";
+
+    node_schedule(
+        sh, node, EV_FLOOD,
+        sh->now_ns + 1 +
+            fixed_exponential(node_draw(sh, node, RNG_LOAD), s->cfg.attack.flood_every_ns));
+    if (n->kad == NULL)
+        return;
+    n->version++;
+    put_be32(salt + 4, n->version);
+    (void)kad_put(n->kad, salt, sizeof salt, value, s->cfg.puts.bytes, false, 0,
+                  (void *)(uintptr_t)USER_FLOOD, sh->now_ns);
     node_settle(sh, node);
 }
 
@@ -173,7 +207,9 @@ void load_done(struct sim_shard *sh, uint32_t node, const struct kad_report *r)
 {
     uint64_t user = (uintptr_t)r->user;
 
-    if (user & USER_PUT)
+    if (user & USER_FLOOD)
+        sh->sum.floods += r->err == 0 && r->stored > 0;
+    else if (user & USER_PUT)
         put_done(sh, node, r);
     else if (user & USER_GET)
         get_done(sh, r);
@@ -206,7 +242,10 @@ static void judge(struct sim_shard *sh, const struct sim_check *c)
         sh->sum.gets_unpublished++;
         return;
     }
+    bool victim = s->cfg.attack.eclipse > 0 && c->target == s->publishers[0];
     sh->sum.gets++;
+    sh->sum.victim_ok += victim && c->found;
+    sh->sum.victim_failed += victim && !c->found;
     if (!c->found) {
         sh->sum.gets_failed++;
         return;

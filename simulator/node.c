@@ -3,7 +3,6 @@
 
 #include "base/cursor.h"
 #include "base/err.h"
-#include "simulator/fixed.h"
 #include "simulator/world.h"
 #include "store/memory.h"
 
@@ -206,7 +205,6 @@ static void churn(struct sim_shard *sh, uint32_t node)
     const struct sim_cfg *cfg = &sh->sim->cfg;
     struct sim_node *n = &sh->sim->nodes[node];
     bool up = n->kad != NULL;
-    uint64_t mean = up ? cfg->churn.down_ns : cfg->churn.up_ns;
 
     if (n->dead)
         return;
@@ -214,9 +212,8 @@ static void churn(struct sim_shard *sh, uint32_t node)
         leave(sh, node);
     else
         join(sh, node);
-    if (mean > 0)
-        node_schedule(sh, node, EV_CHURN,
-                      sh->now_ns + 1 + fixed_exponential(node_draw(sh, node, RNG_CHURN), mean));
+    if (!up || cfg->churn.down_ns > 0)
+        node_schedule(sh, node, EV_CHURN, sh->now_ns + churn_time(sh, node, !up));
 }
 
 static void killed(struct sim_shard *sh, uint32_t node)
@@ -343,6 +340,10 @@ void node_event(struct sim_shard *sh, const struct sim_event *ev)
     case EV_CHURN:
         churn(sh, node);
         break;
+    case EV_LEAVE:
+        if (sh->sim->nodes[node].kad != NULL)
+            leave(sh, node);
+        break;
     case EV_KILL:
         killed(sh, node);
         break;
@@ -351,6 +352,12 @@ void node_event(struct sim_shard *sh, const struct sim_event *ev)
         break;
     case EV_GET:
         load_get(sh, node);
+        break;
+    case EV_FLASH:
+        load_flash(sh, node);
+        break;
+    case EV_FLOOD:
+        load_flood(sh, node);
         break;
     }
     sh->sum.others++;

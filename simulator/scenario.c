@@ -38,6 +38,8 @@ static const struct setting settings[] = {
     {"join.over", TIME, AT(join.over_ns), 0, ANY_TIME, NULL, "nodes come during this time"},
     {"join.bootstrap", COUNT, AT(join.bootstrap), 0, 1, 1000, NULL, "nodes that everybody may ask"},
     {"join.keys", COUNT, AT(join.keys), 0, 1, 20, NULL, "bootstrap keys that a node knows"},
+    {"join.waves", COUNT, AT(join.waves), 0, 0, 100000, NULL,
+     "nodes come in so many waves; 0: evenly"},
     {"net.latency", CHOICE, AT(net.model), 0, 0, 0, "constant|lognormal|regions|matrix",
      "one-way latency between two nodes"},
     {"net.floor", TIME, AT(net.floor_ns), 0, NS_PER_MS / 10, NS_PER_S, NULL,
@@ -69,11 +71,31 @@ static const struct setting settings[] = {
     {"churn.up", TIME, AT(churn.up_ns), 0, ANY_TIME, NULL, "mean life; 0 = no churn"},
     {"churn.down", TIME, AT(churn.down_ns), 0, ANY_TIME, NULL, "mean absence; 0 = for good"},
     {"churn.start", TIME, AT(churn.start_ns), 0, ANY_TIME, NULL, "nobody leaves before"},
+    {"churn.law", CHOICE, AT(churn.law), 0, 0, 0, "exponential|weibull|pareto|trace", "of lives"},
+    {"churn.shape", MILLI, AT(churn.shape_milli), 0, 300, 20000, NULL,
+     "of a Weibull or Pareto law"},
+    {"churn.trace", TEXT, AT(churn.trace), 256, 0, 0, NULL, "file of lines SECONDS NODE up|down"},
     {"churn.keep", YES, AT(churn.keep), 0, 0, 0, NULL, "those who come back have their store"},
+    {"day.swing", PPM, AT(day.swing_ppm), 0, SHARE, NULL,
+     "gets and absences follow the hour; 0: not"},
+    {"day.length", TIME, AT(day.length_ns), 0, NS_PER_S, DAY * 10, NULL, "of a day"},
+    {"day.zones", COUNT, AT(day.zones), 0, 1, 24, NULL, "time zones of the nodes"},
     {"attackers.mute", PPM, AT(attack.mute_ppm), 0, SHARE, NULL, "nodes that never answer"},
     {"attackers.wrong", PPM, AT(attack.wrong_ppm), 0, SHARE, NULL, "nodes that forge items"},
     {"attackers.stale", PPM, AT(attack.stale_ppm), 0, SHARE, NULL,
      "nodes that keep serving the first version"},
+    {"attackers.slow", PPM, AT(attack.slow_ppm), 0, SHARE, NULL, "nodes that answer late"},
+    {"attackers.slow-by", TIME, AT(attack.slow_by_ns), 0, 0, DAY, NULL, "so late"},
+    {"attackers.poison", PPM, AT(attack.poison_ppm), 0, SHARE, NULL,
+     "nodes that name only each other"},
+    {"attackers.flood", PPM, AT(attack.flood_ppm), 0, SHARE, NULL,
+     "nodes that store item after item"},
+    {"attackers.flood-every", TIME, AT(attack.flood_every_ns), 0, NS_PER_MS, DAY, NULL,
+     "mean time between two"},
+    {"attackers.eclipse", COUNT, AT(attack.eclipse), 0, 0, 1000000, NULL,
+     "nodes with IDs close to the first publisher's item, which they hide"},
+    {"attackers.eclipse-bits", COUNT, AT(attack.eclipse_bits), 0, 0, 256, NULL,
+     "of the target that these IDs share"},
     {"kad.k", COUNT, AT(kad.k), 0, 1, 20, NULL, "bucket size and replicas"},
     {"kad.alpha", COUNT, AT(kad.alpha), 0, 1, 20, NULL, "requests in flight"},
     {"kad.rpc-timeout", MS, AT(kad.rpc_timeout_ms), 0, NS_PER_MS, DAY, NULL, "of a call"},
@@ -352,7 +374,7 @@ static bool event_member(struct reader *r, const yaml_node_t *key, yaml_node_t *
     } else if (strcmp(name, "for") == 0) {
         ok = ok && read_number(text, units_time, &e->for_ns);
     } else if (strcmp(name, "do") == 0) {
-        ok = ok && read_choice(text, "kill|partition|relay-crash", &choice);
+        ok = ok && read_choice(text, "kill|partition|relay-crash|flash", &choice);
         e->type = ok ? (enum sim_event_type)choice : SIM_KILL;
     } else if (strcmp(name, "share") == 0) {
         ok = ok && read_number(text, units_ppm, &v) && v <= SIM_MILLION;
@@ -451,6 +473,21 @@ int scenario_parse(struct sim_cfg *cfg, FILE *f, const char *name, char *why, si
     return rc;
 }
 
+/* Files that a scenario names without a leading / stand beside it. */
+static bool beside(char *name, size_t cap, const char *file)
+{
+    const char *slash = strrchr(file, '/');
+    size_t folder = slash != NULL ? (size_t)(slash - file) + 1 : 0, n = strlen(name);
+
+    if (n == 0 || name[0] == '/' || folder == 0)
+        return true;
+    if (folder + n >= cap)
+        return false;
+    memmove(name + folder, name, n + 1);
+    memcpy(name, file, folder);
+    return true;
+}
+
 int scenario_read(struct sim_cfg *cfg, const char *file, char *why, size_t why_cap)
 {
     FILE *f = fopen(file, "r");
@@ -462,5 +499,10 @@ int scenario_read(struct sim_cfg *cfg, const char *file, char *why, size_t why_c
     }
     int rc = scenario_parse(cfg, f, file, why, why_cap);
     (void)fclose(f);
+    if (rc == 0 && (!beside(cfg->net.matrix, sizeof cfg->net.matrix, file) ||
+                    !beside(cfg->churn.trace, sizeof cfg->churn.trace, file))) {
+        snprintf(why, why_cap, "%s: the name of a file in it is too long", file);
+        rc = ERR_FORMAT;
+    }
     return rc;
 }

@@ -14,7 +14,8 @@
 
 #include "simulator/sim.h"
 
-/* 0; ERR_FORMAT or a system error, with the reason in why. *cfg was filled by sim_cfg_default(). */
+/* 0; ERR_FORMAT or a system error, with the reason in why. Files that the scenario names (matrix,
+ * trace) stand beside it unless their names begin with /. *cfg was filled by sim_cfg_default(). */
 int scenario_read(struct sim_cfg *cfg, const char *file, char *why, size_t why_cap)
     __attribute__((warn_unused_result));
 /* The same from an open stream; name is for messages. */

@@ -45,6 +45,9 @@ void sim_cfg_default(struct sim_cfg *cfg)
                  .every_ns = 3600 * NS_PER_S,
                  .start_ns = 120 * NS_PER_S,
                  .bytes = 300},
+        .churn = {.shape_milli = 1000},
+        .day = {.zones = 1, .length_ns = 86400 * NS_PER_S},
+        .attack = {.eclipse_bits = 32, .slow_by_ns = 4 * NS_PER_S, .flood_every_ns = 10 * NS_PER_S},
         .gets = {.every_ns = 600 * NS_PER_S, .start_ns = 300 * NS_PER_S, .zipf_milli = 900},
     };
 }
@@ -116,8 +119,19 @@ static int check_cfg(const struct sim_cfg *cfg, char *why, size_t cap)
         snprintf(why, cap, "too many nodes, relays or threads");
         return ERR_USAGE;
     }
-    if ((uint64_t)c->attack.mute_ppm + c->attack.wrong_ppm + c->attack.stale_ppm > SIM_MILLION) {
+    if ((uint64_t)c->attack.mute_ppm + c->attack.wrong_ppm + c->attack.stale_ppm +
+                c->attack.slow_ppm + c->attack.poison_ppm + c->attack.flood_ppm >
+            SIM_MILLION ||
+        c->attack.eclipse > c->nodes - c->join.bootstrap) {
         snprintf(why, cap, "attackers: more than all nodes");
+        return ERR_USAGE;
+    }
+    if (c->attack.eclipse > 0 && c->signatures == SIM_SIG_REAL) {
+        snprintf(why, cap, "attackers.eclipse: IDs can be chosen with signatures: model only");
+        return ERR_USAGE;
+    }
+    if (c->churn.law == SIM_LAW_PARETO && c->churn.shape_milli <= 1000) {
+        snprintf(why, cap, "churn.shape: a Pareto law has a mean only above 1");
         return ERR_USAGE;
     }
     for (size_t i = 0; i < c->n_script; i++) {
@@ -149,20 +163,6 @@ static int init_shards(struct sim *s)
     return exchange_new(&s->exchange, s->shards);
 }
 
-static enum role draw_role(const struct sim *s, uint32_t node)
-{
-    uint64_t r = rng_below(node_trait(s, node, TRAIT_ROLE), SIM_MILLION);
-    const uint32_t share[] = {s->cfg.attack.mute_ppm, s->cfg.attack.wrong_ppm,
-                              s->cfg.attack.stale_ppm};
-
-    for (unsigned i = 0; node >= s->cfg.join.bootstrap && i < 3; i++) {
-        if (r < share[i])
-            return (enum role)(ROLE_MUTE + i);
-        r -= share[i];
-    }
-    return ROLE_HONEST;
-}
-
 static void init_nodes(struct sim_shard *sh)
 {
     struct sim *s = sh->sim;
@@ -171,7 +171,7 @@ static void init_nodes(struct sim_shard *sh)
         struct sim_node *n = &s->nodes[i];
         n->timer_ns = LOOP_NEVER;
         n->next_seq = 1;
-        n->role = (uint8_t)draw_role(s, i);
+        n->role = (uint8_t)attack_role(s, i);
         for (size_t e = 0; e < s->cfg.n_script; e++) {
             if (s->cfg.script[e].type == SIM_PARTITION &&
                 draw_share(node_trait(s, i, TRAIT_SCRIPT + (uint32_t)e),
@@ -215,6 +215,10 @@ static int init(struct sim *s, char *why, size_t why_cap)
         rc = keys_index(s);
     if (rc == 0)
         rc = load_init(s);
+    if (rc == 0)
+        rc = attack_init(s);
+    if (rc == 0)
+        rc = churn_init(s, why, why_cap);
     s->end_ns = SIM_EPOCH_NS + s->cfg.duration_ns;
     s->virtual_ns = SIM_EPOCH_NS;
     return rc;
@@ -253,38 +257,33 @@ static void schedule_load(struct sim_shard *sh, uint32_t i)
         node_schedule(sh, i, EV_PUT,
                       SIM_EPOCH_NS + c->puts.start_ns +
                           rng_below(node_draw(sh, i, RNG_LOAD), c->puts.every_ns));
+    if (s->nodes[i].role == ROLE_FLOOD)
+        node_schedule(sh, i, EV_FLOOD,
+                      SIM_EPOCH_NS + c->puts.start_ns +
+                          rng_below(node_draw(sh, i, RNG_LOAD), c->attack.flood_every_ns));
     if (honest && c->gets.every_ns > 0)
         node_schedule(sh, i, EV_GET,
                       SIM_EPOCH_NS + c->gets.start_ns +
                           rng_below(node_draw(sh, i, RNG_LOAD), c->gets.every_ns));
 }
 
-static void schedule_failures(struct sim_shard *sh, uint32_t i)
+/* What the script does to single nodes. */
+static void schedule_script(struct sim_shard *sh, uint32_t i)
 {
     struct sim *s = sh->sim;
 
-    if (i < s->cfg.join.bootstrap)
-        return; /* somebody must stay whom everybody knows */
-    if (s->cfg.churn.up_ns > 0)
-        node_schedule(sh, i, EV_CHURN,
-                      SIM_EPOCH_NS + s->cfg.churn.start_ns +
-                          fixed_exponential(node_draw(sh, i, RNG_CHURN), s->cfg.churn.up_ns));
     for (size_t e = 0; e < s->cfg.n_script; e++) {
-        if (s->cfg.script[e].type == SIM_KILL &&
-            draw_share(node_trait(s, i, TRAIT_SCRIPT + (uint32_t)e), s->cfg.script[e].share_ppm))
-            node_schedule(sh, i, EV_KILL, SIM_EPOCH_NS + s->cfg.script[e].at_ns);
+        const struct sim_script *ev = &s->cfg.script[e];
+        uint64_t at = SIM_EPOCH_NS + ev->at_ns;
+        if (!draw_share(node_trait(s, i, TRAIT_SCRIPT + (uint32_t)e), ev->share_ppm))
+            continue;
+        if (ev->type == SIM_KILL && i >= s->cfg.join.bootstrap)
+            node_schedule(sh, i, EV_KILL, at);
+        if (ev->type == SIM_FLASH && s->nodes[i].role == ROLE_HONEST)
+            node_schedule(sh, i, EV_FLASH,
+                          at + rng_below(rng_mix(node_trait(s, i, TRAIT_SCRIPT + (uint32_t)e), 1),
+                                         ev->for_ns + 1));
     }
-}
-
-/* The bootstrap nodes are there at once, the others come one after the other. */
-static uint64_t join_time(const struct sim *s, uint32_t i)
-{
-    uint64_t over = s->cfg.join.over_ns, slot = over / s->cfg.nodes;
-
-    if (i < s->cfg.join.bootstrap)
-        return SIM_EPOCH_NS + i * NS_PER_MS;
-    return SIM_EPOCH_NS + NS_PER_S + (uint64_t)((unsigned __int128)over * i / s->cfg.nodes) +
-           rng_below(node_trait(s, i, TRAIT_JOIN), slot + 1);
 }
 
 static void begin(struct sim_shard *sh)
@@ -294,14 +293,17 @@ static void begin(struct sim_shard *sh)
     for (uint32_t i = sh->id; i < sh->sim->cfg.nodes; i += sh->sim->shards) {
         if (s->cfg.stop != NULL && *s->cfg.stop != 0)
             return;
-        if (s->cfg.join.by == SIM_JOIN_ORACLE) {
+        if (!churn_starts_up(s, i)) {
+            s->nodes[i].joined = false; /* its trace brings it */
+        } else if (s->cfg.join.by == SIM_JOIN_ORACLE) {
             node_start(sh, i, true);
             node_settle(sh, i);
         } else {
-            node_schedule(sh, i, EV_JOIN, join_time(s, i));
+            node_schedule(sh, i, EV_JOIN, churn_join_time(s, i));
         }
         schedule_load(sh, i);
-        schedule_failures(sh, i);
+        churn_schedule(sh, i);
+        schedule_script(sh, i);
     }
 }
 
@@ -611,5 +613,7 @@ void sim_free(struct sim *s)
     free(s->rows);
     free(s->publishers);
     free(s->popularity);
+    free(s->steps);
+    free(s->attackers);
     free(s);
 }

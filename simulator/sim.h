@@ -42,6 +42,7 @@
 
 enum sim_latency { SIM_LAT_CONSTANT, SIM_LAT_LOGNORMAL, SIM_LAT_REGIONS, SIM_LAT_MATRIX };
 enum sim_join { SIM_JOIN_PROTOCOL, SIM_JOIN_ORACLE };
+enum sim_law { SIM_LAW_EXPONENTIAL, SIM_LAW_WEIBULL, SIM_LAW_PARETO, SIM_LAW_TRACE };
 enum sim_codec { SIM_CODEC_MEMORY, SIM_CODEC_JSON };
 enum sim_signatures { SIM_SIG_MODEL, SIM_SIG_REAL };
 
@@ -56,6 +57,7 @@ enum sim_event_type {
     SIM_KILL,        /* a share of the nodes dies for good at once */
     SIM_PARTITION,   /* a share of the nodes is cut off from the others for a time */
     SIM_RELAY_CRASH, /* so many relays are down for a time */
+    SIM_FLASH,       /* a share of the nodes asks for one and the same item within a time */
 };
 
 struct sim_script {
@@ -81,6 +83,7 @@ struct sim_cfg { /* shares and losses in millionths */
         uint64_t over_ns;   /* nodes come one after the other during this time */
         uint32_t bootstrap; /* the first nodes, whose keys everybody may know */
         uint32_t keys;      /* how many of these a node knows */
+        uint32_t waves;     /* 0: evenly */
     } join;
     struct {
         enum sim_latency model;
@@ -111,11 +114,22 @@ struct sim_cfg { /* shares and losses in millionths */
         bool network, first; /* KAD_GET_NETWORK, KAD_GET_FIRST */
     } gets;
     struct {
-        uint64_t up_ns, down_ns, start_ns; /* mean times, exponential; up 0: none */
+        uint64_t up_ns, down_ns, start_ns; /* mean times; up 0: none; absences exponential */
+        enum sim_law law;                  /* of lives */
+        uint32_t shape_milli;              /* Weibull, Pareto */
+        char trace[256];                   /* file: SECONDS NODE up|down */
         bool keep;                         /* a node that comes back has its store */
     } churn;
+    struct {                /* gets and absences follow the hour */
+        uint32_t swing_ppm; /* 0: no days */
+        uint32_t zones;     /* of time, evenly spread over the nodes */
+        uint64_t length_ns;
+    } day;
     struct {
-        uint32_t mute_ppm, wrong_ppm, stale_ppm;
+        uint32_t mute_ppm, wrong_ppm, stale_ppm, slow_ppm, poison_ppm, flood_ppm;
+        uint32_t eclipse;      /* this many nodes close in on the first publisher's item */
+        uint32_t eclipse_bits; /* of its target that their IDs share */
+        uint64_t slow_by_ns, flood_every_ns;
     } attack;
     struct {
         uint32_t k, alpha, rpc_timeout_ms, hedge_ms, refresh_ms, republish_ms, ttl_ms,
@@ -151,6 +165,8 @@ struct sim_counts {
     uint64_t gets, gets_ok, gets_failed; /* of published items */
     uint64_t gets_unpublished;           /* nothing acknowledged yet: not counted above */
     uint64_t gets_local;
+    uint64_t victim_ok, victim_failed; /* gets of the eclipsed item, counted above too */
+    uint64_t floods;                   /* items that flooding nodes got stored somewhere */
     uint64_t wrong, stale, bounds, sampled, sampled_bad; /* violations, signatures */
     uint64_t signed_, verified, joins, leaves, handshakes;
     uint64_t answers_rejected;

@@ -233,7 +233,7 @@ static void lose(struct sim_msg *m, uint64_t *counter)
     wire_free(m);
 }
 
-static void send_by_relay(struct sim_shard *sh, struct sim_msg *m, uint32_t draw)
+static void send_by_relay(struct sim_shard *sh, struct sim_msg *m, uint64_t at_ns, uint32_t draw)
 {
     struct sim *s = sh->sim;
     uint32_t first, base = s->cfg.nodes;
@@ -256,7 +256,7 @@ static void send_by_relay(struct sim_shard *sh, struct sim_msg *m, uint32_t draw
                      latency_of(s, base + last, m->to));
     }
     struct sim_event ev = event_of(m, m->from, s->nodes[m->from].next_seq++, base + first, EV_RELAY,
-                                   sh->now_ns + twice + with_jitter(s, once, draw));
+                                   at_ns + twice + with_jitter(s, once, draw));
     wire_post(sh, &ev);
 }
 
@@ -304,13 +304,15 @@ void wire_send(struct sim_shard *sh, struct sim_msg *m)
         lose(m, &sh->sum.cut);
         return;
     }
+    uint64_t begin = sh->now_ns;
+    if (n->role == ROLE_SLOW && m->kind == MSG_ANSWER)
+        begin += s->cfg.attack.slow_by_ns;
     if (s->cfg.relays.count > 0) {
-        send_by_relay(sh, m, b.w[1]);
+        send_by_relay(sh, m, begin, b.w[1]);
         return;
     }
-    struct sim_event ev =
-        event_of(m, m->from, n->next_seq++, m->to, EV_MSG,
-                 sh->now_ns + with_jitter(s, latency_of(s, m->from, m->to), b.w[1]));
+    struct sim_event ev = event_of(m, m->from, n->next_seq++, m->to, EV_MSG,
+                                   begin + with_jitter(s, latency_of(s, m->from, m->to), b.w[1]));
     wire_post(sh, &ev);
 }
 

@@ -33,9 +33,30 @@
 #define SIM_STREAMS   16 /* of a node, with relays */
 #define SIM_STREAM_NS (90 * NS_PER_S)
 
-enum ev_type { EV_TIMER, EV_MSG, EV_RELAY, EV_JOIN, EV_CHURN, EV_KILL, EV_PUT, EV_GET };
+enum ev_type {
+    EV_TIMER,
+    EV_MSG,
+    EV_RELAY,
+    EV_JOIN,
+    EV_CHURN,
+    EV_KILL,
+    EV_PUT,
+    EV_GET,
+    EV_LEAVE,
+    EV_FLASH,
+    EV_FLOOD
+};
 
-enum role { ROLE_HONEST, ROLE_MUTE, ROLE_WRONG, ROLE_STALE };
+enum role {
+    ROLE_HONEST,
+    ROLE_MUTE,
+    ROLE_WRONG,
+    ROLE_STALE,
+    ROLE_SLOW,
+    ROLE_POISON,
+    ROLE_FLOOD,
+    ROLE_ECLIPSE
+};
 
 enum msg_kind { MSG_REQUEST, MSG_ANSWER, MSG_FAIL };
 
@@ -56,6 +77,12 @@ struct sim_ack { /* a put that was acknowledged */
 };
 
 #define SIM_ACKS 3
+
+struct sim_step { /* of a trace */
+    uint64_t at_ns;
+    uint32_t node;
+    bool up;
+};
 
 struct sim_node {
     struct kad *kad; /* NULL: not there */
@@ -134,7 +161,12 @@ struct sim {
     uint32_t n_rows;
     uint32_t *publishers, n_publishers;
     uint64_t *popularity; /* cumulated weights */
-    uint64_t *order_key;  /* oracle */
+    uint64_t life_scale;  /* churn.c */
+    struct sim_step *steps;
+    size_t n_steps;
+    uint32_t *attackers, n_attackers; /* that name each other */
+    struct kad_id victim;             /* target of the eclipsed item */
+    uint64_t *order_key;              /* oracle */
     uint32_t *order;
     uint64_t end_ns, virtual_ns, windows;
     struct sim_point series[SIM_SERIES_MAX];
@@ -170,6 +202,7 @@ enum trait {
     TRAIT_SKEW,
     TRAIT_JOIN,
     TRAIT_RELAY,
+    TRAIT_ZONE,
     TRAIT_KEY = 16,    /* four draws */
     TRAIT_SCRIPT = 32, /* SIM_EVENTS_MAX draws */
     TRAIT_TABLE = 256  /* from here on: oracle */
@@ -204,11 +237,32 @@ void wire_fail(struct sim_shard *sh, const struct sim_msg *req, enum kad_fail wh
 int load_init(struct sim *s);
 void load_put(struct sim_shard *sh, uint32_t node);
 void load_get(struct sim_shard *sh, uint32_t node);
+/* A get of the item that everybody wants. */
+void load_flash(struct sim_shard *sh, uint32_t node);
+/* One more item of a flooding node. */
+void load_flood(struct sim_shard *sh, uint32_t node);
 void load_done(struct sim_shard *sh, uint32_t node, const struct kad_report *r);
 /* Judge the gets that ended in this window; between windows. */
 void load_judge(struct sim_shard *sh);
 
+/* ---- churn.c ---- */
+
+int churn_init(struct sim *s, char *why, size_t why_cap);
+uint64_t churn_join_time(const struct sim *s, uint32_t node);
+/* False: the trace brings it later. */
+bool churn_starts_up(const struct sim *s, uint32_t node);
+void churn_schedule(struct sim_shard *sh, uint32_t node);
+/* How long the node stays (up) or stays away. */
+uint64_t churn_time(struct sim_shard *sh, uint32_t node, bool up);
+/* With days: does the user do now what is drawn at the pace of the busiest hour? */
+bool churn_is_active(struct sim_shard *sh, uint32_t node);
+uint64_t churn_busiest(const struct sim_cfg *c, uint64_t every_ns);
+
 /* ---- attack.c ---- */
+
+/* Roles, and the IDs of those who close in on an item. Behind keys and load_init(). */
+enum role attack_role(const struct sim *s, uint32_t node);
+int attack_init(struct sim *s);
 
 /* True when the attacker has dealt with the request (which is taken over then). */
 bool attack_request(struct sim_shard *sh, uint32_t node, struct sim_msg *m);

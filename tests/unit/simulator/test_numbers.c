@@ -49,6 +49,22 @@ static double q32(uint64_t v)
     return (double)v / 4294967296.0;
 }
 
+static void test_lives(void **state)
+{
+    struct prop r = prop_init("laws of lives against libm");
+
+    (void)state;
+    for (int i = 0; i < 5000; i++) {
+        uint64_t random = prop_u64(&r);
+        double u = ((double)random + 1) / 18446744073709551616.0;
+        double weibull = pow(-log(u), 1 / 0.6), pareto = pow(u, -1 / 1.5);
+        assert_true(fabs(q32(fixed_weibull(random, 600)) - weibull) < 1e-5 * weibull + 1e-6);
+        assert_true(fabs(q32(fixed_pareto(random, 1500)) - pareto) < 1e-6 * pareto);
+    }
+    assert_true(fixed_weibull(UINT64_MAX, 600) == 0);
+    assert_true(fixed_pareto(0, 300) == UINT64_MAX);
+}
+
 static void test_logarithm(void **state)
 {
     struct prop r = prop_init("fixed point against libm");
@@ -130,9 +146,9 @@ static void test_histogram(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_philox),    cmocka_unit_test(test_keyed),
-        cmocka_unit_test(test_logarithm), cmocka_unit_test(test_distributions),
-        cmocka_unit_test(test_histogram),
+        cmocka_unit_test(test_philox),        cmocka_unit_test(test_keyed),
+        cmocka_unit_test(test_lives),         cmocka_unit_test(test_logarithm),
+        cmocka_unit_test(test_distributions), cmocka_unit_test(test_histogram),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,12 +8,8 @@
 #include "base/crypto.h"
 #include "base/err.h"
 #include "simulator/scenario.h"
+#include "tests/unit/simulator/nets.h"
 #include "tests/unit/vectors.h"
-
-#define S  UINT64_C(1000000000)
-#define MS UINT64_C(1000000)
-
-static struct sim_result last;
 
 /* A busy little network in which everything happens that the simulator knows. */
 static struct sim_cfg busy(void)
@@ -50,42 +46,10 @@ static struct sim_cfg busy(void)
     return c;
 }
 
-/* Nothing fails: everything must be found. */
-static struct sim_cfg calm(void)
-{
-    struct sim_cfg c;
-
-    sim_cfg_default(&c);
-    c.nodes = 60;
-    c.duration_ns = 300 * S;
-    c.join.over_ns = 20 * S;
-    c.puts.every_ns = 100 * S;
-    c.puts.start_ns = 30 * S;
-    c.gets.every_ns = 20 * S;
-    c.gets.start_ns = 140 * S;
-    c.gets.network = true;
-    c.expect.success_ppm = 1000000;
-    c.check = true;
-    return c;
-}
-
-static const struct sim_result *run(const struct sim_cfg *cfg)
-{
-    struct sim *s;
-    char why[256];
-
-    if (sim_new(&s, cfg, why, sizeof why) != 0)
-        fail_msg("%s", why);
-    assert_int_equal(sim_run(s), 0);
-    sim_result(s, &last);
-    sim_free(s);
-    return &last;
-}
-
 static void test_same_on_any_threads(void **state)
 {
     struct sim_cfg c = busy();
-    struct sim_result one = *run(&c);
+    struct sim_result one = *nets_run(&c);
     static const unsigned threads[] = {1, 2, 4};
 
     (void)state;
@@ -94,37 +58,37 @@ static void test_same_on_any_threads(void **state)
     assert_true(one.sum.sampled > 0);
     for (size_t i = 0; i < 3; i++) {
         c.threads = threads[i];
-        const struct sim_result *r = run(&c);
+        const struct sim_result *r = nets_run(&c);
         assert_memory_equal(r->digest, one.digest, sizeof one.digest);
         assert_memory_equal(&r->sum, &one.sum, sizeof one.sum);
         assert_memory_equal(&r->get_us, &one.get_us, sizeof one.get_us);
         assert_memory_equal(r->series, one.series, sizeof one.series);
     }
     c.seed++;
-    assert_memory_not_equal(run(&c)->digest, one.digest, sizeof one.digest);
+    assert_memory_not_equal(nets_run(&c)->digest, one.digest, sizeof one.digest);
 }
 
 static void test_oracle(void **state)
 {
-    struct sim_cfg c = calm();
+    struct sim_cfg c = nets_calm();
 
     (void)state;
     c.nodes = 400;
     c.join.by = SIM_JOIN_ORACLE;
     c.duration_ns = 200 * S;
-    struct sim_result one = *run(&c);
+    struct sim_result one = *nets_run(&c);
     assert_true(one.passed);
     assert_true(one.contacts_mean_milli > 60000);
     c.net.floor_ns = 25 * MS;
-    one = *run(&c);
+    one = *nets_run(&c);
     c.threads = 3;
-    assert_memory_equal(run(&c)->digest, one.digest, sizeof one.digest);
+    assert_memory_equal(nets_run(&c)->digest, one.digest, sizeof one.digest);
 }
 
 /* A ping is no reason to ping: without users only the first walk and what follows from it is heard. */
 static void test_quiet(void **state)
 {
-    struct sim_cfg c = calm();
+    struct sim_cfg c = nets_calm();
 
     (void)state;
     c.nodes = 600;
@@ -132,7 +96,7 @@ static void test_quiet(void **state)
     c.puts.share_ppm = 20000;
     c.gets.every_ns = 0;
     c.duration_ns = 300 * S;
-    const struct sim_result *r = run(&c);
+    const struct sim_result *r = nets_run(&c);
     uint64_t others = r->sum.requests[2] + r->sum.requests[3] + r->sum.requests[4];
     assert_true(others > 0);
     assert_in_range(r->sum.requests[1], 1, 2 * others);
@@ -140,14 +104,14 @@ static void test_quiet(void **state)
 
 static void test_codecs_and_signatures(void **state)
 {
-    struct sim_cfg c = calm();
+    struct sim_cfg c = nets_calm();
 
     (void)state;
     c.nodes = 25;
     c.duration_ns = 200 * S;
     c.codec = SIM_CODEC_JSON;
     c.signatures = SIM_SIG_REAL;
-    const struct sim_result *r = run(&c);
+    const struct sim_result *r = nets_run(&c);
     if (!r->passed)
         fail_msg("%s", r->failed);
     assert_true(r->sum.gets_ok > 20);
@@ -157,7 +121,7 @@ static void test_codecs_and_signatures(void **state)
 /* Forged and misplaced items of attackers must not get through … */
 static struct sim_cfg under_attack(void)
 {
-    struct sim_cfg c = calm();
+    struct sim_cfg c = nets_calm();
 
     c.attack.wrong_ppm = 200000;
     c.expect.success_ppm = 900000;
@@ -168,7 +132,7 @@ static struct sim_cfg under_attack(void)
 static void test_forged_items(void **state)
 {
     struct sim_cfg c = under_attack();
-    const struct sim_result *r = run(&c);
+    const struct sim_result *r = nets_run(&c);
 
     (void)state;
     assert_true(r->sum.answers_rejected > 100);
@@ -183,7 +147,7 @@ static void test_defect_no_verify(void **state)
 
     (void)state;
     c.defect = SIM_DEFECT_NO_VERIFY;
-    const struct sim_result *r = run(&c);
+    const struct sim_result *r = nets_run(&c);
     assert_true(r->sum.wrong > 0);
     assert_false(r->passed);
     assert_non_null(strstr(r->failed, "wrong values"));
@@ -191,7 +155,7 @@ static void test_defect_no_verify(void **state)
 
 static void test_defect_no_contacts(void **state)
 {
-    struct sim_cfg c = calm();
+    struct sim_cfg c = nets_calm();
 
     (void)state;
     c.nodes = 300;
@@ -199,63 +163,52 @@ static void test_defect_no_contacts(void **state)
     c.kad.k = 4;
     c.duration_ns = 240 * S;
     c.puts.start_ns = 70 * S;
-    const struct sim_result *r = run(&c);
+    const struct sim_result *r = nets_run(&c);
     if (!r->passed)
         fail_msg("%s", r->failed);
     c.defect = SIM_DEFECT_NO_CLOSE;
-    r = run(&c);
+    r = nets_run(&c);
     assert_false(r->passed);
 }
 
 static void test_stop(void **state)
 {
     static volatile sig_atomic_t stop = 1;
-    struct sim_cfg c = calm();
+    struct sim_cfg c = nets_calm();
 
     (void)state;
     c.stop = &stop;
     c.threads = 2;
-    const struct sim_result *r = run(&c);
+    const struct sim_result *r = nets_run(&c);
     assert_true(r->interrupted);
     assert_int_equal(r->sum.delivered, 0);
 }
 
-static void refuse(const struct sim_cfg *c, const char *reason)
-{
-    struct sim *s;
-    char why[256];
-
-    assert_true(sim_new(&s, c, why, sizeof why) < 0);
-    assert_null(s);
-    if (strstr(why, reason) == NULL)
-        fail_msg("\"%s\" does not say \"%s\"", why, reason);
-}
-
 static void test_bad_settings(void **state)
 {
-    struct sim_cfg c = calm();
+    struct sim_cfg c = nets_calm();
 
     (void)state;
     c.join.bootstrap = c.nodes;
-    refuse(&c, "join.bootstrap");
-    c = calm();
+    nets_refuse(&c, "join.bootstrap");
+    c = nets_calm();
     c.net.model = SIM_LAT_REGIONS;
-    refuse(&c, "regions");
-    c = calm();
+    nets_refuse(&c, "regions");
+    c = nets_calm();
     c.net.model = SIM_LAT_MATRIX;
     strcpy(c.net.matrix, "/nowhere/matrix");
-    refuse(&c, "/nowhere/matrix");
+    nets_refuse(&c, "/nowhere/matrix");
     c = busy();
     c.relays.count = 0;
-    refuse(&c, "relays crash");
-    c = calm();
+    nets_refuse(&c, "relays crash");
+    c = nets_calm();
     c.attack.mute_ppm = c.attack.wrong_ppm = 600000;
-    refuse(&c, "attackers");
+    nets_refuse(&c, "attackers");
 }
 
 static void test_matrix(void **state)
 {
-    struct sim_cfg c = calm();
+    struct sim_cfg c = nets_calm();
     char file[] = "/tmp/kadmsg-matrix-XXXXXX";
     int fd = mkstemp(file);
     FILE *f = fd >= 0 ? fdopen(fd, "w") : NULL;
@@ -266,14 +219,14 @@ static void test_matrix(void **state)
     fclose(f);
     c.net.model = SIM_LAT_MATRIX;
     strcpy(c.net.matrix, file);
-    const struct sim_result *r = run(&c);
+    const struct sim_result *r = nets_run(&c);
     assert_true(r->passed);
     assert_true(r->sum.gets_ok > 0);
     f = fopen(file, "w");
     assert_non_null(f);
     fprintf(f, "1 2 3\n");
     fclose(f);
-    refuse(&c, "square");
+    nets_refuse(&c, "square");
     remove(file);
 }
 
@@ -287,7 +240,7 @@ static void test_tiny(void **state)
     sim_cfg_default(&c);
     assert_int_equal(scenario_read(&c, "simulator/scenarios/tiny.yaml", why, sizeof why), 0);
     c.check = true;
-    const struct sim_result *r = run(&c);
+    const struct sim_result *r = nets_run(&c);
     if (!r->passed)
         fail_msg("%s", r->failed);
     assert_true(r->sum.gets_ok > 500);
