@@ -5,7 +5,8 @@ PK = '0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798'
 COMMANDS = [['keys'], ['keys', 'gen'], ['keys', 'show'], ['node'], ['status'], ['dht'], ['dht', 'put'], ['dht', 'get'],
             ['dht', 'list'], ['dht', 'peers'], ['dht', 'status'], ['dht', 'why'], ['dht', 'del'], ['dht', 'lookup'], ['dht', 'sync'], ['dht', 'reconcile'], ['entry'], ['entry', 'get'],
             ['entry', 'publish'], ['nc'], ['ping'], ['store'], ['store', 'stat'], ['store', 'dump'], ['store', 'load'],
-            ['store', 'verify'], ['version'], ['help']]
+            ['store', 'verify'], ['version'], ['help'], ['ip'], ['self-ping'], ['server', 'dial'], ['conf'], ['conf', 'gen-keys'],
+            ['conf', 'verify-keys'], ['conf', 'print'], ['iperf'], ['iperf', 'server'], ['completion']]
 WRONG = [
     ['no-such-command'], ['keys', 'no-such'], ['dht', 'no-such'], ['entry', 'no-such'], ['store', 'no-such'],
     ['keys', 'gen', '--no-such-flag'], ['keys', 'show'], ['keys', 'gen', 'surplus'], ['keys', 'gen', '-o'],
