@@ -162,7 +162,7 @@ static int run(struct cmdline *cl)
         return cmdline_usage_error(cl, "--peers is for relays: --listen is missing");
     struct kad_writer *writers;
     size_t n_writers;
-    if ((rc = config_writers(&writers, &n_writers, &o->writers, why, sizeof(why))) != 0)
+    if (config_writers(&writers, &n_writers, &o->writers, why, sizeof(why)) != 0)
         return cmdline_usage_error(cl, "%s", why);
     struct node_cfg cfg = config_of(o, listens, &text);
     cfg.writers = writers;
