@@ -11,8 +11,8 @@
 #include "base/err.h"
 #include "compat-http/stream_server.h"
 
-#define CONNS      64
-#define IDLE_S     30
+#define CONNS      256
+#define IDLE_S     10
 #define HEADER_S   3
 #define CHECK_HOST 0x8000u /* beside the bits of the pages, in stream_peer.port */
 
@@ -37,6 +37,8 @@ static enum MHD_Result answer(struct MHD_Connection *mc, unsigned status, struct
     if (type != NULL)
         (void)MHD_add_response_header(res, MHD_HTTP_HEADER_CONTENT_TYPE, type);
     (void)MHD_add_response_header(res, "X-Content-Type-Options", "nosniff");
+    /* Nobody keeps a slot for longer than one answer (incident 94). */
+    (void)MHD_add_response_header(res, MHD_HTTP_HEADER_CONNECTION, "close");
     enum MHD_Result ok = MHD_queue_response(mc, status, res);
     MHD_destroy_response(res);
     return ok;

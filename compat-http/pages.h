@@ -6,7 +6,8 @@
  * accepted, or ends of socketpairs that lead to streams; each may ask only for the pages that were
  * named with it. Everything else about connections (clocks, limits, thread) is stream_server.h.
  *
- * GET and HEAD only. A connection to a loopback address must name this host as what it is, an
+ * GET and HEAD only, one request a connection: its header has 3 s, so that slow ones hold no slot for
+ * long. A connection to a loopback address must name this host as what it is, an
  * address or "localhost": a page of a stranger's that a browser was led to is told nothing.
  *
  * Threads: any. Limits: PAGES_MAX pages, connections as in stream_server.h.

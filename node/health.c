@@ -60,6 +60,23 @@ static void add_servers(struct node *n, json_t *o)
     json_decref(list);
 }
 
+/* What can be wrong, each for itself: a listener that answers says little (incident 91). */
+static void add_checks(struct node *n, json_t *o)
+{
+    struct client_stat client;
+    struct store_stat store;
+    struct kad_stat kad;
+    client_stat(n->client, &client);
+    n->store->ops->stat(n->store, &store);
+    kad_stat(node_kad(n), &kad);
+    json_object_set_new(
+        o, "checks",
+        json_pack("{s:I, s:I, s:s, s:I}", "sessions_up", (json_int_t)client.sessions_up,
+                  "routing_peers", (json_int_t)kad.routing_peers, "store",
+                  store.last_error == 0 ? "ok" : err_str(store.last_error), "loop_max_us",
+                  (json_int_t)(drive_loop_max_turn_ns(n->drive) / NS_PER_US)));
+}
+
 static void write_health(struct node *n)
 {
     char started[64], pk[PUBKEY_HEX + 1];
@@ -75,6 +92,7 @@ static void write_health(struct node *n)
                         json_string(n->relay != NULL ? "dmsg-server" : "kadmsg"));
     json_object_set_new(o, "dht", json_boolean(!n->cfg.no_dht));
     json_object_set_new(o, "state", json_string(node_health(n)));
+    add_checks(n, o);
     char *text = json_dumps(o, JSON_COMPACT);
     if (text != NULL)
         pages_set(n->health_http->pages, PAGE_HEALTH, text, strlen(text));

@@ -79,6 +79,7 @@ def test_start(world, tmp_path):
     assert status == 200 and set(health['build_info']) == {'version', 'commit', 'date'}
     assert re.fullmatch(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z', health['started_at'])
     assert health['dmsg_address'] == f'{relay.pk}:80' and health['dht'] is True
+    assert health['checks']['store'] == 'ok' and health['checks']['sessions_up'] in (0, 1)
     assert get(f'http://{relay.ready["health"]}/metrics')[0] == 404
     over_dmsg = a.cli('curl', f'dmsg://{relay.pk}:80/health').text
     assert json.loads(over_dmsg)['started_at'] == health['started_at']

@@ -7,11 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/unit/vectors.h"
 
 #define WAIT_MS 20000
+#define SECOND  UINT64_C(1000000000)
 
 static const struct page_spec specs[] = {{"/health", "application/json"},
                                          {"/metrics", "text/plain"}};
@@ -117,9 +119,46 @@ static void test_names(void **state)
     pages_free(p);
 }
 
+static size_t conns(struct pages *p)
+{
+    struct pages_stat st;
+    pages_stat(p, &st);
+    return st.conns;
+}
+
+/* 200 clients that write a byte of their header now and then: others are served, and the slow ones
+ * are gone when their time is over (incident 94). */
+static void test_squatters(void **state)
+{
+    (void)state;
+    struct pages *p;
+    char out[4096];
+    int fd[200];
+    assert_int_equal(pages_new(&p, specs, 2), 0);
+    pages_tick(p, SECOND);
+    for (int i = 0; i < 200; i++) {
+        fd[i] = stream(p, 1);
+        assert_int_equal(send(fd[i], "G", 1, MSG_NOSIGNAL), 1);
+    }
+    assert_int_equal(ask(tcp(p, 1), GET("/health", "localhost"), out), 200);
+    assert_non_null(strstr(out, "Connection: close\r\n"));
+    for (int s = 2; s < 60 && conns(p) > 0; s++) {
+        pages_tick(p, (uint64_t)s * SECOND);
+        for (int i = 0; i < 200; i++)
+            (void)send(fd[i], "E", 1, MSG_NOSIGNAL); /* progress is no excuse */
+        struct timespec pause = {0, 20000000};
+        nanosleep(&pause, NULL);
+    }
+    assert_int_equal(conns(p), 0);
+    for (int i = 0; i < 200; i++)
+        close(fd[i]);
+    pages_free(p);
+}
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pages), cmocka_unit_test(test_names)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pages), cmocka_unit_test(test_names),
+                                       cmocka_unit_test(test_squatters)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
