@@ -259,7 +259,7 @@ static int take_secret(struct reader *r, const char *name, const json_t *v)
 
 static int take_max_sessions(struct reader *r, const char *name, const json_t *v)
 {
-    json_int_t n;
+    json_int_t n = 0;
     int rc = take_number(r, name, v, &n);
     if (rc == 0 && n > UINT32_MAX)
         rc = bad(r, name, "too many");
@@ -270,7 +270,7 @@ static int take_max_sessions(struct reader *r, const char *name, const json_t *v
 
 static int take_sessions(struct reader *r, const char *name, const json_t *v)
 {
-    json_int_t n;
+    json_int_t n = 0;
     int rc = take_number(r, name, v, &n);
     if (rc == 0)
         r->c->sessions = n > 0 ? n < 32 ? (unsigned)n : 32 : 0;
