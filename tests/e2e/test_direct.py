@@ -1,5 +1,6 @@
 """Tools without any discovery (-B, -A, -S), and what tools leave behind in the DHT: nothing."""
 import pytest
+from local import curl
 from net import settled
 from procs import wait_until
 
@@ -88,7 +89,35 @@ def test_direct_mode_of_http_and_curl(world, relay, tool):
     http.stop()
 
 
-@pytest.mark.parametrize('command', ['curl', 'http', 'web', 'web srv', 'socks server', 'socks client', 'nc', 'ping',
+def test_direct_mode_of_proxies(world, relay):
+    """web, web -t, web srv, socks server and client, each with nothing but the relay's address."""
+    direct = ['--ready', '-B', '-S', relay.join]
+    server, client = world.place('server'), world.place('client')
+    (server.dir / 'www').mkdir()
+    (server.dir / 'www' / 'hello').write_bytes(b'hello over dmsg\n')
+    before = dht_requests(relay)
+    http = server.start('http', '--dir', server.dir / 'www', *direct)
+    pk = http.wait_ready()['public_key']
+    web = client.start('web', '-q', '0', '-p', '0', *direct)
+    socks = f"127.0.0.1:{web.wait_ready()['socks_port']}"
+    assert curl('--socks5-hostname', socks, f'http://{pk}.dmsg/hello') == b'hello over dmsg\n'
+    fixed = client.start('web', '-t', pk, '-p', '0', *direct)
+    local = fixed.wait_ready()['port']
+    assert curl(f'http://127.0.0.1:{local}/hello') == b'hello over dmsg\n'
+    # That local port on a dmsg port again, and a SOCKS server that leads to it.
+    srv = server.start('web', 'srv', '-p', local, '-d', '81', *direct)
+    srv_pk = srv.wait_ready()['public_key']
+    assert client.cli('curl', f'dmsg://{srv_pk}:81/hello', *direct[1:]).out == b'hello over dmsg\n'
+    far = server.start('socks', 'server', '--allow-private', *direct)
+    near = client.start('socks', 'client', '-k', far.wait_ready()['public_key'], '-p', '0', *direct)
+    near_port = near.wait_ready()['port']
+    assert curl('--socks5', f'127.0.0.1:{near_port}', f'http://127.0.0.1:{local}/hello') == b'hello over dmsg\n'
+    assert dht_requests(relay) == before
+    for process in (near, far, srv, fixed, web, http):
+        process.stop()
+
+
+@pytest.mark.parametrize('command', ['curl', 'http', 'web', 'web srv', 'socks server', 'socks client', 'nc', 'ping', 'iperf', 'iperf server', 'server dial',
                                      'dht get', 'dht put', 'dht lookup', 'dht why', 'entry get'])
 def test_every_network_command_takes_all_forms(tool, command):
     text = tool.cli(*command.split(), '--help').text
