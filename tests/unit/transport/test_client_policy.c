@@ -405,7 +405,7 @@ static void count_returns(unsigned want, size_t floor)
         }
     for (int i = 0; i < 20; i++) {
         struct world_key k;
-        char seed[16];
+        char seed[24];
         snprintf(seed, sizeof seed, "peer %d", i);
         assert_int_equal(crypto_keypair_from_seed(&k.sk, &k.pk, (uint8_t *)seed, strlen(seed)), 0);
         assert_int_equal(client_add_route(c, &k.pk, &w.relay_key[i % 8].pk), 0);
