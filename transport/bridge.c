@@ -20,7 +20,8 @@ enum answer { ANSWER_PING, ANSWER_IP, ANSWER_ANNOUNCE };
 #define HOP_BYTES    (2u + PUBKEY_BYTES)
 #define HOP_MARKED   1u /* the session it came on is marked */
 #define HOP_FOREIGN  2u /* its source is not the key of that session */
-#define HOP_LINKS    4u /* ask your links to other relays, nothing else */
+#define HOP_LINKS    4u /* ask your links to other relays, nothing else: those that are good … */
+#define HOP_DOUBTFUL 8u /* … or those that may lead nowhere */
 #define REASON_BYTES 4u
 
 struct setup {
@@ -416,7 +417,7 @@ static int write_hop(struct bridge *b)
         return ERR_NOMEM;
     hop[0] = 0;
     hop[1] = (uint8_t)((s->marked ? HOP_MARKED : 0u) | (s->foreign ? HOP_FOREIGN : 0u) |
-                       (s->walking ? HOP_LINKS : 0u));
+                       (s->walking ? HOP_LINKS : 0u) | (s->walk.doubtful ? HOP_DOUBTFUL : 0u));
     memcpy(hop + 2, s->from.b, PUBKEY_BYTES);
     memcpy(hop + HOP_BYTES, s->obj, s->obj_n);
     int rc = session_write_object(link_session(to->link), b->dst.st, hop, HOP_BYTES + s->obj_n);
@@ -701,6 +702,7 @@ static void take_hop(struct bridge *b)
     s->marked = (s->obj[1] & HOP_MARKED) != 0;
     s->foreign = (s->obj[1] & HOP_FOREIGN) != 0;
     s->walk.own_links = (s->obj[1] & HOP_LINKS) != 0;
+    s->walk.doubtful = (s->obj[1] & HOP_DOUBTFUL) != 0;
     memcpy(s->from.b, s->obj + 2, PUBKEY_BYTES);
     s->obj_n -= HOP_BYTES;
     memmove(s->obj, s->obj + HOP_BYTES, s->obj_n);

@@ -9,6 +9,8 @@
 #include "base/lock.h"
 #include "base/map.h"
 
+#define HEARD 1024u
+
 struct share {
     struct pubkey pk;
     uint32_t used;
@@ -21,7 +23,7 @@ struct crew {
     struct map shares; /* struct share by pk; under lock, with the next */
     uint32_t slots;
     atomic_size_t links[CREW_MAX], links_all, buffered;
-    atomic_uint_fast64_t ways;
+    atomic_uint_fast64_t ways, heard_ns[HEARD];
 };
 
 int crew_new(struct crew **out, unsigned members, const uint8_t hash_key[16])
@@ -127,6 +129,21 @@ void crew_ways_changed(struct crew *c)
 uint64_t crew_ways(const struct crew *c)
 {
     return atomic_load(&c->ways);
+}
+
+static unsigned heard_place(const struct crew *c, const struct pubkey *pk)
+{
+    return (unsigned)(crypto_siphash(c->hash_key, pk->b, sizeof(pk->b)) >> 32) % HEARD;
+}
+
+void crew_heard(struct crew *c, const struct pubkey *pk, uint64_t now_ns)
+{
+    atomic_store_explicit(&c->heard_ns[heard_place(c, pk)], now_ns, memory_order_relaxed);
+}
+
+uint64_t crew_heard_ns(const struct crew *c, const struct pubkey *pk)
+{
+    return atomic_load_explicit(&c->heard_ns[heard_place(c, pk)], memory_order_relaxed);
 }
 
 void crew_buffered_add(struct crew *c, size_t more, size_t less)

@@ -50,6 +50,11 @@ size_t crew_links_all(const struct crew *c);
 void crew_ways_changed(struct crew *c);
 uint64_t crew_ways(const struct crew *c);
 
+/* A key was heard of, at that time; when it was last (or another one with the same place in a small
+ * table), 0 = never. */
+void crew_heard(struct crew *c, const struct pubkey *pk, uint64_t now_ns);
+uint64_t crew_heard_ns(const struct crew *c, const struct pubkey *pk);
+
 /* Received bytes that wait, of all members: each tells by how much its own have changed. */
 void crew_buffered_add(struct crew *c, size_t more, size_t less);
 size_t crew_buffered(const struct crew *c);

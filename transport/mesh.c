@@ -627,6 +627,9 @@ bool mesh_is_missed(struct relay *r, const struct pubkey *dst)
         m->ways = crew_ways(r->crew);
         misses_clear(m);
     }
+    struct miss *x = map_get(&m->misses, dst->b);
+    if (x != NULL && crew_heard_ns(r->crew, dst) >= x->until_ns - x->pause_ns)
+        miss_drop(m, x); /* another member has found it */
     if (!miss_holds(r, dst->b))
         return false;
     r->stat.miss_hits++;
@@ -638,6 +641,8 @@ void mesh_found(struct relay *r, const struct pubkey *dst)
     struct miss *x = map_get(&r->mesh.misses, dst->b);
     if (x != NULL)
         miss_drop(&r->mesh, x);
+    if (crew_home(r->crew, dst) != r->cfg.index)
+        crew_heard(r->crew, dst, now_of(r));
 }
 
 void mesh_missed(struct relay *r, const struct mesh_walk *w, const struct pubkey *dst)
@@ -664,11 +669,21 @@ static bool doubtful(const struct rsession *s)
     return s->lame || s->announce != NULL || session_heard_ns(link_session(s->link)) < s->silent_ns;
 }
 
-/* In this order: the destination itself, links, doubtful links; the oldest first. */
+/* In this order: the destination itself, links, what other members have, doubtful links, theirs; the
+ * oldest first. */
+enum rank_class { RANK_DST, RANK_LINK, RANK_MEMBER, RANK_DOUBTFUL, RANK_MEMBER_DOUBTFUL };
+
+static uint64_t rank_of(enum rank_class cls, uint64_t no)
+{
+    return (uint64_t)cls << 60 | no;
+}
+
 static uint64_t rank(const struct rsession *s, const struct pubkey *dst)
 {
-    uint64_t cls = pubkey_equal(&s->pk, dst) ? 0 : doubtful(s) ? 2 : 1;
-    return cls << 62 | s->link_no;
+    enum rank_class cls = pubkey_equal(&s->pk, dst) ? RANK_DST
+                          : doubtful(s)             ? RANK_DOUBTFUL
+                                                    : RANK_LINK;
+    return rank_of(cls, s->link_no);
 }
 
 static bool muted(struct relay *r, const struct pubkey *peer, const struct pubkey *dst)
@@ -685,38 +700,50 @@ bool mesh_has_links(const struct relay *r)
     return crew_links_all(r->crew) > 0;
 }
 
-/* Behind all links: the other members that have some. */
-static struct rsession *next_trunk(const struct relay *r, struct mesh_walk *w)
+struct candidate {
+    struct rsession *s; /* NULL: none yet */
+    uint64_t rank;
+};
+
+static void offer(struct candidate *best, const struct mesh_walk *w, struct rsession *s,
+                  uint64_t rank)
 {
-    uint64_t first = UINT64_C(3) << 62;
-    for (unsigned i = 0; i < crew_size(r->crew) && !w->own_links; i++) {
-        if ((first | i) < w->last || r->trunks[i] == NULL || crew_links(r->crew, i) == 0)
-            continue;
-        w->last = (first | i) + 1;
-        return r->trunks[i];
-    }
-    return NULL;
+    if (rank > w->last && (best->s == NULL || rank < best->rank))
+        *best = (struct candidate){s, rank};
+}
+
+static void offer_link(struct relay *r, struct candidate *best, const struct mesh_walk *w,
+                       struct rsession *s, const struct pubkey *dst, const struct pubkey *src)
+{
+    if (map_get(&r->mesh.peers, &s->pk) != s || pubkey_equal(&s->pk, src) ||
+        muted(r, &s->pk, dst) || (w->own_links && w->doubtful != doubtful(s)))
+        return;
+    if (w->asked == 0 || !pubkey_equal(&s->pk, &w->peer)) /* it may have become doubtful by that */
+        offer(best, w, s, rank(s, dst));
 }
 
 struct rsession *mesh_next(struct relay *r, struct mesh_walk *w, const struct pubkey *dst,
                            const struct pubkey *src)
 {
     struct mesh *m = &r->mesh;
-    struct rsession *best = NULL;
+    struct candidate best = {0};
     for (struct list_node *pos = list_first(&m->links); pos != NULL;
-         pos = list_next(&m->links, pos)) {
-        struct rsession *s = container_of(pos, struct rsession, link_node);
-        if (rank(s, dst) > w->last && (best == NULL || rank(s, dst) < rank(best, dst)) &&
-            map_get(&m->peers, &s->pk) == s && !pubkey_equal(&s->pk, src) && !muted(r, &s->pk, dst))
-            best = s;
+         pos = list_next(&m->links, pos))
+        offer_link(r, &best, w, container_of(pos, struct rsession, link_node), dst, src);
+    for (unsigned i = 0; i < crew_size(r->crew) && !w->own_links; i++) {
+        if (r->trunks[i] == NULL || crew_links(r->crew, i) == 0)
+            continue;
+        offer(&best, w, r->trunks[i], rank_of(RANK_MEMBER, i + 1));
+        offer(&best, w, r->trunks[i], rank_of(RANK_MEMBER_DOUBTFUL, i + 1));
     }
-    if (best != NULL)
-        w->last = rank(best, dst);
-    else if ((best = next_trunk(r, w)) == NULL)
+    if (best.s == NULL)
         return NULL;
-    w->peer = best->pk;
+    w->last = best.rank;
+    w->peer = best.s->pk;
+    if (best.s->trunk)
+        w->doubtful = best.rank >= rank_of(RANK_MEMBER_DOUBTFUL, 0);
     w->asked++;
-    return best;
+    return best.s;
 }
 
 void mesh_failed(struct relay *r, struct mesh_walk *w, const struct pubkey *dst, int err)

@@ -31,8 +31,8 @@
  * foreign, or when it is forwarded; at most max_relayed in all, a quarter of them per key of the
  * session that it came in on (incident 29). One object owns it: its bridge.
  *
- * Search. The destination itself first when it is a relay, then links by age, then those that may
- * lead nowhere: that do not answer announcements, or are silent. One after the other: asked at the
+ * Search. The destination itself first when it is a relay, then links by age, then those of other
+ * members, then, in the same order, those that may lead nowhere: that do not answer announcements, or are silent. One after the other: asked at the
  * same time, two relays may both open the stream. Each has response_ms, one that gives no byte at
  * all 1.5 s.
  *
@@ -79,7 +79,8 @@ struct mesh_walk {
     uint64_t last;        /* rank of the link that was asked last */
     unsigned asked, gone; /* peers; those that ended the stream without an answer */
     struct pubkey peer;   /* who is being asked */
-    bool own_links;       /* do not ask other workers: one of them is asking us */
+    bool own_links;       /* do not ask other workers: one of them is asking us … */
+    bool doubtful;        /* … for those links; or, of a trunk that is asked, what it shall ask */
 };
 
 struct relay;

@@ -30,18 +30,25 @@ struct move {
 
 struct relay *rw_worker(const struct rw_world *w, unsigned i)
 {
-    return i == 0 ? w->relay : w->worker[i];
+    return w->worker[i];
 }
 
 void rw_worker_free(struct rw_world *w, unsigned i)
 {
-    relay_free(rw_worker(w, i));
-    *(i == 0 ? &w->relay : &w->worker[i]) = NULL;
+    relay_free(w->worker[i]);
+    if (w->relay == w->worker[i])
+        w->relay = NULL;
+    w->worker[i] = NULL;
+}
+
+static bool elsewhere(const struct rw_world *w)
+{
+    return w->relay != w->worker[0];
 }
 
 struct relay *rw_acceptor(struct rw_world *w)
 {
-    return rw_worker(w, w->next_worker++ % w->workers);
+    return elsewhere(w) ? w->relay : rw_worker(w, w->next_worker++ % w->workers);
 }
 
 void rw_drain(struct rw_world *w)
@@ -112,7 +119,7 @@ static void many(struct rw_world *w, struct relay_cfg *cfg)
     cfg->move = on_move;
     w->arrive.fn = on_arrive;
     for (cfg->index = 0; cfg->index < w->workers; cfg->index++)
-        RW_MUST(relay_new(cfg->index == 0 ? &w->relay : &w->worker[cfg->index], cfg) == 0);
+        RW_MUST(relay_new(&w->worker[cfg->index], cfg) == 0);
     trunks(w);
 }
 
@@ -155,7 +162,8 @@ void rw_init(struct rw_world *w, const struct relay_cfg *cfg)
     if (w->workers > 1)
         many(w, &own);
     else
-        RW_MUST(relay_new(&w->relay, &own) == 0);
+        RW_MUST(relay_new(&w->worker[0], &own) == 0);
+    w->relay = w->worker[0];
 }
 
 static void stream_free(struct rw_stream *s)
@@ -222,6 +230,10 @@ void rw_run(struct rw_world *w, uint64_t ns)
 struct relay_stat rw_stat(const struct rw_world *w)
 {
     struct relay_stat sum = {0}, st;
+    if (elsewhere(w) && w->relay != NULL) {
+        relay_stat(w->relay, &st);
+        return st;
+    }
     for (unsigned i = 0; i < w->workers; i++) {
         if (rw_worker(w, i) == NULL)
             continue;
@@ -554,9 +566,8 @@ struct rw_peer *rw_peer_start(struct rw_world *w, const struct rw_key *key, bool
     struct rw_peer *p = peer_new(w, key);
     pipe_pair(&w->net, &p->conn, &p->inner);
     peer_link(p, &p->conn->conn, &w->key.pk);
-    relay_accept(local ? rw_worker(w, w->crew != NULL ? crew_home(w->crew, &key->pk) : 0)
-                       : rw_acceptor(w),
-                 &p->inner->conn, local);
+    struct relay *home = w->crew != NULL ? rw_worker(w, crew_home(w->crew, &key->pk)) : w->relay;
+    relay_accept(local && !elsewhere(w) ? home : rw_acceptor(w), &p->inner->conn, local);
     return p;
 }
 

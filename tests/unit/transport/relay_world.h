@@ -49,9 +49,9 @@ struct rw_world {
     struct env_test env, peer_env;
     struct bufpool *pool;
     struct pipe_net net;
-    struct rw_key key;                    /* the relay's */
-    struct relay *relay;                  /* the first worker */
-    struct relay *worker[RW_WORKERS_MAX]; /* without the first */
+    struct rw_key key;   /* the relay's */
+    struct relay *relay; /* the first worker, or another server that peers now connect to */
+    struct relay *worker[RW_WORKERS_MAX];
     unsigned workers, next_worker;
     struct guard *guard; /* of several workers */
     struct crew *crew;

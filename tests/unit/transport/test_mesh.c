@@ -30,8 +30,28 @@ static struct door doors[RELAYS];
 static void on_accept(void *arg, struct conn *conn)
 {
     struct door *d = arg;
+    struct rw_world *w = &d->m->w;
     d->m->dialled[d->i]++;
-    relay_accept(d->m->relay[d->i], conn, false);
+    struct relay *any = rw_worker(w, w->next_worker++ % w->workers);
+    relay_accept(d->i == 0 ? any : d->m->relay[d->i], conn, false);
+}
+
+/* Relay 0 may have several workers. */
+static void tell_found(struct mesh_world *m, int i, const struct relay_server *list, size_t n)
+{
+    if (i > 0)
+        relay_mesh_found(m->relay[i], list, n);
+    for (unsigned k = 0; i == 0 && k < m->w.workers; k++)
+        relay_mesh_found(rw_worker(&m->w, k), list, n);
+}
+
+/* Up to one of them. */
+static size_t peers_of(struct mesh_world *m, struct relay_peer_info *out)
+{
+    size_t n = 0;
+    for (unsigned k = 0; k < m->w.workers; k++)
+        n += relay_peers(rw_worker(&m->w, k), out, n == 0 && out != NULL ? 1 : 0);
+    return n;
 }
 
 /* Peers that are made from now on connect to this relay. */
@@ -97,6 +117,20 @@ static void stop_relay(struct mesh_world *m, int i)
     m->relay[i] = NULL;
 }
 
+static struct relay_stat stat_of(const struct mesh_world *m, int i)
+{
+    struct relay_stat st, sum = {0};
+    if (i > 0) {
+        relay_stat(m->relay[i], &st);
+        return st;
+    }
+    for (unsigned k = 0; k < m->w.workers; k++) {
+        relay_stat(rw_worker(&m->w, k), &st);
+        relay_stat_add(&sum, &st);
+    }
+    return sum;
+}
+
 static void finish(struct mesh_world *m)
 {
     struct list_node *pos, *tmp;
@@ -104,10 +138,9 @@ static void finish(struct mesh_world *m)
         rw_peer_close(container_of(pos, struct rw_peer, node));
     rw_run(&m->w, NS_PER_S);
     for (int i = RELAYS - 1; i >= 0; i--) {
-        struct relay_stat st;
         if (m->relay[i] == NULL)
             continue;
-        relay_stat(m->relay[i], &st);
+        struct relay_stat st = stat_of(m, i);
         assert_true(st.bridges == 0 && st.setups == 0 && st.buffered == 0 && st.relayed == 0);
         if (i > 0)
             stop_relay(m, i);
@@ -115,13 +148,6 @@ static void finish(struct mesh_world *m)
     at(m, 0);
     rw_run(&m->w, NS_PER_S);
     rw_free(&m->w);
-}
-
-static struct relay_stat stat_of(const struct mesh_world *m, int i)
-{
-    struct relay_stat st;
-    relay_stat(m->relay[i], &st);
-    return st;
 }
 
 static unsigned code_count(const struct mesh_world *m, int i, int err)
@@ -133,7 +159,7 @@ static unsigned code_count(const struct mesh_world *m, int i, int err)
 static void found(struct mesh_world *m, int i, int j)
 {
     struct relay_server s = server_of(m, j);
-    relay_mesh_found(m->relay[i], &s, 1);
+    tell_found(m, i, &s, 1);
 }
 
 /* Relays 0 and 1, each dials the other. */
@@ -446,7 +472,7 @@ static void start_fake(struct mesh_world *m, enum rw_answer answer)
     fake = NULL;
     start_first(m, NULL);
     pipe_listen(&m->w.net, "fake:1", on_fake, m);
-    relay_mesh_found(m->relay[0], &s, 1);
+    tell_found(m, 0, &s, 1);
     rw_run(&m->w, NS_PER_S);
     assert_true(fake != NULL && fake->up);
     assert_int_equal(fake->incoming, 1); /* the announcement */
@@ -986,7 +1012,7 @@ static void test_incident_33_never_itself(void **state)
     start_first(&m, &(struct relay_cfg){.peers = &self, .n_peers = 1});
     start_relay(&m, 1, NULL);
     found(&m, 1, 0);
-    relay_mesh_found(m.relay[0], &self, 1);
+    tell_found(&m, 0, &self, 1);
     rw_run(&m.w, 100 * NS_PER_S);
     assert_int_equal(stat_of(&m, 0).dials, 0);
     /* A client of the own key at another relay is not where streams to oneself go. */
@@ -1057,13 +1083,13 @@ static void test_wrong_key(void **state)
     start_relay(&m, 1, NULL);
     struct relay_server s = server_of(&m, 1);
     s.pk = rw_key_of(88).pk;
-    relay_mesh_found(m.relay[0], &s, 1);
+    tell_found(&m, 0, &s, 1);
     rw_run(&m.w, 600 * NS_PER_S);
     assert_in_range(m.dialled[1], 15, 25);
     assert_int_equal(stat_of(&m, 0).dial_failed, m.dialled[1]);
     assert_int_equal(stat_of(&m, 0).peers, 0);
     struct relay_peer_info info;
-    assert_int_equal(relay_peers(m.relay[0], &info, 1), 1);
+    assert_int_equal(peers_of(&m, &info), 1);
     assert_true(info.last_err < 0 && !info.out && !info.in && info.found);
     finish(&m);
 }
@@ -1082,11 +1108,11 @@ static void test_addresses(void **state)
     start_relay(&m, 1, NULL);
     rw_run(&m.w, 60 * NS_PER_S);
     assert_int_equal(stat_of(&m, 0).peers, 0);
-    relay_mesh_found(m.relay[0], &one, 1);
+    tell_found(&m, 0, &one, 1);
     rw_run(&m.w, NS_PER_S);
     assert_int_equal(stat_of(&m, 0).peers, 1); /* at once, not at the end of the pause */
     uint64_t dials = stat_of(&m, 0).dials;
-    relay_mesh_found(m.relay[0], &one, 1); /* nothing new */
+    tell_found(&m, 0, &one, 1); /* nothing new */
     rw_run(&m.w, 100 * NS_PER_S);
     assert_int_equal(stat_of(&m, 0).dials, dials);
     /* It starts again on another port. */
@@ -1097,10 +1123,10 @@ static void test_addresses(void **state)
     found(&m, 0, 1);
     rw_run(&m.w, NS_PER_S);
     assert_int_equal(stat_of(&m, 0).peers, 1);
-    assert_int_equal(relay_peers(m.relay[0], &info, 1), 1);
+    assert_int_equal(peers_of(&m, &info), 1);
     assert_true(info.out && info.configured && info.found && info.last_err == 0);
     /* Found no more, and gone: what is configured is still tried. */
-    relay_mesh_found(m.relay[0], NULL, 0);
+    tell_found(&m, 0, NULL, 0);
     rw_run(&m.w, 60 * NS_PER_S);
     assert_int_equal(stat_of(&m, 0).peers, 1); /* a link is not cut for that */
     stop_relay(&m, 1);
@@ -1121,15 +1147,15 @@ static void test_vanished(void **state)
         list[i] = server_of(&m, i);
     list[3] = list[2];                              /* a double */
     memset(list[1].addr, 'x', sizeof list[1].addr); /* no end */
-    relay_mesh_found(m.relay[0], list, 4);          /* and itself */
-    assert_int_equal(relay_peers(m.relay[0], NULL, 0), 1);
+    tell_found(&m, 0, list, 4);                     /* and itself */
+    assert_int_equal(peers_of(&m, NULL), 1);
     rw_run(&m.w, 10 * NS_PER_S);
     uint64_t dials = stat_of(&m, 0).dials;
     assert_true(dials > 0);
-    relay_mesh_found(m.relay[0], NULL, 0);
+    tell_found(&m, 0, NULL, 0);
     rw_run(&m.w, 600 * NS_PER_S);
     assert_int_equal(stat_of(&m, 0).dials, dials);
-    assert_int_equal(relay_peers(m.relay[0], NULL, 0), 0);
+    assert_int_equal(peers_of(&m, NULL), 0);
     finish(&m);
 }
 
@@ -1233,5 +1259,9 @@ int main(void)
     char why[64];
     if (crypto_init() < 0 || log_set_levels("warn", why, sizeof why) < 0)
         return 1;
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = 0;
+    for (rw_workers = 1; rw_workers <= 3; rw_workers += 2)
+        failed +=
+            cmocka_run_group_tests_name(rw_workers == 1 ? "alone" : "workers", tests, NULL, NULL);
+    return failed;
 }
