@@ -467,7 +467,7 @@ static void why_entry(void *arg, const struct resolve_answer *a)
             json_array_append_new(list, key_of(&a->entry->client.delegated[i]));
         json_object_set_new(o, "delegated_servers", list);
         if (a->entry->has_server)
-            json_object_set_new(o, "address", json_string(a->entry->server.address));
+            json_object_set_new(o, "address", json_string(entry_server_address(a->entry)));
     }
     json_array_append_new(d->steps, o);
     dial_start(d);

@@ -723,7 +723,7 @@ static void tell_entry(const struct operation *op, const struct resolve_answer *
              e.n_relays++)
             pk_set(&relays[e.n_relays], &a->entry->client.delegated[e.n_relays]);
     if (a->entry->has_server)
-        e.address = a->entry->server.address;
+        e.address = entry_server_address(a->entry);
     op->entry(op->arg, 0, &e);
 }
 

@@ -58,7 +58,7 @@ static void route_answer(void *arg, const struct resolve_answer *a)
         if (route.n_servers == 0)
             err = ERR_DMSG_NO_DELEGATED;
         if (a->entry->has_server)
-            servers_learn_at(q->node, &a->entry->static_pk, a->entry->server.address,
+            servers_learn_at(q->node, &a->entry->static_pk, entry_server_address(a->entry),
                              a->entry->timestamp_ns);
     }
     struct client *client = q->node->client;

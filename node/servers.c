@@ -262,7 +262,7 @@ void servers_listed(struct node *n, struct entry *const *list, size_t count)
 {
     struct list_node *pos, *tmp;
     for (size_t i = 0; i < count && i < SERVERS_MAX; i++)
-        servers_learn(n, &list[i]->static_pk, list[i]->server.address);
+        servers_learn(n, &list[i]->static_pk, entry_server_address(list[i]));
     list_for_each(pos, tmp, &n->servers)
     {
         struct server *s = container_of(pos, struct server, node);
@@ -364,7 +364,8 @@ static void found(void *arg, const struct resolve_answer *a)
 {
     struct node *n = arg;
     if (a->err == 0 && a->entry->has_server)
-        servers_learn_at(n, &a->entry->static_pk, a->entry->server.address, a->entry->timestamp_ns);
+        servers_learn_at(n, &a->entry->static_pk, entry_server_address(a->entry),
+                         a->entry->timestamp_ns);
 }
 
 struct question {

@@ -89,6 +89,13 @@ int entry_new_server(struct entry **out, const struct pubkey *self, uint64_t seq
                      int64_t timestamp_ns, const char *address, int64_t available_sessions)
     __attribute__((warn_unused_result));
 
+/* Where its server is dialled: the address of IPv4 (or a name), else that of IPv6; "" = nowhere. Other
+ * carriers do not count. */
+static inline const char *entry_server_address(const struct entry *e)
+{
+    return e->server.address[0] != '\0' ? e->server.address : e->server.address_v6;
+}
+
 /* Give an entry both halves: copies the server half of `server` (a node that is relay and client
  * under one key). */
 int entry_add_server(struct entry *e, const char *address, int64_t available_sessions)

@@ -484,6 +484,34 @@ static void test_unsigned_unknown_members(void **state)
     free(more);
 }
 
+/* A server of 2026 with every carrier there is: those that we have not are no reason to refuse it, and
+ * what is dialled is TCP, of IPv6 when there is no other (docs/protocol/dmsg.md §3.2, §6.2). */
+static void test_carriers_of_2026(void **state)
+{
+    static const char *const addresses[][2] = {{"192.0.2.1:8081", "192.0.2.1:8081"},
+                                               {"", "[2001:db8::1]:8081"}};
+    char text[1024];
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        snprintf(
+            text, sizeof(text),
+            "{\"version\":\"v1.3.70\",\"sequence\":1,\"timestamp\":5,\"static\":"
+            "\"02026f0997b675aa29e8b43a0365d887947b7724ea179c19931e14ee9be7e6b7dd\",\"server\":"
+            "{\"address\":\"%s\",\"address_v6\":\"[2001:db8::1]:8081\","
+            "\"address_udp\":\"192.0.2.1:8081\",\"address_ws\":\"wss://a.example/dmsg\","
+            "\"address_wt\":\"https://a.example:8081/dmsg\",\"cert_hash_wt\":\"00ff\","
+            "\"address_pigeon\":{\"loft\":[1,2,null]},\"availableSessions\":7},"
+            "\"protocol\":\"quic\",\"mood\":\"good\"}",
+            addresses[i][0]);
+        struct entry *e = parse(text);
+        assert_true(e->has_server && !e->has_client && e->unknown_members);
+        assert_int_equal(e->server.available_sessions, 7);
+        assert_string_equal(entry_server_address(e), addresses[i][1]);
+        entry_free(e);
+    }
+}
+
 /* ---- own entries ---- */
 
 static void test_own_client(void **state)
@@ -602,6 +630,7 @@ int main(void)
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_signed_unknown_members),
         cmocka_unit_test(test_unsigned_unknown_members),
+        cmocka_unit_test(test_carriers_of_2026),
         cmocka_unit_test(test_own_client),
         cmocka_unit_test(test_own_server_and_both),
         cmocka_unit_test(test_null_static),
