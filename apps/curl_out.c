@@ -113,7 +113,10 @@ bool curl_out_start(struct curl_out *o, uint64_t at)
     struct stat st;
     bool regular = fstat(o->fd, &st) == 0 && S_ISREG(st.st_mode);
     o->at = at;
-    if (!regular || (ftruncate(o->fd, (off_t)at) == 0 && lseek(o->fd, (off_t)at, SEEK_SET) >= 0))
+    /* Only where it cuts something: after a truncation to 0 ext4 writes the whole file out at its close. */
+    bool cut = regular && st.st_size != (off_t)at;
+    if (!regular ||
+        ((!cut || ftruncate(o->fd, (off_t)at) == 0) && lseek(o->fd, (off_t)at, SEEK_SET) >= 0))
         return true;
     (void)fail(CURL_EXIT_WRITE, o->path, strerror(errno));
     return false;
