@@ -14,9 +14,12 @@
 bool kad_rec_is_live(const struct kad *k, const struct store_rec *r)
 {
     int64_t left = r->expires_ns - kad_steady_ns(k), ttl = (int64_t)kad_ms(k->lim.ttl_ms);
+    bool own = r->origin == STORE_OWN;
 
-    return left > 0 && (r->origin == STORE_OWN || left <= ttl + ttl / 8) &&
-           kad_may_write(k, &r->item, &r->charged);
+    if (own && k->shared && !pubkey_equal(&r->charged, &k->self))
+        left = r->stored_ns + ttl -
+               kad_steady_ns(k); /* of a node beside us, which publishes it anew */
+    return left > 0 && (own || left <= ttl + ttl / 8) && kad_may_write(k, &r->item, &r->charged);
 }
 
 bool kad_rec_is_fresh(const struct kad *k, const struct store_rec *r)
@@ -105,9 +108,11 @@ static unsigned is_over(const struct kad *k, uint64_t more_items, uint64_t more_
     unsigned over = 0;
 
     k->store->ops->stat(k->store, &st);
+    /* One budget for all processes that share a store. */
+    uint64_t max_bytes = st.shared ? st.budget_bytes : k->lim.max_bytes;
     if (k->lim.max_items > 0 && st.items + more_items > k->lim.max_items)
         over |= OVER_ITEMS;
-    if (k->lim.max_bytes > 0 && st.bytes + more_bytes > k->lim.max_bytes)
+    if (max_bytes > 0 && st.bytes + more_bytes > max_bytes)
         over |= OVER_BYTES;
     return over;
 }
@@ -245,8 +250,10 @@ static enum store_origin origin_of(const struct kad_accept *a)
     if (a->via == KAD_VIA_OWN)
         return STORE_OWN;
     int rc = k->store->ops->get(k->store, &a->check.cls.target, a->check.cls.kind, &old);
-    /* A newer item of our own key, from an earlier life of this node, stays ours. */
-    if (rc == 0 && old.origin == STORE_OWN && pubkey_equal(&a->check.item->item.k, &k->self))
+    /* A newer item of our own key, from an earlier life of this node, stays ours; that of a node which
+     * shares the store stays its own. */
+    if (rc == 0 && old.origin == STORE_OWN &&
+        (k->shared || pubkey_equal(&a->check.item->item.k, &k->self)))
         return STORE_OWN;
     if (a->via != KAD_VIA_CACHE || (rc == 0 && old.origin != STORE_CACHE))
         return STORE_REPLICA;
@@ -279,6 +286,18 @@ static int put_record(struct kad_accept *a)
     if (rc == 0)
         kad_slot_changed(k, &cls->target);
     return rc;
+}
+
+void kad_store_changed(struct kad *k, const struct kad_id *target, enum item_kind kind,
+                       uint64_t now_ns)
+{
+    struct store_rec rec;
+
+    kad_enter(k, now_ns);
+    kad_slot_changed(k, target);
+    if (k->hooks.stored != NULL && k->store->ops->get(k->store, target, kind, &rec) == 0)
+        k->hooks.stored(k->hooks.arg, &rec);
+    kad_leave(k);
 }
 
 /* A number far ahead of our clock: the signer's is wrong, or ours (incident 53). The peers use other

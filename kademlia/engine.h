@@ -86,8 +86,8 @@ struct kad {
     uint64_t given_max_bytes;
     struct pubkey self;
     struct seckey sk;
-    bool full, client_only;
-    uint64_t network; /* tag of ours */
+    bool full, client_only, shared; /* shared: the store, with other processes */
+    uint64_t network;               /* tag of ours */
     struct kad_keyset whitelisted, trusted, mirrors, bootstrap, readers;
     struct kad_writer *writers;
     size_t n_writers;

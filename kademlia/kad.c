@@ -159,6 +159,9 @@ int kad_new(struct kad **out, const struct kad_cfg *cfg, struct env *env, struct
         kad_free(k);
         return rc;
     }
+    struct store_stat st;
+    store->ops->stat(store, &st);
+    k->shared = st.shared;
     k->inside++;
     kad_own_load(k);
     kad_maintain_start(k);

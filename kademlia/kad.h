@@ -285,6 +285,10 @@ void kad_trace(struct kad *k, uint32_t op);
 int kad_local(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len,
               struct store_rec *out, bool *fresh, uint64_t now_ns);
 
+/* Another process that shares the store changed this slot: watchers are told, and hooks.stored. */
+void kad_store_changed(struct kad *k, const struct kad_id *target, enum item_kind kind,
+                       uint64_t now_ns);
+
 /* Replace the bootstrap keys (pinged at once and by the bootstrap loop). */
 int kad_bootstrap(struct kad *k, const struct pubkey *pks, size_t n, uint64_t now_ns);
 /* A dial to this peer failed after the entry we gave: bypass and revalidate the cached copy. */

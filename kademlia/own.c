@@ -233,8 +233,8 @@ static bool republish(struct kad *k, struct kad_own *o)
     struct kad_id target = kad_target(&k->self, o->salt, o->salt_len);
     struct store_rec r;
 
-    if (k->store->ops->get(k->store, &target, ITEM_OWNER, &r) != 0 || r.origin != STORE_OWN ||
-        kad_is_tombstone(&r.item)) {
+    if (k->store->ops->get(k->store, &target, ITEM_OWNER, &r) != 0 ||
+        (r.origin != STORE_OWN && !k->shared) || kad_is_tombstone(&r.item)) {
         o->due_ns = LOOP_NEVER;
         return true;
     }

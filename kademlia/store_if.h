@@ -73,7 +73,9 @@ struct store_stat {
         commits;                /* counters since start */
     uint64_t pending;           /* gauge: records put and not yet durable */
     uint64_t oldest_pending_ns; /* age of the oldest of them */
-    int last_error;             /* last failure of the writer, 0 = healthy */
+    bool shared;    /* items, bytes and budget are those of all processes that share it */
+    int busy_pid;   /* the process that a stuck writer waits for, 0 = none */
+    int last_error; /* last failure of the writer, 0 = healthy */
 };
 
 struct store_page { /* a listing in the order (seq ascending, target ascending, kind); dht.md §2.6
@@ -85,6 +87,9 @@ struct store_page { /* a listing in the order (seq ascending, target ascending, 
     size_t max_bytes;   /* 0 = none; cut at a seq border before Σ(v + salt + STORE_RECORD_OVERHEAD)
                            passes it (at least one seq is given) */
 };
+
+/* A slot that another process changed; NULL: too many to be told, any may have changed. */
+typedef void store_change_fn(void *arg, const struct kad_id *target, enum item_kind kind);
 
 /* Return false to stop the listing. */
 typedef bool store_visit_fn(void *arg, const struct store_rec *rec);
@@ -118,6 +123,11 @@ struct store_ops {
      * oldest stored_ns first, never STORE_OWN. ERR_NOT_FOUND. */
     int (*victim)(struct store *s, struct store_rec *out);
     void (*stat)(struct store *s, struct store_stat *out);
+    /* Tell what other processes changed in a shared store since the last call; cheap when nothing was.
+     * fn does not call the store. */
+    int (*changes)(struct store *s, store_change_fn *fn, void *arg);
+    /* From now on the store is this process's alone; ERR_BUSY when others share it now. */
+    int (*unshare)(struct store *s);
     /* Another byte budget from now on, 0 = none. What is above it stays until somebody deletes it. */
     void (*set_budget)(struct store *s, uint64_t bytes);
     /* Small durable values by name ("seq/dmsg", "routing"), kept per owner key. get: copies up to

@@ -661,8 +661,12 @@ void ctl_dht_status(struct ctl_req *req)
 void ctl_dht_full(struct ctl_req *req)
 {
     struct node *n = node_of(req);
-    if (json_object_get(req->args, "on") != NULL)
-        node_set_full(n, ctl_arg_bool(req, "on"));
+    int rc =
+        json_object_get(req->args, "on") != NULL ? node_set_full(n, ctl_arg_bool(req, "on")) : 0;
+    if (rc < 0) {
+        ctl_fail(req, rc, "other full nodes share the store of this one: %s", err_str(rc));
+        return;
+    }
     ctl_ok(req, json_pack("{s:b}", "full_node", (int)n->cfg.full), -1);
 }
 

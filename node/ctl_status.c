@@ -162,7 +162,8 @@ static json_t *store_json(struct node *n)
 {
     struct store_stat st;
     n->store->ops->stat(n->store, &st);
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "backend", n->store->ops->name,
+    return json_pack("{s:s, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "backend",
+                     n->store->ops->name, "shared", (int)st.shared, "busy_pid", st.busy_pid,
                      "items", (json_int_t)st.items, "bytes", (json_int_t)st.bytes, "budget_bytes",
                      (json_int_t)st.budget_bytes, "pending", (json_int_t)st.pending, "commits",
                      (json_int_t)st.commits, "corrupt", (json_int_t)st.corrupt, "last_error",
@@ -195,6 +196,12 @@ const char *node_health(struct node *n)
     struct client_stat client;
     if (n->stopping)
         return "stopping";
+    struct store_stat store;
+    n->store->ops->stat(n->store, &store);
+    if (store.busy_pid != 0) {
+        snprintf(n->health_text, sizeof(n->health_text), "store busy, pid %d", store.busy_pid);
+        return n->health_text;
+    }
     client_stat(n->client, &client);
     if (client.sessions_up == 0)
         return "no session to any relay";

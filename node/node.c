@@ -20,6 +20,8 @@
 #define BUFFER_BUDGET   (UINT64_C(512) << 20)
 #define PK_QUEUE        2048
 #define HOUSEKEEPING_NS (NS_PER_S)
+#define OUTSIDE_NS      (50 * NS_PER_MS)
+#define OUTSIDE_MAX     4096
 #define DRAIN_NS        (2 * NS_PER_S)
 #define DRAIN_LOOK_NS   (20 * NS_PER_MS)
 #define HEALTH_NS       (5 * NS_PER_S)
@@ -234,6 +236,41 @@ static void on_housekeeping(struct loop_timer *t)
     loop_timer_set(n->loop, t, n->loop->now_ns + HOUSEKEEPING_NS);
 }
 
+/* ---- a store that is shared with other full nodes of this host ---- */
+
+struct outside {
+    size_t n;
+    struct {
+        struct kad_id target;
+        enum item_kind kind;
+    } at[OUTSIDE_MAX];
+};
+
+static void note_outside(void *arg, const struct kad_id *target, enum item_kind kind)
+{
+    struct outside *o = arg;
+    if (target == NULL || o->n == OUTSIDE_MAX)
+        return; /* watchers hear of it by asking again */
+    o->at[o->n].target = *target;
+    o->at[o->n++].kind = kind;
+}
+
+static void on_outside(struct loop_timer *t)
+{
+    struct node *n = container_of(t, struct node, outside);
+    struct outside *o = malloc(sizeof(*o));
+    if (o != NULL) {
+        o->n = 0;
+        (void)n->store->ops->changes(n->store, note_outside, o);
+        for (size_t i = 0; i < o->n; i++)
+            kad_store_changed(node_kad(n), &o->at[i].target, o->at[i].kind, n->loop->now_ns);
+        if (o->n > 0)
+            host_kick(n->host);
+    }
+    free(o);
+    loop_timer_set(n->loop, t, n->loop->now_ns + OUTSIDE_NS);
+}
+
 static void on_relay_changed(struct drive_msg *m)
 {
     struct node *n = container_of(m, struct node, relay_changed_msg);
@@ -276,15 +313,17 @@ static uint64_t store_budget(const struct node *n)
                                    : UINT64_C(64) << 20;
 }
 
-void node_set_full(struct node *n, bool full)
+int node_set_full(struct node *n, bool full)
 {
-    if (n->cfg.full == full)
-        return;
+    int rc = full ? 0 : n->store->ops->unshare(n->store);
+    if (rc < 0 || n->cfg.full == full)
+        return rc;
     n->cfg.full = full;
     n->store->ops->set_budget(n->store, store_budget(n));
     kad_set_full(node_kad(n), full);
     host_kick(n->host);
     log_info(LOG_NODE, "full node %s", full ? "on" : "off");
+    return 0;
 }
 
 static int open_store(struct node *n, char why[NODE_WHY])
@@ -299,6 +338,7 @@ static int open_store(struct node *n, char why[NODE_WHY])
         .own_pk = n->cfg.pk,
         .budget_bytes = bytes,
         .commit_ms = n->cfg.commit_ms,
+        .shared = n->cfg.full,
     };
     memcpy(cfg.hash_key, n->env->hash_key, sizeof(cfg.hash_key));
     return store_lmdb_open(&n->store, &cfg, why, NODE_WHY);
@@ -640,6 +680,11 @@ int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY])
             servers_seed(n, &cfg->bootstrap[i].pk, addr_hostport_text(addr, &cfg->bootstrap[i].at));
     }
     loop_timer_set(n->loop, &n->housekeeping, n->loop->now_ns + HOUSEKEEPING_NS);
+    n->outside.fn = on_outside;
+    struct store_stat st;
+    n->store->ops->stat(n->store, &st);
+    if (st.shared)
+        loop_timer_set(n->loop, &n->outside, n->loop->now_ns + OUTSIDE_NS);
     *out = n;
     return 0;
 }
@@ -680,6 +725,7 @@ void node_free(struct node *n)
     wake_close(&n->wake);
     if (n->drive != NULL) {
         loop_timer_cancel(n->loop, &n->housekeeping);
+        loop_timer_cancel(n->loop, &n->outside);
         loop_timer_cancel(n->loop, &n->drain_timer);
         loop_turn(n->loop, drive_loop_now(n->drive)); /* deferred closes */
     }

@@ -56,6 +56,7 @@ struct node {
     struct wake wake;
     struct fdbridges bridges; /* streams that tools hold */
     struct keylock lock;
+    struct loop_timer outside; /* the store is shared: what others changed */
     struct loop_timer housekeeping, drain_timer;
     uint64_t drain_until_ns;
     struct list waits;         /* ctl "wait" requests: see ctl_status.c */
@@ -81,6 +82,7 @@ struct node {
     struct drive_msg stop_msg, relay_changed_msg;
     bool stopping, have_peers;
     const char *health; /* as it was logged last */
+    char health_text[48];
     uint64_t health_ns; /* since when it is something else */
     uint64_t started_ns;
     struct event *sigint, *sigterm, *sighup;
@@ -177,8 +179,9 @@ struct http_client *discovery_http(const struct node *n);
 /* servers.c: which relays this node holds sessions to. */
 void servers_init(struct node *n);
 void servers_free(struct node *n);
-/* Become a full node or a regular one while running; the store's default budget changes along. */
-void node_set_full(struct node *n, bool full);
+/* Become a full node or a regular one while running; the store's default budget changes along. ERR_BUSY:
+ * other full nodes share the store, which regular ones never do. */
+int node_set_full(struct node *n, bool full);
 
 /* An address of the configuration: stays beside what the server publishes. */
 void servers_seed(struct node *n, const struct pubkey *pk, const char *addr);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -302,30 +303,84 @@ static int open_data(struct opening *o)
     return rc == ERR_LIMIT ? ERR_NO_SPACE : rc;
 }
 
-int db_open(struct db *db, const char *path, uint64_t map_size, bool read_only, char *why,
-            size_t why_size)
+/* Of a store that is shared now, perhaps for the first time. */
+static int open_changes(struct db *db)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(db->env, NULL, 0, &txn);
+
+    if (rc != 0)
+        return db_err(rc);
+    rc = mdb_dbi_open(txn, "changes", MDB_CREATE, &db->changes);
+    if (rc != 0) {
+        mdb_txn_abort(txn);
+        return db_err(rc);
+    }
+    return db_err(mdb_txn_commit(txn));
+}
+
+static int lock(struct db *db, bool *alone, pid_t *pid)
+{
+    *alone = true;
+    if (db->read_only)
+        return 0;
+    return db->shared ? dir_lock_shared(&db->dir, alone, pid) : dir_lock(&db->dir, pid);
+}
+
+static int open_locked(struct opening *o, bool alone)
+{
+    struct db *db = o->db;
+    int rc = open_data(o);
+
+    /* A writer at work may change a meta page while it is looked at. */
+    for (int i = 0; i < READ_RETRIES && rc == ERR_CORRUPT && (db->read_only || !alone); i++) {
+        close_env(db);
+        rc = open_data(o);
+    }
+    if (rc == 0 && db->shared)
+        rc = open_changes(db);
+    if (rc == 0 && db->shared && alone)
+        rc = dir_share(&db->dir);
+    return rc;
+}
+
+static int open_any(struct db *db, const char *path, char *why, size_t why_size)
 {
     struct opening o = {.db = db};
+    bool alone = true;
     pid_t pid = 0;
 
-    *db = (struct db){.map_size = map_size, .read_only = read_only, .path = strdup(path)};
-    int rc = dir_open(&db->dir, path, !read_only);
+    db->path = strdup(path);
+    int rc = dir_open(&db->dir, path, !db->read_only);
     if (rc == 0 && db->path == NULL)
         rc = ERR_NOMEM;
-    if (rc == 0 && !read_only)
-        rc = dir_lock(&db->dir, &pid);
     if (rc == 0)
-        rc = open_data(&o);
-    /* A writer at work may change a meta page while it is looked at. */
-    for (int i = 0; i < READ_RETRIES && rc == ERR_CORRUPT && read_only; i++) {
-        close_env(db);
-        rc = open_data(&o);
-    }
+        rc = lock(db, &alone, &pid);
+    db->alone = alone;
+    if (rc == 0)
+        rc = open_locked(&o, alone);
     if (rc != 0) {
         explain(&o, path, rc, pid, why, why_size);
         db_close(db, false);
     }
     return rc;
+}
+
+int db_open(struct db *db, const char *path, uint64_t map_size, bool read_only, char *why,
+            size_t why_size)
+{
+    *db = (struct db){.map_size = map_size, .read_only = read_only};
+    return open_any(db, path, why, why_size);
+}
+
+int db_open_shared(struct db *db, const char *path, uint64_t map_size, char *why, size_t why_size)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *db = (struct db){.map_size = map_size, .shared = true};
+    db->process = (uint32_t)getpid() << 8 ^ (uint32_t)now.tv_nsec;
+    return open_any(db, path, why, why_size);
 }
 
 static void mark_clean(struct db *db)
@@ -339,7 +394,7 @@ static void mark_clean(struct db *db)
 
 void db_close(struct db *db, bool orderly)
 {
-    if (db->env != NULL && orderly && !db->read_only)
+    if (db->env != NULL && orderly && !db->read_only && (!db->shared || dir_is_last(&db->dir)))
         mark_clean(db);
     close_env(db);
     dir_close(&db->dir);
@@ -352,5 +407,6 @@ int db_reopen(struct db *db)
     struct opening o = {.db = db};
 
     close_env(db);
-    return open_data(&o);
+    int rc = open_data(&o);
+    return rc == 0 && db->shared ? open_changes(db) : rc;
 }

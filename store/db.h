@@ -6,6 +6,8 @@
  *     records       id                         -> record (record.h)
  *     by_expiry, by_stored, by_seq, by_salt_seq   index keys of record.h -> nothing
  *     by_publisher  charged key 33             -> slots u64, bytes u64 (big-endian)
+ *     changes       number u64 (big-endian)    -> target | kind | process u32; the last DB_CHANGES_MAX of a
+ *                   shared store, in the same transaction as what they are about
  *     meta          owner's key 33 | name      -> sum u64 | value
  *                   33 zero bytes | "schema"   -> sum u64 | u32;   … | "totals" -> sum u64 | 8 u64
  *
@@ -35,18 +37,26 @@
  * converts it. */
 #define DB_SCHEMA 2u
 
+#define DB_CHANGES_MAX  65536u
+#define DB_CHANGE_BYTES (RECORD_KEY_BYTES + 4)
+
 struct db {
     MDB_env *env;
-    MDB_dbi slots, records, index[IX__COUNT], publisher, meta;
+    MDB_dbi slots, records, index[IX__COUNT], publisher, meta, changes;
     struct dir dir;
     char *path;
     uint64_t map_size;
-    bool read_only;
+    bool read_only, shared;
+    bool alone;       /* shared: nobody else had it when it was opened */
+    uint32_t process; /* of this opening, in `changes` */
 };
 
 /* path is copied. *db is defined in any case, for db_close(). */
 int db_open(struct db *db, const char *path, uint64_t map_size, bool read_only, char *why,
             size_t why_size) __attribute__((warn_unused_result));
+/* The same, for several processes at once that all do so. */
+int db_open_shared(struct db *db, const char *path, uint64_t map_size, char *why, size_t why_size)
+    __attribute__((warn_unused_result));
 /* All transactions have ended. An orderly end leaves a stamp, see dir.h. */
 void db_close(struct db *db, bool orderly);
 

@@ -31,7 +31,9 @@ struct lmdb {
     struct store_stat counters;
     uint8_t victim[RECORD_KEY_BYTES]; /* what victim() named last: its deletion is an eviction */
     bool has_victim;
-    uint64_t reopen_ns;            /* not before: the file was not usable */
+    uint64_t reopen_ns;             /* not before: the file was not usable */
+    uint64_t seen_txn, last_change; /* of a shared store: what totals and changes() are of */
+    uint64_t told_txn;
     uint64_t credit, credit_epoch; /* bytes freed by deletions while space is short */
 };
 
@@ -92,6 +94,28 @@ static int reopen(struct lmdb *s)
     return rc;
 }
 
+static int leave(struct lmdb *s, int rc)
+{
+    if (s->reading)
+        mdb_txn_reset(s->snapshot);
+    s->reading = false;
+    return rc;
+}
+
+/* A shared store: totals are those of the snapshot, which other processes change too. What is pending
+ * here is not in them yet; that is at most what is put within a commit interval. */
+static int refresh(struct lmdb *s)
+{
+    uint64_t txn = mdb_txn_id(s->snapshot);
+
+    if (!s->db.shared || txn == s->seen_txn)
+        return 0;
+    s->seen_txn = txn;
+    s->cfg.budget_bytes = atomic_load(&s->db.dir.common->budget_bytes);
+    int rc = row_totals(&s->db, s->snapshot, &s->totals);
+    return rc == ERR_CORRUPT ? 0 : rc; /* wrong figures are no reason to stop */
+}
+
 static int enter(struct lmdb *s)
 {
     int rc = 0;
@@ -105,14 +129,8 @@ static int enter(struct lmdb *s)
     if (rc == 0)
         rc = db_err(mdb_txn_renew(s->snapshot));
     s->reading = rc == 0;
-    return rc;
-}
-
-static int leave(struct lmdb *s, int rc)
-{
-    if (s->reading)
-        mdb_txn_reset(s->snapshot);
-    s->reading = false;
+    if (rc == 0 && (rc = refresh(s)) != 0)
+        leave(s, rc);
     return rc;
 }
 
@@ -281,12 +299,14 @@ static void move_usage(struct lmdb *s, const struct pend *p, const struct store_
         p->before->slots -= p->before->slots > 0;
         uint64_t size = record_charge(old);
         p->before->bytes -= p->before->bytes > size ? size : p->before->bytes;
-        row_count(&s->totals, old, -1);
+        if (!s->db.shared)
+            row_count(&s->totals, old, -1);
     }
     if (p->type != PEND_DEL) {
         p->after->slots++;
         p->after->bytes += record_charge(&p->rec);
-        row_count(&s->totals, &p->rec, +1);
+        if (!s->db.shared)
+            row_count(&s->totals, &p->rec, +1);
     }
 }
 
@@ -759,11 +779,16 @@ static void op_stat(struct store *store, struct store_stat *out)
     struct lmdb *s = lmdb_of(store);
     struct writer_status st = {0};
 
+    if (s->db.shared && enter(s) == 0)
+        leave(s, 0);
     if (s->writer != NULL) {
         reap(s);
         writer_status(s->writer, &st);
     }
     *out = s->counters;
+    out->shared = s->db.shared;
+    if (s->db.shared && st.oldest_ns > s->cfg.stuck_ms * UINT64_C(1000000))
+        out->busy_pid = atomic_load(&s->db.dir.common->writer);
     out->items = s->totals.items;
     out->bytes = s->totals.bytes;
     out->budget_bytes = s->cfg.budget_bytes;
@@ -779,7 +804,44 @@ static void op_stat(struct store *store, struct store_stat *out)
 
 static void op_set_budget(struct store *store, uint64_t bytes)
 {
-    lmdb_of(store)->cfg.budget_bytes = bytes;
+    struct lmdb *s = lmdb_of(store);
+
+    s->cfg.budget_bytes = bytes;
+    if (s->db.shared)
+        atomic_store(&s->db.dir.common->budget_bytes, bytes);
+}
+
+struct told {
+    store_change_fn *fn;
+    void *arg;
+};
+
+static void tell(void *arg, const uint8_t key[RECORD_KEY_BYTES])
+{
+    const struct told *t = arg;
+    struct kad_id target;
+
+    if (key == NULL) {
+        t->fn(t->arg, NULL, ITEM_OWNER);
+        return;
+    }
+    memcpy(target.b, key, sizeof target.b);
+    t->fn(t->arg, &target, (enum item_kind)key[KAD_ID_BYTES]);
+}
+
+static int op_changes(struct store *store, store_change_fn *fn, void *arg)
+{
+    struct lmdb *s = lmdb_of(store);
+    struct told t = {fn, arg};
+    MDB_envinfo info;
+
+    if (!s->db.shared || mdb_env_info(s->db.env, &info) != 0 || info.me_last_txnid == s->told_txn)
+        return 0;
+    int rc = enter(s);
+    if (rc != 0)
+        return rc;
+    s->told_txn = mdb_txn_id(s->snapshot);
+    return leave(s, row_changes(&s->db, s->snapshot, &s->last_change, tell, &t));
 }
 
 static int op_sync(struct store *store, unsigned timeout_ms)
@@ -795,6 +857,22 @@ static int op_sync(struct store *store, unsigned timeout_ms)
     leave(s, 0);
     rc = writer_sync(s->writer, timeout_ms);
     reap(s);
+    return rc;
+}
+
+static int op_unshare(struct store *store)
+{
+    struct lmdb *s = lmdb_of(store);
+
+    if (!s->db.shared)
+        return 0;
+    int rc = op_sync(store, CLOSE_WAIT_MS); /* then nothing is pending that the totals lack */
+    if (rc == 0 && !dir_is_last(&s->db.dir))
+        rc = ERR_BUSY;
+    if (rc == 0 && (rc = enter(s)) == 0) {
+        s->db.shared = false;
+        leave(s, 0);
+    }
     return rc;
 }
 
@@ -844,6 +922,8 @@ static const struct store_ops ops = {
     .victim = op_victim,
     .stat = op_stat,
     .set_budget = op_set_budget,
+    .changes = op_changes,
+    .unshare = op_unshare,
     .meta_get = op_meta_get,
     .meta_put = op_meta_put,
     .sync = op_sync,
@@ -876,10 +956,27 @@ static int start(struct lmdb *s)
     if (rc != 0)
         return rc;
     rc = row_totals(&s->db, s->snapshot, &s->totals);
+    if (rc == 0 && s->db.shared)
+        rc = row_last_change(&s->db, s->snapshot, &s->last_change);
     mdb_txn_reset(s->snapshot);
     if (rc == 0 && !s->cfg.read_only)
         rc = writer_start(&s->writer, &s->db, &cfg);
     return rc;
+}
+
+/* One budget for all that share it: that of the process which had it first. */
+static void set_common_budget(struct lmdb *s)
+{
+    uint64_t none = 0;
+
+    if (!s->db.shared)
+        return;
+    if (s->db.alone)
+        atomic_store(&s->db.dir.common->budget_bytes, s->cfg.budget_bytes);
+    else
+        (void)atomic_compare_exchange_strong(&s->db.dir.common->budget_bytes, &none,
+                                             s->cfg.budget_bytes);
+    s->cfg.budget_bytes = atomic_load(&s->db.dir.common->budget_bytes);
 }
 
 int store_lmdb_open(struct store **out, const struct store_lmdb_cfg *cfg, char *why,
@@ -895,12 +992,14 @@ int store_lmdb_open(struct store **out, const struct store_lmdb_cfg *cfg, char *
     s->cfg = *cfg;
     set_defaults(&s->cfg);
     overlay_init(&s->overlay, get_le64(cfg->hash_key));
-    rc = db_open(&s->db, cfg->path, s->cfg.map_size, cfg->read_only, why, why_size);
+    rc = cfg->shared ? db_open_shared(&s->db, cfg->path, s->cfg.map_size, why, why_size)
+                     : db_open(&s->db, cfg->path, s->cfg.map_size, cfg->read_only, why, why_size);
     if (rc != 0) {
         free(s->scratch);
         free(s);
         return rc;
     }
+    set_common_budget(s);
     rc = start(s);
     if (rc == 0) {
         *out = &s->store;

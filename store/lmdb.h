@@ -15,7 +15,11 @@
  * being accepted: when the map is short two of them make room for a put of their size; while the
  * disk is full they would gain nothing, and victim() names none.
  *  - The writer stuck for more than stuck_ms, or more than overlay_bytes pending: ERR_BUSY.
- *  - One process at a time: a second one gets ERR_BUSY and a line that names the first.
+ *  - One process at a time: a second one gets ERR_BUSY and a line that names the first. Unless all of
+ * them open it as shared: then budget, quotas and eviction are common, each sees what the others have
+ * committed, changes() tells which slots that were, and only the writer thread waits for the others'
+ * transactions. When one of them hangs in a transaction for stuck_ms puts are ERR_BUSY here, and
+ * stat.busy_pid says who it is.
  *
  * Threads: as store_if.h says, one owner; the writer is the only thread beside it. Do not fork with
  * an open store.
@@ -45,6 +49,7 @@ struct store_lmdb_cfg {
     size_t commit_count;   /* writes that are committed without waiting; 0 = 1024 */
     unsigned commit_ms;    /* 0 = 50 */
     unsigned stuck_ms;     /* 0 = 5 000 */
+    bool shared;           /* with other processes that say so too: full nodes of one host */
     bool read_only;        /* no lock, no writer: everything that changes gives ERR_STATE */
 };
 

@@ -528,6 +528,21 @@ static void memory_stat(struct store *s, struct store_stat *out)
     out->items = m->n;
 }
 
+/* Nobody else has it. */
+static int memory_changes(struct store *s, store_change_fn *fn, void *arg)
+{
+    (void)s;
+    (void)fn;
+    (void)arg;
+    return 0;
+}
+
+static int memory_unshare(struct store *s)
+{
+    (void)s;
+    return 0;
+}
+
 static void memory_set_budget(struct store *s, uint64_t bytes)
 {
     memory_of(s)->stat.budget_bytes = bytes;
@@ -637,6 +652,8 @@ int store_memory_new(struct store **out, uint64_t budget_bytes)
         .victim = memory_victim,
         .stat = memory_stat,
         .set_budget = memory_set_budget,
+        .changes = memory_changes,
+        .unshare = memory_unshare,
         .meta_get = memory_meta_get,
         .meta_put = memory_meta_put,
         .sync = memory_sync,

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cursor.h"
 #include "base/err.h"
@@ -190,6 +191,76 @@ int row_find_ref(const struct db *db, MDB_cursor *slots, const uint8_t ref[RECOR
     return rc == 0 ? ERR_NOT_FOUND : db_err(rc);
 }
 
+/* ---- changes of a shared store ---- */
+
+int row_last_change(const struct db *db, MDB_txn *txn, uint64_t *number)
+{
+    MDB_cursor *cursor;
+    MDB_val k, v;
+    int rc = mdb_cursor_open(txn, db->changes, &cursor);
+
+    *number = 0;
+    if (rc != 0)
+        return db_err(rc);
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_LAST);
+    if (rc == 0 && k.mv_size == 8)
+        *number = get_be64(k.mv_data);
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? 0 : db_err(rc);
+}
+
+static int log_change(struct row_txn *t, const uint8_t key[RECORD_KEY_BYTES])
+{
+    uint8_t number[8], value[DB_CHANGE_BYTES];
+    MDB_val k = db_val(number, sizeof number), v = db_val(value, sizeof value);
+    int rc = 0;
+
+    if (!t->db->shared)
+        return 0;
+    if (t->next_change == 0) {
+        rc = row_last_change(t->db, t->txn, &t->next_change);
+        t->next_change++;
+    }
+    if (rc != 0)
+        return rc;
+    memcpy(value, key, RECORD_KEY_BYTES);
+    put_be32(value + RECORD_KEY_BYTES, t->db->process);
+    put_be64(number, t->next_change);
+    rc = mdb_put(t->txn, t->db->changes, &k, &v, MDB_APPEND);
+    if (rc == 0 && t->next_change > DB_CHANGES_MAX) {
+        put_be64(number, t->next_change - DB_CHANGES_MAX);
+        k = db_val(number, sizeof number);
+        rc = mdb_del(t->txn, t->db->changes, &k, NULL);
+    }
+    t->next_change++;
+    return rc == MDB_NOTFOUND ? 0 : db_err(rc);
+}
+
+int row_changes(const struct db *db, MDB_txn *txn, uint64_t *number, row_change_fn *fn, void *arg)
+{
+    uint8_t from[8];
+    MDB_cursor *cursor;
+    MDB_val k = db_val(from, sizeof from), v;
+    int rc = mdb_cursor_open(txn, db->changes, &cursor);
+
+    if (rc != 0)
+        return db_err(rc);
+    put_be64(from, *number + 1);
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    if (rc == 0 && get_be64(k.mv_data) != *number + 1)
+        fn(arg, NULL);
+    for (; rc == 0; rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
+        if (k.mv_size != 8 || v.mv_size != DB_CHANGE_BYTES)
+            continue;
+        const uint8_t *change = v.mv_data;
+        *number = get_be64(k.mv_data);
+        if (get_be32(change + RECORD_KEY_BYTES) != db->process)
+            fn(arg, change);
+    }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? 0 : db_err(rc);
+}
+
 struct state { /* a record as the indexes see it */
     bool there;
     uint64_t size;
@@ -338,6 +409,8 @@ int row_put(struct row_txn *t, const struct store_rec *rec, enum row_rule rule)
         rc = move_indexes(t, &from, &to);
     if (rc == 0)
         rc = move_charge(t, &from, &to);
+    if (rc == 0)
+        rc = log_change(t, key);
     row_count(&t->totals, rec, +1);
     return rc;
 }
@@ -364,20 +437,39 @@ int row_del(struct row_txn *t, const uint8_t key[RECORD_KEY_BYTES])
         rc = move_indexes(t, &from, &to);
     if (rc == 0)
         rc = move_charge(t, &from, &to);
+    if (rc == 0)
+        rc = log_change(t, key);
     return rc;
 }
 
 /* ---- transaction ---- */
 
+/* For those who wait for the lock and want to know whose it is. */
+static void begin_writing(const struct db *db)
+{
+    if (db->dir.common != NULL)
+        atomic_store(&db->dir.common->writer, getpid());
+}
+
+static void end_writing(const struct db *db)
+{
+    int mine = getpid();
+
+    if (db->dir.common != NULL) /* unless the next one has the lock already */
+        (void)atomic_compare_exchange_strong(&db->dir.common->writer, &mine, 0);
+}
+
 int row_begin(struct row_txn *t, const struct db *db)
 {
     assert(t->scratch != NULL);
     t->db = db;
+    t->next_change = 0;
     int rc = db_err(mdb_txn_begin(db->env, NULL, 0, &t->txn));
     if (rc != 0) {
         t->txn = NULL;
         return rc;
     }
+    begin_writing(db);
     rc = row_totals(db, t->txn, &t->totals);
     if (rc == ERR_CORRUPT)
         rc = 0; /* wrong figures are no reason to stop storing; `store verify` tells */
@@ -395,13 +487,16 @@ int row_commit(struct row_txn *t)
         return rc;
     }
     rc = db_err(mdb_txn_commit(t->txn));
+    end_writing(t->db);
     t->txn = NULL;
     return rc;
 }
 
 void row_abort(struct row_txn *t)
 {
-    if (t->txn != NULL)
+    if (t->txn != NULL) {
         mdb_txn_abort(t->txn);
+        end_writing(t->db);
+    }
     t->txn = NULL;
 }

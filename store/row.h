@@ -26,6 +26,7 @@ struct row_txn {
     const struct db *db;
     MDB_txn *txn;
     struct row_totals totals; /* loaded and saved by begin and commit */
+    uint64_t next_change;     /* of a shared store; 0 = not looked up yet */
     uint64_t corrupt;         /* damaged records that were overwritten or deleted */
     uint8_t *scratch;         /* RECORD_MAX_BYTES, the caller's */
 };
@@ -48,6 +49,17 @@ int row_put(struct row_txn *t, const struct store_rec *rec, enum row_rule rule)
 int row_del(struct row_txn *t, const uint8_t key[RECORD_KEY_BYTES])
     __attribute__((warn_unused_result));
 int row_meta_put(struct row_txn *t, const void *key, size_t key_len, const void *p, size_t n)
+    __attribute__((warn_unused_result));
+
+/* What other processes changed in a shared store. */
+typedef void row_change_fn(void *arg, const uint8_t key[RECORD_KEY_BYTES]);
+
+/* Number of the last change, 0 = none. */
+int row_last_change(const struct db *db, MDB_txn *txn, uint64_t *number)
+    __attribute__((warn_unused_result));
+/* Changes behind *number, which is moved on to the last one; those of this process are left out. fn with
+ * a NULL key: some are gone already, anything may have changed. */
+int row_changes(const struct db *db, MDB_txn *txn, uint64_t *number, row_change_fn *fn, void *arg)
     __attribute__((warn_unused_result));
 
 /* ---- reading, in any transaction ---- */

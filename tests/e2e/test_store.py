@@ -76,8 +76,8 @@ def test_dump_never_overwrites(world, node, tmp_path):
 
 
 def test_a_store_belongs_to_one_process(world, node):
-    """The second node says whose it is; a load too."""
-    other = world.make('other', '--full', '--listen', '127.0.0.1:0')
+    """A second node that is no full one says whose it is; a load too."""
+    other = world.make('other', '--listen', '127.0.0.1:0')
     other.store = node.store
     proc = other.begin().proc
     assert proc.wait() == 1
