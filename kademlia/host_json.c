@@ -150,8 +150,8 @@ static void serve_readable(struct stream *st, void *arg)
         rc = kad_json_decode(&req, x->in.method, false, x->in.body, x->in.body_len);
     if (rc < 0) {
         h->stat.bad_frames++;
-        log_debug(LOG_DHT, "request refused peer=%s reason=\"%s\"", LOG_PK(stream_remote(st)),
-                  err_str(rc));
+        log_limited_here(LOG_DHT, LOG_LEVEL_DEBUG, "request refused peer=%s reason=\"%s\"",
+                         LOG_PK(stream_remote(st)), err_str(rc));
         exchange_free(x, false);
         return;
     }

@@ -488,8 +488,8 @@ static void broken(struct con *c, int err)
         h->stat.dropped_slow++;
     else if (err != ERR_NETWORK)
         h->stat.bad_native++;
-    log_debug(LOG_DHT, "native stream closed peer=%s reason=\"%s\"", LOG_PK(stream_remote(c->st)),
-              err_str(err));
+    log_limited_here(LOG_DHT, LOG_LEVEL_DEBUG, "native stream closed peer=%s reason=\"%s\"",
+                     LOG_PK(stream_remote(c->st)), err_str(err));
     end_con(c, fail_of_error(err));
 }
 

@@ -140,8 +140,8 @@ static void count_failure(struct bridge *b, int err)
         return;
     r->stat.stream_failed++;
     r->stat.refused_by_code[relay_code_index(err)]++;
-    log_debug(LOG_RELAY, "stream refused from=%s reason=\"%s\"",
-              link_conn(b->src.session->link)->peer, err_str(err));
+    log_limited_here(LOG_RELAY, LOG_LEVEL_DEBUG, "stream refused from=%s reason=\"%s\"",
+                     link_conn(b->src.session->link)->peer, err_str(err));
 }
 
 void bridge_kill(struct bridge *b, int err)

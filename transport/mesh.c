@@ -429,8 +429,8 @@ void mesh_announce_end(struct rsession *s)
 /* Whatever came of it, the link is used (docs/protocol/dmsg.md §5.2). */
 static void announce_failed(struct rsession *s, int err)
 {
-    log_debug(LOG_RELAY, "announcement not accepted pk=%s reason=\"%s\"", LOG_PK(&s->pk),
-              err_str(err));
+    log_limited_here(LOG_RELAY, LOG_LEVEL_DEBUG, "announcement not accepted pk=%s reason=\"%s\"",
+                     LOG_PK(&s->pk), err_str(err));
     s->lame = err == ERR_TIMEOUT; /* servers without a mesh let everything run into time-outs */
     mesh_announce_end(s);
 }

@@ -91,8 +91,8 @@ void stream_fail(struct stream *st, int err)
     }
     if (st->state == STREAM_DEAD || st->state == STREAM_FREE)
         return;
-    log_debug(LOG_STREAM, "stream ended peer=%s port=%u reason=\"%s\"", LOG_PK(&st->remote),
-              st->remote_port, err_str(err));
+    log_limited_here(LOG_STREAM, LOG_LEVEL_DEBUG, "stream ended peer=%s port=%u reason=\"%s\"",
+                     LOG_PK(&st->remote), st->remote_port, err_str(err));
     quiet(st, false);
     st->state = STREAM_DEAD;
     st->err = err;

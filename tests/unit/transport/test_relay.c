@@ -398,7 +398,7 @@ static void test_session_errors(void **state)
 }
 
 /* A client of 2026 that was told to speak smux, v2 or v1: its first frame ends its session, at once
- * and alone; the one after it, of a client that speaks yamux, is none the worse (incident 7). */
+ * and alone; the one after it, of a client that speaks yamux, is none the worse (incidents 7, 23). */
 static void test_smux_session(void **state)
 {
     (void)state;

@@ -304,6 +304,56 @@ static void test_window_is_used_up(void **state)
 }
 
 /* Without buffers nothing is lost: reading and writing go on when there are some. */
+/* Ten streams share the room of one session, and their readers pause: a stream whose room was taken by
+ * another one between the news and the call of its user asks again, and does not stand still for
+ * ever. */
+static void test_room_taken_by_others(void **state)
+{
+    enum { STREAMS = 10 };
+    static struct app a[STREAMS];
+    const size_t n = 2 * MIB;
+    uint8_t *data = some_bytes(n);
+    struct fixture f;
+    bool done = false;
+
+    (void)state;
+    start(&f, false);
+    for (struct pipe_conn *c = f.w.net.conns; c != NULL; c = c->next)
+        c->out.window = 100000; /* of sockets */
+    for (int i = 0; i < STREAMS; i++) {
+        app_init(&a[i], &f.w);
+        a[i].piece = 50000;
+        app_dial(&a[i], 0, &f.w.client[1].key.pk, 80, 20000);
+        assert_int_equal(app_wait_open(&a[i]), 0);
+    }
+    world_run(&f.w, NS_PER_S);
+    assert_int_equal(f.w.client[1].n_in, STREAMS);
+    for (int i = 0; i < STREAMS; i++) {
+        f.w.client[1].in[i].keep = true;
+        app_send(&a[i], data, n);
+    }
+    for (int turn = 0; turn < 5000 && !done; turn++) { /* each reads now and then */
+        world_run(&f.w, 10 * NS_PER_MS);
+        done = true;
+        for (int i = 0; i < STREAMS; i++) {
+            struct app *b = &f.w.client[1].in[i];
+            if ((turn + i) % 5 == 0)
+                app_read(b);
+            done = done && b->got_n == n;
+        }
+    }
+    assert_true(done);
+    for (int i = 0; i < STREAMS; i++) {
+        app_close(&a[i]);
+        app_free(&a[i]);
+        app_close(&f.w.client[1].in[i]);
+        app_free(&f.w.client[1].in[i]);
+    }
+    f.w.client[1].n_in = 0;
+    free(data);
+    stop(&f);
+}
+
 static void test_without_buffers(void **state)
 {
     uint8_t *data = some_bytes(MIB);
@@ -627,6 +677,7 @@ int main(void)
         cmocka_unit_test(test_responder_speaks_first),
         cmocka_unit_test(test_back_pressure),
         cmocka_unit_test(test_window_is_used_up),
+        cmocka_unit_test(test_room_taken_by_others),
         cmocka_unit_test(test_without_buffers),
         cmocka_unit_test(test_abort_mid_transfer),
         cmocka_unit_test(test_close_with_pending),
