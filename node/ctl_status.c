@@ -158,6 +158,16 @@ static json_t *published_json(struct node *n)
                      st.last_ns == 0 ? -1.0 : (double)(n->loop->now_ns - st.last_ns) / 1e9);
 }
 
+/* Where this node registers itself: told, because who does not is not found (incident 39). */
+static const char *registering(const struct node *n)
+{
+    if (n->publish == NULL)
+        return "no";
+    if (n->cfg.mode == NODE_MODE_HTTP)
+        return "http";
+    return n->cfg.discovery != NULL && n->cfg.mode != NODE_MODE_DHT ? "dht+http" : "dht";
+}
+
 static json_t *store_json(struct node *n)
 {
     struct store_stat st;
@@ -239,6 +249,7 @@ void ctl_status(struct ctl_req *req)
                   lookups_json(n), "version", version_str(), "health", node_health(n));
     json_object_set_new(o, "relay", relay_json(n));
     json_object_set_new(o, "store", store_json(n));
+    json_object_set_new(o, "registering", json_string(registering(n)));
     json_object_set_new(o, "entry", published_json(n));
     json_object_set_new(o, "control", control_json(n));
     json_object_set_new(o, "forwards", forwards_json(n));

@@ -628,6 +628,7 @@ static int build(struct node *n, char why[NODE_WHY])
         n->resolve = resolve_new(n->loop, n->env);
         rc = n->resolve == NULL ? ERR_NOMEM : open_client(n);
         wake_init(&n->wake, n->drive, on_wake, n);
+        wake_tick(&n->wake, n->loop->now_ns, env_wall_ns(n->env));
         if (rc == 0 && (rc = check_network(n, why)) == ERR_NETWORK)
             return rc;
         if (rc == 0)
