@@ -232,6 +232,7 @@ man: all
 lint-tree:
 	@$(PYTHON) scripts/check_includes.py --self-test && $(PYTHON) scripts/check_includes.py
 	@$(PYTHON) scripts/check_outside.py --self-test && $(PYTHON) scripts/check_outside.py
+	@$(PYTHON) scripts/check_incidents.py --self-test && $(PYTHON) scripts/check_incidents.py
 	@for h in $(filter %.h,$(C_FILES)); do $(CC) $(TEST_CFLAGS) -Werror -fsyntax-only -include $$h -x c /dev/null || exit 1; done
 	@mandoc -Tlint -W warning docs/man/*.[1578]
 
