@@ -17,9 +17,10 @@
 #include "transport/drive_tcp.h"
 #include "transport/drive_wire.h"
 
-#define STAT_EVERY_NS NS_PER_S
-#define BUSY_BYTES    (UINT64_C(64) << 20) /* so much relayed leaves memory worth giving back … */
-#define QUIET_BYTES   (UINT64_C(1) << 20)  /* … in a second with less than this */
+#define STAT_EVERY_NS  NS_PER_S
+#define ACCEPT_LOOK_NS (50 * NS_PER_MS)
+#define BUSY_BYTES     (UINT64_C(64) << 20) /* so much relayed leaves memory worth giving back … */
+#define QUIET_BYTES    (UINT64_C(1) << 20)  /* … in a second with less than this */
 
 struct worker {
     struct relay_thread *t;
@@ -34,7 +35,7 @@ struct worker {
     struct relay *relay;
     uint64_t rests;
     struct drive_msg stop, quit;
-    struct loop_timer stat_timer;
+    struct loop_timer stat_timer, accept_timer;
     pthread_mutex_t lock;
     struct relay_stat stat; /* under lock, with the next two */
     struct relay_peer_info peers[RELAY_THREAD_PEERS];
@@ -123,6 +124,23 @@ static void on_changed(void *arg)
         w->t->changed(w->t->arg);
 }
 
+/* With all the handshakes there may be under way nothing is accepted: who comes waits in the system's
+ * queue instead of being turned away. */
+static void accept_look_later(struct worker *w)
+{
+    struct loop *loop = drive_loop_loop(w->drive);
+    loop_timer_set(loop, &w->accept_timer, loop->now_ns + ACCEPT_LOOK_NS);
+}
+
+static void on_accept_timer(struct loop_timer *timer)
+{
+    struct worker *w = container_of(timer, struct worker, accept_timer);
+    if (guard_is_full(w->t->guard))
+        accept_look_later(w);
+    else
+        drive_listener_pause(w->listener, false);
+}
+
 static void on_accept(void *arg, struct conn *conn)
 {
     struct worker *w = arg;
@@ -130,7 +148,8 @@ static void on_accept(void *arg, struct conn *conn)
     if (!guard_is_full(w->t->guard))
         return;
     w->rests++;
-    drive_listener_rest(w->listener);
+    drive_listener_pause(w->listener, true);
+    accept_look_later(w);
 }
 
 /* ---- sessions between workers ---- */
@@ -180,6 +199,7 @@ static void on_stop(struct drive_msg *m)
     relay_free(w->relay);
     w->relay = NULL;
     loop_timer_cancel(drive_loop_loop(w->drive), &w->stat_timer);
+    loop_timer_cancel(drive_loop_loop(w->drive), &w->accept_timer);
     sem_post(&w->t->stopped);
 }
 
@@ -293,6 +313,7 @@ static void worker_close(struct worker *w)
         relay_free(w->relay);
     drive_listener_close(w->listener);
     loop_timer_cancel(drive_loop_loop(w->drive), &w->stat_timer);
+    loop_timer_cancel(drive_loop_loop(w->drive), &w->accept_timer);
     loop_turn(drive_loop_loop(w->drive), drive_loop_now(w->drive)); /* deferred closes */
 }
 
@@ -426,6 +447,7 @@ static struct relay_thread *thread_alloc(const struct relay_thread_cfg *cfg)
         w->stop.fn = on_stop;
         w->quit.fn = on_quit;
         w->stat_timer.fn = on_stat_timer;
+        w->accept_timer.fn = on_accept_timer;
     }
     return t;
 }

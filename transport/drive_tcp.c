@@ -527,19 +527,13 @@ static void on_rested(evutil_socket_t fd, short what, void *arg)
         evconnlistener_enable(l->ev);
 }
 
-void drive_listener_rest(struct drive_listener *l)
-{
-    struct timeval tv = {0, REST_US};
-    evconnlistener_disable(l->ev);
-    event_add(l->rest, &tv);
-}
-
 static void on_accept_error(struct evconnlistener *ev, void *arg)
 {
     struct drive_listener *l = arg;
-    (void)ev;
+    struct timeval tv = {0, REST_US};
     l->tcp->stat.fd_exhausted++;
-    drive_listener_rest(l);
+    evconnlistener_disable(ev);
+    event_add(l->rest, &tv);
 }
 
 static int bound_addr(struct drive_listener *l)

@@ -46,8 +46,6 @@ void drive_listener_close(struct drive_listener *l);
 const char *drive_listener_addr(const struct drive_listener *l);
 /* Stop or resume accepting. */
 void drive_listener_pause(struct drive_listener *l, bool paused);
-/* Accept nothing for 100 ms: who comes meanwhile waits in the system's queue. */
-void drive_listener_rest(struct drive_listener *l);
 
 /* A conn over an open, connected stream socket; takes the descriptor over. NULL: out of memory, fd closed. */
 struct conn *drive_tcp_adopt(struct drive_tcp *t, int fd, const char *peer);

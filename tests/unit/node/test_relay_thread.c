@@ -250,9 +250,49 @@ static void test_own_client(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+static size_t handshakes(struct relay_thread *t)
+{
+    struct guard_stat st;
+    guard_stat(relay_thread_guard(t), &st);
+    return st.handshakes;
+}
+
+static void wait_handshakes(struct relay_thread *t, size_t n)
+{
+    for (int i = 0; i < 20000 && handshakes(t) != n; i++)
+        poll(NULL, 0, 1);
+    assert_int_equal(handshakes(t), n);
+}
+
+/* With every handshake there may be under way others wait in the system's queue, and are not refused. */
+static void test_back_pressure(void **state)
+{
+    (void)state;
+    struct relay_thread *t;
+    struct relay_thread_cfg two = cfg;
+    struct guard_stat st;
+    int fd[6];
+    two.guard.max_handshakes = 2;
+    assert_int_equal(relay_thread_start(&t, &two), 0);
+    for (int i = 0; i < 6; i++) {
+        fd[i] = dial(t);
+        assert_true(fd[i] >= 0);
+    }
+    for (int i = 0; i < 6; i += 2) { /* as soon as two have gone the next two are let in */
+        wait_handshakes(t, 2);
+        close(fd[i]);
+        close(fd[i + 1]);
+    }
+    wait_handshakes(t, 0);
+    guard_stat(relay_thread_guard(t), &st);
+    assert_int_equal(st.refused_handshakes + st.refused_links, 0);
+    relay_thread_stop(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(test_back_pressure),
         TEST(test_start_and_stop),
         TEST(test_port_in_use),
         TEST(test_addresses_that_are_not_ours),
