@@ -259,7 +259,7 @@ static void run_op(struct play *p)
         break;
     }
     case 10:
-        relay_drain(p->w.relay);
+        rw_drain(&p->w);
         break;
     case 12:
         op_announce(p, s);
@@ -287,6 +287,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                               .idle_ms = 20000,
                               .max_relayed = 4,
                               .accept_relayed = true};
+    rw_workers = (mode & 8) ? 2 : 1;
     rw_init(&p.w, (mode & 2) ? &small : NULL);
     for (unsigned i = 0; i < 2; i++) {
         p.side[i].raw = rw_raw_new(&p.w, 1 + i);

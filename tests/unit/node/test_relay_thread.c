@@ -24,6 +24,7 @@ static struct pk_pool *pk;
 static struct buf_budget budget;
 static struct relay_thread_cfg cfg;
 static atomic_uint changes;
+static unsigned workers;
 
 static void on_changed(void *arg)
 {
@@ -39,8 +40,11 @@ static int setup(void **state)
     assert_int_equal(log_set_levels("error", why, sizeof why), 0);
     budget = (struct buf_budget){.cap = 64 << 20};
     pk = pk_pool_new(1, 64);
-    cfg = (struct relay_thread_cfg){
-        .listen = "127.0.0.1:0", .pk_pool = pk, .budget = &budget, .changed = on_changed};
+    cfg = (struct relay_thread_cfg){.listen = "127.0.0.1:0",
+                                    .pk_pool = pk,
+                                    .budget = &budget,
+                                    .workers = workers,
+                                    .changed = on_changed};
     return crypto_keypair_from_seed(&cfg.sk, &cfg.self, (const uint8_t *)"relay", 5);
 }
 
@@ -300,5 +304,9 @@ int main(void)
         TEST(test_linked_relays),
         TEST(test_own_client),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = 0;
+    for (workers = 1; workers <= 3; workers += 2)
+        failed +=
+            cmocka_run_group_tests_name(workers == 1 ? "one worker" : "workers", tests, NULL, NULL);
+    return failed;
 }
