@@ -507,7 +507,7 @@ static int curl_failure(struct transfer *t, const struct forward *f, CURLcode co
     const struct app_net_failure *why = app_net_forward_failure(t->c->net, f->handle);
     if (why->err != 0) {
         fprintf(stderr, "kadmsg: %s\n", why->text);
-        return dial_exit(why);
+        return why->broken ? (int)code : dial_exit(why);
     }
     return fail((int)code, t->text, t->error[0] != '\0' ? t->error : curl_easy_strerror(code));
 }

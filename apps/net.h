@@ -44,6 +44,7 @@ struct app_net;
 
 struct app_net_failure {
     int err, exit; /* 0: none */
+    bool broken;   /* of a forward: a stream that was open, not a dial */
     char text[APP_NET_TEXT];
 };
 

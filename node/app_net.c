@@ -193,6 +193,7 @@ static void on_dial_failed(struct request *r, const json_t *o)
     struct app_net_failure *f = r->last;
     f->err = err_of(o);
     f->exit = err_exit_code(f->err);
+    f->broken = strcmp(tool_str(o, "event"), "broken") == 0;
     strncpy(f->text, tool_str(o, "error"), sizeof(f->text) - 1);
 }
 

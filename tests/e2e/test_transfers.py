@@ -12,16 +12,17 @@ from local import MIB, connect, curl, descriptors, digest, read_all
 from procs import Failed, sha256_file, wait_until
 
 GIB = 1 << 30
-MARK = 64 * 1024
+MARK = 64
 
 
 def marked_file(path, size):
-    """A sparse file that little disk is needed for, but no two of its 64 KiB pieces are equal."""
+    """A sparse file that little disk is needed for, but no two of its pieces of 1 MiB are equal."""
+    dice = random.Random(size)
     with open(path, 'wb') as f:
         f.truncate(size)
-        for at in range(0, size - 16, MARK):
-            f.seek(at)
-            f.write(at.to_bytes(8, 'big') + random.Random(at).randbytes(8))
+        for at in range(0, size - MARK, MIB):
+            f.seek(at + dice.randrange(min(MIB, size - at) - MARK + 1))
+            f.write(dice.randbytes(MARK))
     return path
 
 
