@@ -59,24 +59,41 @@ def test_header_bombs(net, served, request_bytes, status):
 
 
 def test_slow_clients_everywhere(net, served, run):
-    """Half a request and then nothing: a deadline of 10 s at each door, and nobody else waits for it."""
+    """Incident 94. Half a request and then nothing, or a byte now and then: a deadline of 10 s at each door, and nobody else
+    waits for it."""
     _, a, b, _ = net
     http, port = served
     run(b, 'socks', 'server', '-q', '61')
     socks = run(a, 'web', '-t', f'{b.pk}:61', '-p', '0').ready['port']
     web = run(a, 'web', '-q', '0', '-p', '0').ready
-    slow = []
-    for _ in range(40):
-        for door, data in [(port, b'GET / HTTP/1.1\r\nHost: x\r\nA: ' + b'b' * 8000), (socks, b'\5\1'),
-                           (web['socks_port'], b'\5'), (web['socks_port'], b'GET http://x.dmsg/ HT'), (web['web_port'], b'GET / HTTP/1.1\r\n')]:
-            s = connect(door)
-            s.settimeout(40)
-            s.sendall(data)
-            slow.append(s)
-    still_served(net)
-    assert anonymous_kib(http) < MEMORY_KIB
-    for s in slow:
-        assert not read_all_or_reset(s).startswith(b'HTTP/1.1 2')
+    begun = b'GET / HTTP/1.1\r\nHost: x\r\nA: '
+    doors = [(port, begun + b'b' * 8000), (port, begun), (socks, b'\5\1'), (web['socks_port'], b'\5'), (web['socks_port'], begun),
+             (web['socks_port'], b'GET http://x.dmsg/ HT'), (web['web_port'], begun)]
+    slow, stop = [], threading.Event()
+    for door, data in doors * 30:
+        s = connect(door)
+        s.settimeout(40)
+        s.sendall(data)
+        slow.append((s, data))
+
+    def dribble():
+        while not stop.wait(0.5):
+            for s, data in slow:
+                with contextlib.suppress(OSError):
+                    if data == begun:
+                        s.send(b'b')
+
+    dribbler = threading.Thread(target=dribble)
+    dribbler.start()
+    try:
+        still_served(net)
+        assert anonymous_kib(http) < MEMORY_KIB
+        for s, _ in slow:
+            assert not read_all_or_reset(s).startswith(b'HTTP/1.1 2')
+    finally:
+        stop.set()
+        dribbler.join()
+    for s, _ in slow:
         s.close()
     still_served(net)
 
