@@ -150,7 +150,7 @@ struct mp_in mp_in_array(struct mp_in *in, uint32_t min, uint32_t max)
 
 /* ---- writing ---- */
 
-#define FIRST_ROOM 256
+#define FIRST_ROOM 1024
 
 static int grow_and_write(void *arg, const char *p, size_t n)
 {

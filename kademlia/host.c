@@ -122,6 +122,7 @@ int host_new(struct host **out, const struct host_cfg *cfg)
     h->network = cfg->kad->network;
     h->read_only = cfg->kad->client_only;
     h->cfg.self = cfg->kad->self;
+    h->self = kad_id_of(&cfg->kad->self);
     json_init(h);
     native_init(h);
     h->peers = peers_new(cfg->env->hash_key, cfg->max_peers != 0 ? cfg->max_peers : 100000);

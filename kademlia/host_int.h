@@ -19,7 +19,8 @@
 struct host {
     struct host_cfg cfg;
     uint64_t network; /* tag of ours */
-    bool read_only;   /* we serve nobody */
+    struct kad_id self;
+    bool read_only; /* we serve nobody */
     struct peers *peers;
     struct kad_peers ops;
     struct kad *kad;
@@ -33,6 +34,7 @@ struct host {
     struct map by_token; /* serving exchanges whose request is with the engine */
     struct map callers;  /* struct caller: streams served by peer */
     /* host_native.c */
+    struct map native_peers; /* struct of_peer */
     struct list cons;        /* struct con, least recently used first */
     struct map native_calls; /* struct con_call by the engine's number */
     struct map native_jobs;  /* struct con_job by token */

@@ -24,7 +24,8 @@
 #define JOBS_MAX        64u                /* requests of one stream with the engine */
 #define OUT_MAX         (8u << 20)         /* bytes that wait for one peer */
 #define HELD_MAX        ((size_t)64 << 20) /* bytes of messages under way, all streams */
-#define ACCEPTED_OF_ONE 2u             /* streams of one peer: the living one, and its successor */
+#define ACCEPTED_OF_ONE 2u /* streams of one peer: the living one, and its successor */
+#define READ_PIECE      8192u
 #define SILENT_NS       (5 * NS_PER_S) /* a call this old, and nothing heard since: the stream is dead */
 
 struct con {
@@ -32,6 +33,8 @@ struct con {
     struct stream *st;
     kad_peer peer; /* a reference */
     struct list_node node;
+    struct of_peer *of;
+    struct list_node in_peer;
     bool dialled, greeted;
     bool sent;      /* something was written */
     bool read_only; /* the peer serves nobody, so it said in its PING */
@@ -46,6 +49,11 @@ struct con {
     uint64_t used_ns, heard_ns;
     struct loop_timer timer; /* greeting, then idleness */
     struct loop_task flush;
+};
+
+struct of_peer { /* the streams to one peer, oldest first */
+    kad_peer peer;
+    struct list cons;
 };
 
 struct con_call { /* ours, under way */
@@ -104,6 +112,11 @@ static void free_con(struct con *c, bool abort)
     h->native_held -= kad_mp_frame_held(&c->in);
     kad_mp_frame_clear(&c->in);
     list_remove(&c->node);
+    list_remove(&c->in_peer);
+    if (list_empty(&c->of->cons)) {
+        map_del(&h->native_peers, &c->peer);
+        free(c->of);
+    }
     h->ops.unref(h->ops.arg, c->peer);
     free(c->out);
     free(c);
@@ -200,21 +213,22 @@ static void used(struct con *c)
 /* Does this end's NodeID win, when both have dialled? */
 static bool we_are_lower(const struct host *h, kad_peer peer)
 {
-    struct kad_id self = kad_id_of(&h->cfg.self);
-
-    return kad_id_cmp(&self, h->ops.id(h->ops.arg, peer)) < 0;
+    return kad_id_cmp(&h->self, h->ops.id(h->ops.arg, peer)) < 0;
 }
 
 /* The stream that calls to this peer take; NULL = none. */
 static struct con *find(struct host *h, kad_peer peer)
 {
+    struct of_peer *of = map_get(&h->native_peers, &peer);
     struct list_node *n, *tmp;
     struct con *best = NULL;
 
-    list_for_each(n, tmp, &h->cons)
+    if (of == NULL)
+        return NULL;
+    list_for_each(n, tmp, &of->cons)
     {
-        struct con *c = container_of(n, struct con, node);
-        if (c->peer != peer || c->stranger || (!c->dialled && !c->greeted))
+        struct con *c = container_of(n, struct con, in_peer);
+        if (c->stranger || (!c->dialled && !c->greeted))
             continue;
         if (best == NULL || best->dialled == c->dialled)
             best = c; /* the later one of those from one side */
@@ -497,17 +511,16 @@ static void con_readable(struct stream *st, void *arg)
 {
     struct con *c = arg;
     struct host *h = c->host;
-    uint8_t *piece = malloc(HOST_PIECE);
-    int rc = piece == NULL ? ERR_NOMEM : 0;
+    uint8_t piece[READ_PIECE];
+    int rc = 0;
     size_t n;
 
     used(c);
     c->heard_ns = host_now(h);
-    while (rc == 0 && (n = stream_read(st, piece, HOST_PIECE)) > 0) {
+    while (rc == 0 && (n = stream_read(st, piece, sizeof piece)) > 0) {
         h->stat.bytes_in += n;
         rc = feed(c, piece, n);
     }
-    free(piece);
     if (rc != 0)
         broken(c, rc);
     else if (stream_eof(st))
@@ -542,12 +555,31 @@ static const struct stream_cb con_cb = {
 
 /* ---- the pool ---- */
 
+static struct of_peer *of_peer(struct host *h, kad_peer peer)
+{
+    struct of_peer *of = map_get(&h->native_peers, &peer);
+
+    if (of != NULL || (of = calloc(1, sizeof *of)) == NULL)
+        return of;
+    of->peer = peer;
+    list_init(&of->cons);
+    if (map_put(&h->native_peers, of) == 0)
+        return of;
+    free(of);
+    return NULL;
+}
+
 static struct con *new_con(struct host *h, kad_peer peer, bool dialled)
 {
     struct con *c = calloc(1, sizeof *c);
+    struct of_peer *of = c != NULL ? of_peer(h, peer) : NULL;
 
-    if (c == NULL)
+    if (of == NULL) {
+        free(c);
         return NULL;
+    }
+    c->of = of;
+    list_push_back(&of->cons, &c->in_peer);
     c->host = h;
     c->peer = peer;
     c->dialled = dialled;
@@ -599,24 +631,24 @@ static bool make_room(struct host *h, bool dialled)
 /* The older streams of this peer: it has lost them, or has more than it may. */
 static void trim_accepted(struct host *h, kad_peer peer)
 {
+    struct of_peer *of = map_get(&h->native_peers, &peer);
     struct list_node *n, *tmp;
+    struct con *oldest = NULL;
     unsigned more = 0;
 
-    list_for_each(n, tmp, &h->cons)
+    if (of == NULL)
+        return;
+    list_for_each(n, tmp, &of->cons)
     {
-        struct con *c = container_of(n, struct con, node);
-        more += c->peer == peer && !c->dialled;
+        struct con *c = container_of(n, struct con, in_peer);
+        if (c->dialled)
+            continue;
+        if (oldest == NULL)
+            oldest = c;
+        more++;
     }
-    list_for_each(n, tmp, &h->cons)
-    {
-        struct con *c = container_of(n, struct con, node);
-        if (more < ACCEPTED_OF_ONE)
-            return;
-        if (c->peer == peer && !c->dialled) {
-            end_con(c, KAD_FAIL_CLOSED);
-            more--;
-        }
-    }
+    if (more >= ACCEPTED_OF_ONE)
+        end_con(oldest, KAD_FAIL_CLOSED);
 }
 
 void native_accept(struct host *h, struct stream *st, const uint8_t *p, size_t n)
@@ -762,6 +794,7 @@ int native_note(struct host *h, kad_peer peer, struct kad_msg *msg)
 void native_init(struct host *h)
 {
     list_init(&h->cons);
+    map_init(&h->native_peers, MAP_KEY(struct of_peer, peer), h->cfg.env->hash_key, 0);
     map_init(&h->native_calls, MAP_KEY(struct con_call, id), h->cfg.env->hash_key, 0);
     map_init(&h->native_jobs, MAP_KEY(struct con_job, token), h->cfg.env->hash_key,
              (HOST_ACCEPTED + HOST_DIALLED) * JOBS_MAX);
@@ -773,6 +806,7 @@ void native_free(struct host *h)
 
     while ((c = list_first_as(&h->cons, struct con, node)) != NULL)
         free_con(c, true);
+    map_free(&h->native_peers);
     map_free(&h->native_calls);
     map_free(&h->native_jobs);
 }

@@ -172,6 +172,7 @@ static void read_some(struct tcp_conn *c)
             conn_break(c, n == 0 ? ERR_EOF : err_sys());
             return;
         }
+        c->tcp->stat.bytes_in += (uint64_t)n;
         struct slice s = buf_take(b, (size_t)n);
         c->conn.user->input(c->conn.arg, s, loop_of(c)->now_ns);
         slice_release(&s);
@@ -200,6 +201,7 @@ static void write_some(struct tcp_conn *c)
         size_t all = 0;
         for (int i = 0; i < cnt; i++)
             all += iov[i].iov_len;
+        c->tcp->stat.bytes_out += n > 0 ? (uint64_t)n : 0;
         if (n > 0)
             c->conn.user->sent(c->conn.arg, (size_t)n, now);
         if (c->closed || c->broken)

@@ -63,5 +63,6 @@ struct conn *drive_tcp_unpack(struct drive_tcp *t, const struct drive_tcp_parcel
 struct drive_tcp_stat {
     size_t conns;
     uint64_t accepted, dialled, dial_failed, fd_exhausted, no_buffer;
+    uint64_t bytes_in, bytes_out;
 };
 void drive_tcp_stat(const struct drive_tcp *t, struct drive_tcp_stat *out);
