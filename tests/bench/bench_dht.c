@@ -6,7 +6,7 @@
  *                        together. Ceiling: messages of the look-up times dht_round_trip
  *     dht_get_cold       the same for a node's first gets: streams are still being opened
  *     dht_get_full       a get answered by a full node, asked first. Same ceiling
- *     dht_round_trip     64 bytes there and back over one such stream
+ *     dht_round_trip     over one such stream as many bytes each way as a look-up's messages have
  *     dht_messages       requests of one look-up
  *     dht_get_small      N = 32, beside the next one
  *     opendht_get        the same with OpenDHT (Debian's python3-opendht): its nodes in one process,
@@ -18,7 +18,7 @@
  *     dht_watch_cpu      processor time of WATCHES held watches, percent of a core, both ends
  *     dht_watch_push     processor time of one change: put, push and verification
  *
- * KADMSG_BENCH_IDLE_S sets IDLE_S. Processor time of the whole process counts, the relay's threads
+ * KADMSG_BENCH_IDLE_S sets IDLE_S (120). Processor time of the whole process counts, the relay's threads
  * included.
  */
 #include <event2/event.h>
@@ -35,17 +35,20 @@
 #include "node/keyfile.h"
 #include "node/node_int.h"
 
-#define MAX_NODES 100
-#define GETTERS   4
-#define WARM_UP   150 /* gets of each getter */
-#define GETS      400
-#define COLD      40
-#define TRIPS     4000
-#define KEYS      100
-#define WATCHES   5000
-#define PUSHES    200
-#define ECHO_PORT 77
-#define WAIT_S    120
+#define MAX_NODES  100
+#define GETTERS    4
+#define WARM_UP    150 /* gets of each getter */
+#define GETS       100 /* of one run; medians of RUNS */
+#define RUNS       7
+#define ASK_BYTES  64 /* about what the messages of a look-up have */
+#define TELL_BYTES 1024
+#define COLD       40
+#define TRIPS      1000
+#define KEYS       100
+#define WATCHES    5000
+#define PUSHES     200
+#define ECHO_PORT  77
+#define WAIT_S     120
 
 static struct event_base *base;
 static struct node
@@ -88,6 +91,19 @@ static double cpu_s(void)
 static double now_s(void)
 {
     return clock_s(CLOCK_MONOTONIC);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static double median(double v[RUNS])
+{
+    qsort(v, RUNS, sizeof v[0], by_value);
+    return v[RUNS / 2];
 }
 
 static void report(const char *name, const char *params, double value, const char *unit, double cpu,
@@ -239,17 +255,27 @@ static uint64_t messages(struct node *n)
     return st.lookup_messages;
 }
 
-/* Processor time of a get, in ms, and requests of one, by the first getters in turn. */
+/* Processor time that all nodes take in a second for their own affairs. */
+static double own_affairs(void)
+{
+    double cpu = cpu_s(), begin = now_s();
+
+    run_for(2);
+    return (cpu_s() - cpu) / (now_s() - begin);
+}
+
+/* Processor time of a get, in ms, and requests of one, by the first getters in turn. What the nodes
+ * do anyway meanwhile is taken off, as it is measured just before. */
 static double gets(unsigned count, unsigned getters, double *per_get)
 {
     uint64_t sent = 0;
 
     for (unsigned i = 1; i <= getters; i++)
         sent -= messages(nodes[i]);
-    double before = cpu_s();
+    double own = own_affairs(), before = cpu_s(), begin = now_s();
     for (unsigned i = 0; i < count; i++)
         get_one(nodes[1 + i % getters], 0);
-    double took = cpu_s() - before;
+    double took = cpu_s() - before - own * (now_s() - begin);
     for (unsigned i = 1; i <= getters; i++)
         sent += messages(nodes[i]);
     *per_get = (double)sent / count;
@@ -266,7 +292,7 @@ static struct {
 
 static void trip_send(struct stream *st)
 {
-    char bytes[64] = {0};
+    char bytes[ASK_BYTES] = {0};
 
     if (stream_write(st, bytes, sizeof bytes) != (long)sizeof bytes)
         die("round trip: no room");
@@ -281,12 +307,12 @@ static void trip_opened(struct stream *st, void *arg)
 
 static void trip_readable(struct stream *st, void *arg)
 {
-    char bytes[256];
+    char bytes[4 * TELL_BYTES];
 
     (void)arg;
     trip.got += stream_read(st, bytes, sizeof bytes);
-    while (trip.got >= 64) {
-        trip.got -= 64;
+    while (trip.got >= TELL_BYTES) {
+        trip.got -= TELL_BYTES;
         trip.trips++;
         trip_send(st);
     }
@@ -294,12 +320,14 @@ static void trip_readable(struct stream *st, void *arg)
 
 static void echo_readable(struct stream *st, void *arg)
 {
-    char bytes[256];
-    size_t n;
+    static const char answer[TELL_BYTES];
+    char bytes[ASK_BYTES];
 
     (void)arg;
-    while ((n = stream_read(st, bytes, sizeof bytes)) > 0)
-        (void)stream_write(st, bytes, n);
+    while (stream_read(st, bytes, sizeof bytes) == sizeof bytes) {
+        if (stream_write(st, answer, sizeof answer) != (long)sizeof answer)
+            die("round trip: no room");
+    }
 }
 
 static void over(struct stream *st, void *arg, int err)
@@ -335,6 +363,7 @@ static double round_trip(void)
 {
     struct stream *st;
 
+    echo_end = NULL;
     memset(&trip, 0, sizeof trip);
     if (client_listen(nodes[1]->client, ECHO_PORT, on_accept, NULL) < 0 ||
         client_dial(nodes[2]->client, &keys[1], ECHO_PORT, 20000, 0, &trip_cb, NULL, &st) < 0)
@@ -387,9 +416,11 @@ static void measure_idle(void)
            0.1);
 }
 
-static void get_through_full(double trip_ms)
+/* A client that knows the relay only, which is a full node. */
+static void get_through_full(void)
 {
-    double per_get;
+    double trips[RUNS], ms[RUNS], begin = cpu_s();
+    char params[96];
     struct node *n;
 
     start_node(MAX_NODES, true);
@@ -402,39 +433,45 @@ static void get_through_full(double trip_ms)
     for (unsigned i = 0; i < WARM_UP; i++)
         get_one(n, KAD_GET_FIRST);
     uint64_t sent = messages(n);
-    double before = cpu_s();
-    for (unsigned i = 0; i < GETS; i++)
-        get_one(n, KAD_GET_FIRST);
-    double cpu = cpu_s() - before;
-    per_get = (double)(messages(n) - sent) / GETS;
-    char params[96];
+    for (unsigned run = 0; run < RUNS; run++) {
+        trips[run] = round_trip();
+        double own = own_affairs(), before = cpu_s(), wall = now_s();
+        for (unsigned i = 0; i < GETS; i++)
+            get_one(n, KAD_GET_FIRST);
+        ms[run] = (cpu_s() - before - own * (now_s() - wall)) * 1000 / GETS;
+    }
+    double per_get = (double)(messages(n) - sent) / (GETS * RUNS);
     snprintf(params, sizeof params, "{\"nodes\":%zu,\"messages\":%.2f}", n_nodes, per_get);
-    report("dht_get_full", params, cpu * 1000 / GETS, "ms", cpu, per_get * trip_ms);
+    report("dht_get_full", params, median(ms), "ms", cpu_s() - begin, per_get * median(trips));
 }
 
+/* Gets and round trips in turn, so that both meet the same machine. */
 static void measure_gets(const char *name, unsigned getters)
 {
     char params[160];
-    double per_get, cold_messages;
+    double per_get, cold_messages, trips[RUNS], ms[RUNS], begin = cpu_s();
 
     put_all();
-    run_for(1);
-    double trip_ms = round_trip();
+    run_for(15); /* what was put is handed on and settles */
     double cold = gets(COLD, 1, &cold_messages);
     (void)gets(WARM_UP * getters, getters, &per_get);
-    double begin = cpu_s(), ms = gets(GETS, getters, &per_get);
-    double cpu = cpu_s() - begin;
-    snprintf(params, sizeof params, "{\"nodes\":%zu,\"messages\":%.1f,\"gets\":%d}", n_nodes,
-             per_get, GETS);
-    report(name, params, ms, "ms", cpu, per_get * trip_ms);
+    for (unsigned run = 0; run < RUNS; run++) {
+        trips[run] = round_trip();
+        ms[run] = gets(GETS, getters, &per_get);
+    }
+    double trip_ms = median(trips);
+    snprintf(params, sizeof params, "{\"nodes\":%zu,\"messages\":%.1f,\"gets\":%d,\"runs\":%d}",
+             n_nodes, per_get, GETS, RUNS);
+    report(name, params, median(ms), "ms", cpu_s() - begin, per_get * trip_ms);
     if (n_nodes < MAX_NODES)
         return;
-    report("dht_messages", params, per_get, "requests", cpu, 20);
-    report("dht_round_trip", "{\"bytes\":64}", trip_ms * 1000, "us", trip_ms * TRIPS / 1000, 60);
+    report("dht_messages", params, per_get, "requests", cpu_s() - begin, KAD_K);
+    snprintf(params, sizeof params, "{\"request\":%d,\"answer\":%d}", ASK_BYTES, TELL_BYTES);
+    report("dht_round_trip", params, trip_ms * 1000, "us", trip_ms * TRIPS * RUNS / 1000, 60);
     snprintf(params, sizeof params, "{\"nodes\":%zu,\"messages\":%.1f,\"gets\":%d}", n_nodes,
              cold_messages, COLD);
     report("dht_get_cold", params, cold, "ms", cold * COLD / 1000, cold_messages * trip_ms);
-    get_through_full(trip_ms);
+    get_through_full();
 }
 
 /* ---- watches ---- */
