@@ -107,10 +107,16 @@ static uint64_t *sorted(const struct samples *s, size_t first)
     return v;
 }
 
+static double rank_ms(const uint64_t *sorted_ns, size_t n, unsigned percent)
+{
+    size_t i = n * percent / 100;
+    return (double)sorted_ns[i < n ? i : n - 1] / 1e6;
+}
+
 static json_t *median_json(const struct samples *s, size_t first)
 {
     uint64_t *v = sorted(s, first);
-    json_t *o = v != NULL ? json_real((double)v[(s->n - first) / 2] / 1e6) : json_null();
+    json_t *o = v != NULL ? json_real(rank_ms(v, s->n - first, 50)) : json_null();
     free(v);
     return o;
 }
@@ -121,8 +127,8 @@ static json_t *latency_json(const struct samples *s)
     if (v == NULL)
         return json_null();
     json_t *o = json_pack("{s:I, s:f, s:f, s:f, s:f}", "count", (json_int_t)s->n, "min_ms",
-                          (double)v[0] / 1e6, "p50_ms", (double)v[s->n / 2] / 1e6, "p99_ms",
-                          (double)v[s->n * 99 / 100] / 1e6, "max_ms", (double)v[s->n - 1] / 1e6);
+                          rank_ms(v, s->n, 0), "p50_ms", rank_ms(v, s->n, 50), "p99_ms",
+                          rank_ms(v, s->n, 99), "max_ms", rank_ms(v, s->n, 100));
     free(v);
     return o;
 }

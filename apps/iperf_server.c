@@ -39,6 +39,7 @@ struct server {
     const struct iperf_server_cfg *cfg;
     struct app_net *net;
     struct conn *conns[IPERF_CONNS];
+    struct pollfd poll[IPERF_CONNS + 1]; /* the net first */
     size_t n;
     bool ended; /* the listener */
 };
@@ -215,8 +216,9 @@ static void on_state(void *arg, uint16_t port, const struct app_net_failure *fai
         s->cfg->ready(s->cfg->arg, &s->net->self, port);
 }
 
-static void turn(struct server *s, struct pollfd *p)
+static void turn(struct server *s)
 {
+    struct pollfd *p = s->poll;
     size_t n = s->n;
     for (size_t i = 0; i < n; i++)
         p[i + 1] = (struct pollfd){s->conns[i]->fd, wants(s->conns[i]), 0};
@@ -236,24 +238,21 @@ static void turn(struct server *s, struct pollfd *p)
 int iperf_serve(struct app_net *net, const struct iperf_server_cfg *cfg)
 {
     struct server *s = calloc(1, sizeof(*s));
-    struct pollfd *p = calloc(IPERF_CONNS + 1, sizeof(*p));
     uint64_t handle = 0;
-    int rc = s == NULL || p == NULL ? app_net_fail(net, ERR_NOMEM, "%s", err_str(ERR_NOMEM)) : 0;
-    if (rc == 0) {
-        s->cfg = cfg;
-        s->net = net;
-        rc = app_net_listen(net, cfg->port, on_stream, on_state, s, &handle);
-    }
+    if (s == NULL)
+        return app_net_fail(net, ERR_NOMEM, "%s", err_str(ERR_NOMEM));
+    s->cfg = cfg;
+    s->net = net;
+    int rc = app_net_listen(net, cfg->port, on_stream, on_state, s, &handle);
     while (rc == 0 && !s->ended && *cfg->stop == 0) {
-        turn(s, p);
+        turn(s);
         rc = app_net_dispatch(net, 0);
     }
     if (rc == 0 && s->ended)
         rc = net->failure.err;
     app_net_cancel(net, handle);
-    while (s != NULL && s->n > 0)
+    while (s->n > 0)
         drop(s, s->n - 1);
     free(s);
-    free(p);
     return rc;
 }
