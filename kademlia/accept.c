@@ -94,7 +94,9 @@ static int64_t expiry(const struct kad_accept *a, enum store_origin origin)
 {
     if (origin == STORE_OWN && !kad_is_tombstone(&a->check.item->item))
         return INT64_MAX;
-    return kad_steady_ns(a->check.k) + life_ns(a);
+    int64_t life = life_ns(a);
+    return kad_steady_ns(a->check.k) + life -
+           life % (int64_t)NS_PER_MS; /* whole ms take less room */
 }
 
 /* ---- room ---- */

@@ -33,9 +33,9 @@
 #include "store/dir.h"
 #include "store/record.h"
 
-/* 1 kept records under (target, kind); 2 keeps them under ids. No release wrote 1, so nothing
- * converts it. */
-#define DB_SCHEMA 2u
+/* 1 kept records under (target, kind), 2 keeps them under ids, 3 writes them shorter. No release wrote 1
+ * or 2, so nothing converts them. */
+#define DB_SCHEMA 3u
 
 #define DB_CHANGES_MAX  65536u
 #define DB_CHANGE_BYTES (RECORD_KEY_BYTES + 4)

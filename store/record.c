@@ -142,6 +142,21 @@ static void pack_bin(msgpack_packer *pk, const void *p, size_t n)
         msgpack_pack_bin_body(pk, p, n);
 }
 
+#define ORIGIN_SHIFT 2
+#define LIFE_IN_MS   0x10 /* the time of expiry is stored_ns and so many ms */
+#define MS           1000000
+
+static bool life_in_ms(const struct store_rec *rec, uint32_t *ms)
+{
+    int64_t life;
+
+    if (__builtin_sub_overflow(rec->expires_ns, rec->stored_ns, &life) || life < 0 ||
+        life % MS != 0 || life / MS > UINT32_MAX)
+        return false;
+    *ms = (uint32_t)(life / MS);
+    return true;
+}
+
 size_t record_encode(uint8_t *out, const struct store_rec *rec)
 {
     const struct item *it = &rec->item;
@@ -151,25 +166,32 @@ size_t record_encode(uint8_t *out, const struct store_rec *rec)
 
     wr_room(&w, RECORD_SUM_BYTES);
     msgpack_packer_init(&pk, &w, write_bytes);
-    msgpack_pack_array(&pk, RECORD_FIELDS);
-    pack_bin(&pk, it->k.b, sizeof it->k.b);
+    bool more = !pubkey_equal(&rec->charged, &it->k) || rec->rank_time != 0 || rec->rank_seq != 0;
+    uint32_t life_ms = 0;
+    bool in_ms = life_in_ms(rec, &life_ms);
+
+    msgpack_pack_array(&pk, more ? RECORD_FIELDS_ALL : RECORD_FIELDS);
+    msgpack_pack_bin(&pk, PUBKEY_BYTES + SIG_BYTES);
+    msgpack_pack_bin_body(&pk, it->k.b, PUBKEY_BYTES);
+    msgpack_pack_bin_body(&pk, it->sig.b, SIG_BYTES);
     msgpack_pack_uint64(&pk, it->seq);
-    pack_bin(&pk, it->sig.b, sizeof it->sig.b);
     if (it->v != NULL)
         pack_bin(&pk, it->v, it->v_len);
     else
         msgpack_pack_nil(&pk);
     pack_bin(&pk, it->salt, it->salt_len);
     msgpack_pack_int64(&pk, rec->stored_ns);
-    msgpack_pack_int64(&pk, rec->expires_ns);
-    msgpack_pack_uint8(&pk, (uint8_t)rec->tier);
-    msgpack_pack_uint8(&pk, (uint8_t)rec->origin);
-    if (pubkey_equal(&rec->charged, &it->k))
-        msgpack_pack_nil(&pk);
+    msgpack_pack_uint8(&pk, (uint8_t)(rec->tier | (unsigned)rec->origin << ORIGIN_SHIFT |
+                                      (in_ms ? LIFE_IN_MS : 0)));
+    if (in_ms)
+        msgpack_pack_uint32(&pk, life_ms);
     else
+        msgpack_pack_int64(&pk, rec->expires_ns);
+    if (more) {
         pack_bin(&pk, rec->charged.b, sizeof rec->charged.b);
-    msgpack_pack_int64(&pk, rec->rank_time);
-    msgpack_pack_uint64(&pk, rec->rank_seq);
+        msgpack_pack_int64(&pk, rec->rank_time);
+        msgpack_pack_uint64(&pk, rec->rank_seq);
+    }
     assert(!wr_failed(&w));
 
     record_key(key, &rec->target, rec->kind);
@@ -185,21 +207,35 @@ static int read_fields(struct store_rec *rec, const struct mp_doc *d)
     struct mp_in in = mp_doc_array(d);
     struct item *it = &rec->item;
 
-    mp_in_fixed(&in, it->k.b, sizeof it->k.b);
+    uint8_t head[PUBKEY_BYTES + SIG_BYTES];
+
     rec->ref = NULL;
+    memset(head, 0, sizeof head);
+    mp_in_fixed(&in, head, sizeof head);
+    memcpy(it->k.b, head, PUBKEY_BYTES);
+    memcpy(it->sig.b, head + PUBKEY_BYTES, SIG_BYTES);
     it->seq = mp_in_u64(&in, UINT64_MAX);
-    mp_in_fixed(&in, it->sig.b, sizeof it->sig.b);
     it->v = mp_in_bin(&in, &it->v_len, ITEM_MAX_VALUE);
     it->salt = mp_in_bin(&in, &it->salt_len, ITEM_MAX_SALT);
     rec->stored_ns = mp_in_i64(&in);
-    rec->expires_ns = mp_in_i64(&in);
-    rec->tier = (enum item_tier)mp_in_u64(&in, ITEM_TIER_WHITELISTED);
-    rec->origin = (enum store_origin)mp_in_u64(&in, STORE_CACHE);
+    uint64_t state = mp_in_u64(&in, LIFE_IN_MS | 0xf);
+    rec->tier = (enum item_tier)(state & 3);
+    rec->origin = (enum store_origin)(state >> ORIGIN_SHIFT & 3);
+    if (rec->tier > ITEM_TIER_WHITELISTED || rec->origin > STORE_CACHE)
+        mp_in_fail(&in);
+    if ((state & LIFE_IN_MS) == 0)
+        rec->expires_ns = mp_in_i64(&in);
+    else if (__builtin_add_overflow(rec->stored_ns, (int64_t)mp_in_u64(&in, UINT32_MAX) * MS,
+                                    &rec->expires_ns))
+        mp_in_fail(&in);
     rec->charged = it->k;
-    if (!mp_in_nil(&in))
+    rec->rank_time = 0;
+    rec->rank_seq = 0;
+    if (in.left > 0) {
         mp_in_fixed(&in, rec->charged.b, sizeof rec->charged.b);
-    rec->rank_time = mp_in_i64(&in);
-    rec->rank_seq = mp_in_u64(&in, UINT64_MAX);
+        rec->rank_time = mp_in_i64(&in);
+        rec->rank_seq = mp_in_u64(&in, UINT64_MAX);
+    }
     return mp_in_failed(&in) ? ERR_CORRUPT : 0;
 }
 

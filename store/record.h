@@ -3,8 +3,13 @@
  *
  * Value in `records`:   8 bytes check sum | MessagePack array
  *     The sum is SipHash over key and array: it finds damaged bytes, not forgeries (each item
- * carries a signature for that). The array has RECORD_FIELDS members; a newer program may append
- * more, which are skipped. Bytes are pre-scanned before msgpack-c sees them.
+ * carries a signature for that). The array is
+ *         key and signature 33 + 65 | seq | v | salt | stored_ns | state | life
+ *     and, unless the item counts against its own key and has no rank of its own,
+ *         charged 33 | rank_time | rank_seq
+ *     state: tier in bits 0 and 1, origin in bits 2 and 3; bit 4: life is ms from stored_ns, else it is
+ *     expires_ns. A newer program may append members, which are skipped. Bytes are pre-scanned before
+ *     msgpack-c sees them.
  *
  * Keys, compared as byte strings; numbers are big-endian, signed times with the sign bit flipped
  *     slots          target 32 | kind 1
@@ -30,10 +35,11 @@
 
 #include "kademlia/store_if.h"
 
-#define RECORD_FIELDS    12
-#define RECORD_KEY_BYTES 33
-#define RECORD_REF_BYTES 17
-#define RECORD_SUM_BYTES 8
+#define RECORD_FIELDS     7
+#define RECORD_FIELDS_ALL 10
+#define RECORD_KEY_BYTES  33
+#define RECORD_REF_BYTES  17
+#define RECORD_SUM_BYTES  8
 
 /* Room that any record fits in. */
 #define RECORD_HEAD_MAX  256

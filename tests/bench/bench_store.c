@@ -8,6 +8,9 @@
  *     store_list     a page of 1000 records, in records a second; ceiling: scan in the order of targets
  *     store_overhead bytes on disk per record beside value and salt; ceiling: encoded record
  *     store_open     opening with the page check of an unclean start; ceiling: reading the file
+ *     store_million_open      opening a store of a million records after an orderly end; ceiling: 1 s
+ *     store_million_get_p99   99 % of the look-ups in it take less; ceiling: 20 us
+ *     store_million_page      a page of 1000 records anywhere in it; ceiling: 5 ms
  *
  * CPU time of all threads counts, not wall time: the writer is part of the cost. Median of REPEATS.
  */
@@ -480,6 +483,81 @@ static void bench_open(void)
     report("store_open", params, median(own), "ms", cpu_s() - start, median(bare));
 }
 
+/* ---- a million records ---- */
+
+#define MILLION 1000000u
+
+static double wall_s(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static bool count_visit(void *arg, const struct store_rec *rec)
+{
+    (void)rec;
+    ++*(unsigned *)arg;
+    return true;
+}
+
+static double gets_p99(struct store *s)
+{
+    static double us[100000];
+    struct store_rec out;
+    const size_t n = sizeof us / sizeof us[0];
+
+    for (size_t i = 0; i < n; i++) {
+        struct kad_id id = numbered((unsigned)(draw() % MILLION)).target;
+        double begin = wall_s();
+        if (s->ops->get(s, &id, ITEM_OWNER, &out) != 0)
+            die("get of a million");
+        us[i] = (wall_s() - begin) * 1e6;
+    }
+    qsort(us, n, sizeof us[0], by_value);
+    return us[n / 100 * 99];
+}
+
+static double page_ms(struct store *s)
+{
+    double ms[REPEATS];
+
+    for (unsigned round = 0; round < REPEATS; round++) {
+        struct store_page page = {
+            .since_seq = numbered((unsigned)(draw() % (MILLION - 2000))).item.seq, .limit = 1000};
+        unsigned n = 0;
+        bool more;
+        double begin = cpu_s();
+        if (s->ops->list(s, &page, count_visit, &n, &more) != 0 || n < 1000)
+            die("page of a million");
+        ms[round] = (cpu_s() - begin) * 1e3;
+    }
+    return median(ms);
+}
+
+static void bench_million(void)
+{
+    double start = cpu_s();
+    const char *params = "{\"items\":1000000,\"value_bytes\":420}";
+
+    remove_files();
+    struct store *s = open_store();
+    for (unsigned i = 0; i < MILLION; i++) {
+        struct store_rec rec = numbered(i);
+        put(s, &rec);
+    }
+    sync_store(s);
+    s->ops->close(s);
+    double begin = wall_s();
+    s = open_store();
+    double open_s = wall_s() - begin;
+    report("store_million_open", params, open_s, "s", cpu_s() - start, 1);
+    report("store_million_get_p99", params, gets_p99(s), "us", cpu_s() - start, 20);
+    report("store_million_page", params, page_ms(s), "ms", cpu_s() - start, 5);
+    s->ops->close(s);
+}
+
 int main(void)
 {
     const char *tmp = getenv("TMPDIR");
@@ -496,5 +574,6 @@ int main(void)
     bench_overhead(s);
     s->ops->close(s);
     bench_open();
+    bench_million();
     return 0;
 }

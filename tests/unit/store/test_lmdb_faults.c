@@ -518,13 +518,13 @@ static void check_other_schema(uint32_t schema, const char *tail)
 static void test_newer_schema(void **state)
 {
     (void)state;
-    check_other_schema(3, "newer than this program's 2");
+    check_other_schema(4, "newer than this program's 3");
 }
 
 static void test_older_schema(void **state)
 {
     (void)state;
-    check_other_schema(1, "older than this program's 2; dump it with the program that wrote it");
+    check_other_schema(1, "older than this program's 3; dump it with the program that wrote it");
 }
 
 /* An LMDB file of somebody else's. */

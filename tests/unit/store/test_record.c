@@ -95,12 +95,10 @@ static struct packed pack(unsigned fields, int bad, void (*put)(msgpack_packer *
         if ((int)i == bad)
             put(&p.pk);
         else if (i == 0)
-            pack_bin(&p.pk, PUBKEY_BYTES);
-        else if (i == 2)
-            pack_bin(&p.pk, SIG_BYTES);
-        else if (i == 3 || i == 4 || i == 9)
-            pack_bin(&p.pk, i == 9 ? PUBKEY_BYTES : 5);
-        else if (i < RECORD_FIELDS)
+            pack_bin(&p.pk, PUBKEY_BYTES + SIG_BYTES);
+        else if (i == 2 || i == 3 || i == 7)
+            pack_bin(&p.pk, i == 7 ? PUBKEY_BYTES : 5);
+        else if (i < RECORD_FIELDS_ALL)
             msgpack_pack_int(&p.pk, 1);
         else /* members of some newer program */
             msgpack_pack_array(&p.pk, 2), msgpack_pack_str_with_body(&p.pk, "new", 3),
@@ -139,6 +137,11 @@ static void put_three(msgpack_packer *pk)
     msgpack_pack_int(pk, 3);
 }
 
+static void put_twelve(msgpack_packer *pk)
+{
+    msgpack_pack_int(pk, 12);
+}
+
 static int parse(struct packed p)
 {
     struct store_rec out;
@@ -155,24 +158,47 @@ static void test_fields(void **state)
 {
     (void)state;
     assert_int_equal(parse(pack(RECORD_FIELDS, -1, NULL)), 0);
-    assert_int_equal(parse(pack(RECORD_FIELDS + 5, -1, NULL)), 0);
-    for (unsigned n = 0; n < RECORD_FIELDS; n++)
-        assert_int_equal(parse(pack(n, -1, NULL)), ERR_CORRUPT);
-    for (int i = 0; i < RECORD_FIELDS; i++) {
-        assert_int_equal(parse(pack(RECORD_FIELDS, i, put_str)), ERR_CORRUPT);
-        assert_int_equal(parse(pack(RECORD_FIELDS, i, put_float)), ERR_CORRUPT);
-        assert_int_equal(parse(pack(RECORD_FIELDS, i, put_true)), ERR_CORRUPT);
-        assert_int_equal(parse(pack(RECORD_FIELDS, i, put_long_bin)), ERR_CORRUPT);
+    assert_int_equal(parse(pack(RECORD_FIELDS_ALL, -1, NULL)), 0);
+    assert_int_equal(parse(pack(RECORD_FIELDS_ALL + 5, -1, NULL)), 0);
+    for (unsigned n = 0; n < RECORD_FIELDS_ALL; n++)
+        assert_int_equal(parse(pack(n, -1, NULL)), n == RECORD_FIELDS ? 0 : ERR_CORRUPT);
+    for (int i = 0; i < RECORD_FIELDS_ALL; i++) {
+        assert_int_equal(parse(pack(RECORD_FIELDS_ALL, i, put_str)), ERR_CORRUPT);
+        assert_int_equal(parse(pack(RECORD_FIELDS_ALL, i, put_float)), ERR_CORRUPT);
+        assert_int_equal(parse(pack(RECORD_FIELDS_ALL, i, put_true)), ERR_CORRUPT);
+        assert_int_equal(parse(pack(RECORD_FIELDS_ALL, i, put_long_bin)), ERR_CORRUPT);
     }
-    for (int i = 0; i < RECORD_FIELDS; i++) { /* times may be negative */
-        bool signed_member = i == 5 || i == 6 || i == 10;
-        assert_int_equal(parse(pack(RECORD_FIELDS, i, put_minus)), signed_member ? 0 : ERR_CORRUPT);
+    for (int i = 0; i < RECORD_FIELDS_ALL; i++) { /* times may be negative */
+        bool signed_member = i == 4 || i == 6 || i == 8;
+        assert_int_equal(parse(pack(RECORD_FIELDS_ALL, i, put_minus)),
+                         signed_member ? 0 : ERR_CORRUPT);
     }
-    assert_int_equal(parse(pack(RECORD_FIELDS, 0, put_short_bin)), ERR_CORRUPT);
-    assert_int_equal(parse(pack(RECORD_FIELDS, 2, put_short_bin)), ERR_CORRUPT);
-    assert_int_equal(parse(pack(RECORD_FIELDS, 9, put_short_bin)), ERR_CORRUPT);
-    assert_int_equal(parse(pack(RECORD_FIELDS, 7, put_three)), ERR_CORRUPT);
-    assert_int_equal(parse(pack(RECORD_FIELDS, 8, put_three)), ERR_CORRUPT);
+    assert_int_equal(parse(pack(RECORD_FIELDS_ALL, 0, put_short_bin)), ERR_CORRUPT);
+    assert_int_equal(parse(pack(RECORD_FIELDS_ALL, 7, put_short_bin)), ERR_CORRUPT);
+    assert_int_equal(parse(pack(RECORD_FIELDS_ALL, 5, put_three)), ERR_CORRUPT);  /* tier 3 */
+    assert_int_equal(parse(pack(RECORD_FIELDS_ALL, 5, put_twelve)), ERR_CORRUPT); /* origin 3 */
+}
+
+/* A life in whole ms takes less room than one that is not; both come back to the ns. */
+static void test_life(void **state)
+{
+    struct store_rec rec = record_of(1, "dmsg", 7, "0123456789"), out;
+    uint8_t key[RECORD_KEY_BYTES];
+    static const int64_t lives[] = {7200000000000, 7200000000001, 0, -1000000, INT64_MAX - 5};
+
+    (void)state;
+    rec.stored_ns = 1700000000000000000;
+    record_key(key, &rec.target, rec.kind);
+    size_t first = 0;
+    for (size_t i = 0; i < sizeof lives / sizeof lives[0]; i++) {
+        rec.expires_ns = i == 4 ? lives[i] : rec.stored_ns + lives[i];
+        size_t n = record_encode(buf, &rec);
+        assert_int_equal(record_decode(&out, key, buf, n), 0);
+        assert_int_equal(out.expires_ns, rec.expires_ns);
+        first = i == 0 ? n : first;
+        if (i == 1)
+            assert_int_equal(n, first + 4);
+    }
 }
 
 static void test_hostile_counts(void **state)
@@ -247,9 +273,10 @@ static void test_membership(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_size),
-        cmocka_unit_test(test_fields),     cmocka_unit_test(test_hostile_counts),
-        cmocka_unit_test(test_keys),       cmocka_unit_test(test_membership),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_size),
+        cmocka_unit_test(test_fields),         cmocka_unit_test(test_life),
+        cmocka_unit_test(test_hostile_counts), cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_membership),
     };
 
     if (crypto_init() != 0)
