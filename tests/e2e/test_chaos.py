@@ -58,7 +58,7 @@ class Net:
     def add_relay(self, name):
         proxy = BadProxy(self.rng, ('127.0.0.1', 1))
         others = [x for i in range(len(self.relays)) for x in ('--bootstrap', self.join(i), '--peers', self.join(i))]
-        relay = self.world.make(name, '--full', '--listen', '127.0.0.1:0', '--pk-threads', '1', *others,
+        relay = self.world.make(name, '--full', '--listen', '127.0.0.1:0', '--pk-threads', '1', '--workers', '2', *others,
                                 '--public-address', f'127.0.0.1:{proxy.port}').up()
         proxy.target = self.address(relay)
         self.relays.append(relay)
