@@ -117,6 +117,59 @@ static void test_incident_57_cheap_checks_first(void **state)
     item_ref_put(bad);
 }
 
+/* Incident 56: heartbeats that change nothing cost one signature check in all, and the list that changes
+ * one each time. */
+static void test_incident_56_unchanged_items_cost_nothing(void **state)
+{
+    struct net_node *store = net_add(&n, NULL);
+    struct net_node *owner = net_add_key(&n, NULL, &sks[3]), *other = net_add(&n, NULL);
+    struct item_ref *item = dht_item(&sks[3], 10, "tp", "[]");
+
+    (void)state;
+    n.json = false;
+    net_run(&n, 1000);
+    uint64_t before = stat_of(store).verified;
+    for (unsigned i = 0; i < 10000; i++) {
+        assert_int_equal(put_value(store, i % 2 == 0 ? owner : other, item, NULL),
+                         i == 0 ? 0 : ERR_SEQ);
+        net_run(&n, 50);
+    }
+    assert_int_equal(stat_of(store).verified, before + 1);
+    assert_true(stat_of(store).verify_skipped >= 9999);
+    item_ref_put(item);
+    for (unsigned i = 11; i < 21; i++)
+        assert_int_equal(put_text(store, owner, &sks[3], i, "tp", "[]", NULL), 0);
+    assert_int_equal(stat_of(store).verified, before + 11);
+}
+
+/* Incident 74: a node that serves strangers for days remembers a bounded number of them, and after a
+ * quiet time none but its contacts. */
+static void test_incident_74_strangers_are_forgotten(void **state)
+{
+    enum { STRANGERS = 8000 };
+    struct net_node *node = net_add(&n, NULL);
+    struct kad_msg req;
+    size_t most = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < STRANGERS; i++) {
+        struct kad_id id;
+        prop_bytes(&n.rnd, &id, sizeof id);
+        kad_msg_init(&req, KAD_FIND_NODE, false);
+        req.read_only = i % 4 != 0; /* most only ask */
+        kad_request(node->kad, peers_add_id(&n.peers, &id), &req, i, n.now_ns);
+        for (struct kad_act a; kad_next(node->kad, &a); kad_act_clear(&a))
+            continue;
+        if (i % 100 == 0) {
+            size_t refs = peers_refs(&n.peers);
+            most = refs > most ? refs : most;
+        }
+    }
+    assert_true(most < 4096 + 2 * 256); /* notes, and buckets with their caches */
+    net_run(&n, 300000);
+    assert_true(peers_refs(&n.peers) < 2 * 256);
+}
+
 static void test_incident_57_flood_of_bad_signatures(void **state)
 {
     struct net_node *store = net_add(&n, NULL), *bad = net_add(&n, NULL);
@@ -565,6 +618,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_incident_57_cheap_checks_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_incident_56_unchanged_items_cost_nothing, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_incident_74_strangers_are_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_57_flood_of_bad_signatures, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_60_foreign_items_in_the_store, setup,
                                         teardown),
