@@ -23,7 +23,7 @@ struct web {
     const struct web_cfg *cfg;
     struct web_door doors[1 + WEB_PORTS];
     size_t n_doors;
-    char status_name[7 + DMSG_SUFFIX_MAX];
+    char status_name[7 + DMSG_SUFFIX_MAX], home_name[7 + DMSG_SUFFIX_MAX];
 };
 
 enum web_kind { WEB_NEW, WEB_SOCKS, WEB_HTTP, WEB_TUNNEL, WEB_STATUS };
@@ -34,6 +34,7 @@ struct web_guest {
     struct socks_dest dest;
     struct socks_talk talk;
     bool rewrites; /* relay is in use */
+    bool home;     /* WEB_STATUS: the start page */
     struct http_relay relay;
 };
 
@@ -81,10 +82,41 @@ static const char *phrase_of(unsigned status)
     return "Bad Gateway";
 }
 
+/* A destination that cannot be reached now may be there in a moment. */
+static bool is_transient(int err)
+{
+    switch (err) {
+    case ERR_TIMEOUT:
+    case ERR_NO_ROUTE:
+    case ERR_RESET:
+    case ERR_BUSY:
+    case ERR_DMSG_CANNOT_CONNECT:
+    case ERR_DMSG_NO_LISTENER:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* A browser that shows a page: GET, and HTML is welcome. */
+static bool wants_page(struct guest *g)
+{
+    struct http_req r;
+    const char *p = (const char *)evbuffer_pullup(g->in, -1);
+    long head = http_req_parse(&r, p, evbuffer_get_length(g->in));
+    return head > 0 && r.method.n == 3 && memcmp(r.method.p, "GET", 3) == 0 &&
+           memmem(p, (size_t)head, "text/html", 9) != NULL;
+}
+
 static void http_fail(struct guest *g, int err, const char *text)
 {
     unsigned status = status_of(err);
     const char *phrase = phrase_of(status);
+    if (is_transient(err) && wants_page(g) &&
+        web_wait_answer(g->out, status, phrase, of(g)->dest.host, text) == 0) {
+        guest_bye(g);
+        return;
+    }
     evbuffer_add_printf(g->out,
                         "HTTP/1.1 %u %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
                         "X-Content-Type-Options: nosniff\r\nContent-Length: %zu\r\n"
@@ -140,6 +172,11 @@ static void status_input(struct guest *g)
         http_fail(g, (int)head == ERR_TOO_LONG ? ERR_TOO_LONG : ERR_FORMAT, "not a request");
         return;
     }
+    if (of(g)->home) {
+        (void)web_home_answer(g->out, g->hub, web_of(g)->cfg);
+        guest_bye(g);
+        return;
+    }
     guest_wait(g);
     if (app_net_sessions(g->hub->net, on_sessions, g, &g->handle) < 0)
         status_send(g, NULL, 0);
@@ -189,7 +226,8 @@ static void go(struct guest *g)
     const struct web_door *door = g->service;
     struct dmsg_name name;
     const char *why;
-    if (strcasecmp(x->dest.host, w->status_name) == 0) {
+    x->home = strcasecmp(x->dest.host, w->home_name) == 0;
+    if (x->home || strcasecmp(x->dest.host, w->status_name) == 0) {
         status_begin(g);
         return;
     }
@@ -364,6 +402,7 @@ int web_open(struct web **out, struct hub *hub, const struct web_cfg *cfg, uint1
     w->hub = hub;
     w->cfg = cfg;
     snprintf(w->status_name, sizeof(w->status_name), "status%s", cfg->suffix);
+    snprintf(w->home_name, sizeof(w->home_name), "home%s", cfg->suffix);
     *bad_port = cfg->socks_port;
     int rc = open_door(w, cfg->socks_port, false);
     for (size_t i = 0; i < cfg->n_http && rc == 0; i++) {

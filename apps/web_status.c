@@ -1,5 +1,5 @@
 /*
- * web_status - the page status.dmsg: what the proxy does, its sessions, and what went wrong lately; as HTML or JSON.
+ * web_status - the pages of the proxy itself: status.dmsg (what it does, its sessions, what went wrong lately; as HTML or JSON), home.dmsg, and the one that waits.
  */
 #include <jansson.h>
 #include <stdio.h>
@@ -108,6 +108,11 @@ static int write_json(struct evbuffer *body, const struct hub *hub, const struct
 
 /* ---- HTML ---- */
 
+#define TOP                                                                                        \
+    "<!DOCTYPE html><html lang=\"en\"><meta charset=\"utf-8\"><title>kadmsg web</title>"           \
+    "<style>body{font:15px sans-serif;margin:2em}td,th{text-align:left;padding:.1em 1em .1em 0}"   \
+    "</style>"
+
 static void escaped(struct evbuffer *body, const char *before, const char *text, const char *behind)
 {
     char out[ESCAPED + 1];
@@ -143,10 +148,7 @@ static int write_html(struct evbuffer *body, const struct hub *hub, const struct
 {
     struct figure f[FIGURES];
     char pk[PUBKEY_HEX + 1], when[32];
-    evbuffer_add_printf(
-        body, "<!DOCTYPE html><html lang=\"en\"><meta charset=\"utf-8\">"
-              "<title>kadmsg web</title><style>body{font:15px sans-serif;margin:2em}"
-              "td,th{text-align:left;padding:.1em 1em .1em 0}</style><h1>kadmsg web</h1>");
+    evbuffer_add_printf(body, TOP "<h1>kadmsg web</h1>");
     escaped(body, "<p>", pubkey_hex(pk, &hub->net->self), "<br>version ");
     escaped(body, "", version_str(), "</p>");
     html_sessions(body, v, n);
@@ -164,6 +166,22 @@ static int write_html(struct evbuffer *body, const struct hub *hub, const struct
     return evbuffer_add_printf(body, "</table></html>\n") > 0 ? 0 : ERR_NOMEM;
 }
 
+/* Head and body; the body is freed. */
+static int send_page(struct evbuffer *out, const char *status, const char *type, const char *more,
+                     struct evbuffer *body)
+{
+    evbuffer_add_printf(out,
+                        "HTTP/1.1 %s\r\nContent-Type: %s; charset=utf-8\r\n"
+                        "Content-Length: %zu\r\nCache-Control: no-store\r\n"
+                        "X-Content-Type-Options: nosniff\r\nContent-Security-Policy: "
+                        "default-src 'none'; style-src 'unsafe-inline'\r\n%s"
+                        "Connection: close\r\n\r\n",
+                        status, type, evbuffer_get_length(body), more);
+    int rc = evbuffer_add_buffer(out, body) == 0 ? 0 : ERR_NOMEM;
+    evbuffer_free(body);
+    return rc;
+}
+
 int web_status_answer(struct evbuffer *out, const struct hub *hub, bool json,
                       const struct app_net_session *sessions, size_t n_sessions)
 {
@@ -173,15 +191,48 @@ int web_status_answer(struct evbuffer *out, const struct hub *hub, bool json,
     int rc = json ? write_json(body, hub, sessions, n_sessions)
                   : write_html(body, hub, sessions, n_sessions);
     if (rc == 0)
-        evbuffer_add_printf(out,
-                            "HTTP/1.1 200 OK\r\nContent-Type: %s; charset=utf-8\r\n"
-                            "Content-Length: %zu\r\nCache-Control: no-store\r\n"
-                            "X-Content-Type-Options: nosniff\r\nContent-Security-Policy: "
-                            "default-src 'none'; style-src 'unsafe-inline'\r\n"
-                            "Connection: close\r\n\r\n",
-                            json ? "application/json" : "text/html", evbuffer_get_length(body));
-    if (rc == 0 && evbuffer_add_buffer(out, body) != 0)
-        rc = ERR_NOMEM;
+        return send_page(out, "200 OK", json ? "application/json" : "text/html", "", body);
     evbuffer_free(body);
     return rc;
+}
+
+static void link_to(struct evbuffer *body, const char *label, const char *suffix, const char *text)
+{
+    escaped(body, "<li><a href=\"http://", label, "");
+    escaped(body, "", suffix, "/\">");
+    escaped(body, "", label, "");
+    escaped(body, "", suffix, "</a>");
+    escaped(body, " ", text, "\n");
+}
+
+int web_home_answer(struct evbuffer *out, const struct hub *hub, const struct web_cfg *cfg)
+{
+    struct evbuffer *body = evbuffer_new();
+    char pk[PUBKEY_HEX + 1], b32[DMSG_BASE32 + 1];
+    if (body == NULL)
+        return ERR_NOMEM;
+    evbuffer_add_printf(body, TOP "<h1>kadmsg web</h1><ul>");
+    link_to(body, "status", cfg->suffix, "sessions, connections, errors");
+    link_to(body, dmsg_base32(b32, &hub->net->self), cfg->suffix, "this node's own key");
+    for (size_t i = 0; cfg->aliases != NULL && i < cfg->aliases->n; i++)
+        link_to(body, cfg->aliases->v[i].label, cfg->suffix,
+                pubkey_hex(pk, &cfg->aliases->v[i].pk));
+    escaped(body, "</ul><p>A site is http://KEY", cfg->suffix,
+            "/ with its public key in hexadecimal or base32.</p></html>\n");
+    return send_page(out, "200 OK", "text/html", "", body);
+}
+
+int web_wait_answer(struct evbuffer *out, unsigned status, const char *phrase, const char *host,
+                    const char *why)
+{
+    struct evbuffer *body = evbuffer_new();
+    char line[64];
+    if (body == NULL)
+        return ERR_NOMEM;
+    snprintf(line, sizeof(line), "%u %s", status, phrase);
+    evbuffer_add_printf(body, TOP "<h1>Please wait</h1>");
+    escaped(body, "<p>", host,
+            " cannot be reached now; this page tries again every 5 seconds.</p>");
+    escaped(body, "<p>", why, "</p></html>\n");
+    return send_page(out, line, "text/html", "Refresh: 5\r\nRetry-After: 5\r\n", body);
 }

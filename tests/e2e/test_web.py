@@ -171,6 +171,31 @@ def test_failures_keep_their_cause(net, site, web):
     assert 'kadmsg web' in html and net[0].pk in html
 
 
+def test_home_page(net, run):
+    relay, a, b, local = net
+    ready = run(a, 'web', '-q', '0', '-p', '0', '--alias', f'friend={b.pk}').ready
+    for args in (['-x', f"http://127.0.0.1:{ready['port']}"], ['--socks5-hostname', f"127.0.0.1:{ready['port']}"]):
+        page = curl(*args, 'http://home.dmsg/').decode()
+        assert 'href="http://friend.dmsg/"' in page and b.pk in page and 'href="http://status.dmsg/"' in page
+
+
+def test_page_that_waits(net, run):
+    """A port without listener may have one in a moment: browsers get a page that loads itself again, programs the reason."""
+    relay, a, b, local = net
+    ready = run(a, 'web', '-q', '0', '-p', '0').ready
+    url, proxy = f'http://{b.pk}.dmsg:4711/<x>', ['-x', f"http://127.0.0.1:{ready['port']}"]
+    html = ['-H', 'Accept: text/html,*/*;q=0.8']
+    page = curl(*proxy, *html, '-i', url).decode()
+    head, _, body = page.partition('\r\n\r\n')
+    assert head.startswith('HTTP/1.1 502') and 'Refresh: 5' in head and 'text/html' in head
+    assert 'Please wait' in body and b.pk in body and '<x>' not in body
+    for plain in ([], [*html, '-d', 'x=1'], ['-H', 'Accept: application/json']):
+        answer = curl(*proxy, *plain, '-i', url).decode()
+        assert 'Please wait' not in answer and 'Refresh' not in answer and answer.startswith('HTTP/1.1 502')
+    # What will not get better is no page to wait on.
+    assert b'Please wait' not in curl(*proxy, *html, 'http://nobody.dmsg/')
+
+
 def test_requests_that_are_none(net, site, web):
     for port, data, want in [
             (web[0], b'GET / HTTP/1.1\r\nHost: x\r\n\r\n', b'HTTP/1.1 400 '),
