@@ -593,6 +593,8 @@ static void on_deleted(void *arg, const struct kv_answer *a)
     forget_lists(d);
     if (d->cfg.deleted != NULL)
         d->cfg.deleted(d->cfg.arg, &j->pk);
+    if (d->cfg.taken_back != NULL)
+        d->cfg.taken_back(d->cfg.arg, j->entry);
     finish(j, DISC_DELETED);
 }
 

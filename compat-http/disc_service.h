@@ -41,6 +41,8 @@ struct disc_service_cfg {
     /* Optional: an entry was stored, or is gone. */
     void (*stored)(void *arg, const struct entry *e, const char *text, size_t n);
     void (*deleted)(void *arg, const struct pubkey *pk);
+    /* Its owner took it back, by this signed entry. */
+    void (*taken_back)(void *arg, const struct entry *e);
     void *arg;
 };
 

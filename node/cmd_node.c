@@ -77,6 +77,7 @@ static char *settings(void *arg)
 struct texts { /* addresses that the configuration points to */
     char listen[ADDR_HOSTPORT_MAX + 1], public[ADDR_HOSTPORT_MAX + 1];
     char health[ADDR_HOSTPORT_MAX + 1], metrics[ADDR_HOSTPORT_MAX + 1];
+    char http[ADDR_HOSTPORT_MAX + 1];
 };
 
 /* ":2112" is an address of this host only, for what is the operator's own. */
@@ -88,7 +89,8 @@ static const char *loopback_text(char out[ADDR_HOSTPORT_MAX + 1], const struct a
     return addr_hostport_text(out, &copy);
 }
 
-static struct node_cfg config_of(const struct node_opts *o, bool listens, struct texts *text)
+static struct node_cfg config_of(const struct node_opts *o, bool listens, bool http,
+                                 struct texts *text)
 {
     struct node_cfg cfg = {
         .full = o->full,
@@ -96,6 +98,7 @@ static struct node_cfg config_of(const struct node_opts *o, bool listens, struct
         .n_bootstrap = o->bootstrap.n,
         .discovery = o->mode == NODE_MODE_DHT ? NULL : o->discovery,
         .mode = (enum node_mode)o->mode,
+        .publish_sk_file = o->publish_sk_file,
         .peers = o->peers.v,
         .n_peers = o->peers.n,
         .accepted_peers = o->accepted_peers.v,
@@ -131,6 +134,7 @@ static struct node_cfg config_of(const struct node_opts *o, bool listens, struct
         cfg.health = loopback_text(text->health, &o->health);
     if (o->metrics.port != 0 || o->metrics.host[0] != '\0')
         cfg.metrics = loopback_text(text->metrics, &o->metrics);
+    cfg.http = http ? loopback_text(text->http, &o->http) : NULL;
     if (offset != NULL)
         cfg.clock_offset_ns = strtoll(offset, NULL, 10) * 1000000000;
     return cfg;
@@ -164,7 +168,7 @@ static int run(struct cmdline *cl)
     size_t n_writers;
     if (config_writers(&writers, &n_writers, &o->writers, why, sizeof(why)) != 0)
         return cmdline_usage_error(cl, "%s", why);
-    struct node_cfg cfg = config_of(o, listens, &text);
+    struct node_cfg cfg = config_of(o, listens, cmdline_given(cl, "http"), &text);
     cfg.writers = writers;
     cfg.n_writers = n_writers;
     cfg.reload = reload;

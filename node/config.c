@@ -45,6 +45,16 @@ const struct cmd_opt config_flags[] = {
      .def = "auto",
      .help =
          "where entries are looked up and published; auto is hybrid with --discovery, else dht"},
+    {.name = "http",
+     CMD_LISTEN_AT(struct node_opts, http),
+     .def_text = "not served",
+     .help = "serve the dmsg discovery's API, for programs that know nothing of the DHT; without "
+             "a host on 127.0.0.1"},
+    {.name = "publish-sk-file",
+     CMD_STR_AT(struct node_opts, publish_sk_file),
+     .metavar = "FILE",
+     .def_text = "the node's own key",
+     .help = "key that signs what --http carries into the DHT for others"},
     {.name = "peers",
      CMD_PEERS_AT(struct node_opts, peers),
      .help = "link the relay to this relay, beside those found in the DHT"},

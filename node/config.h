@@ -75,9 +75,10 @@ struct relay_flags {
     }
 
 struct node_opts {
-    const char *config, *sk_file, *store, *control, *log_level, *discovery;
+    const char *config, *sk_file, *store, *control, *log_level, *discovery,
+        *publish_sk_file;
     int mode;
-    struct addr_hostport listen, public_address, health, metrics;
+    struct addr_hostport listen, public_address, health, metrics, http;
     bool dmsg_health;
     bool full, ready, log_json, sample_config;
     struct cmd_peers bootstrap, peers;

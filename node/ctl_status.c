@@ -189,6 +189,23 @@ static json_t *forwards_json(const struct node *n)
                      (json_int_t)f->accept_failed);
 }
 
+/* The discovery's API on this node, and what went to the HTTP discovery. */
+static json_t *http_json(const struct node *n)
+{
+    struct facade_stat st;
+    struct publish_stat pub = {0};
+    facade_stat(n, &st);
+    if (n->publish != NULL)
+        publish_stat(n->publish, &pub);
+    return json_pack("{s:s?, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "address",
+                     facade_addr(n), "registered", (json_int_t)st.registered, "answered_own",
+                     (json_int_t)st.own, "carried", (json_int_t)st.carried, "carry_failed",
+                     (json_int_t)st.carry_failed, "forwarded", (json_int_t)st.forwarded,
+                     "forward_failed", (json_int_t)st.forward_failed, "published",
+                     (json_int_t)pub.http.published, "publish_failed", (json_int_t)pub.http.failed,
+                     "conflicts", (json_int_t)pub.http.conflicts);
+}
+
 static json_t *control_json(struct node *n)
 {
     struct control_stat st;
@@ -253,6 +270,7 @@ void ctl_status(struct ctl_req *req)
     json_object_set_new(o, "entry", published_json(n));
     json_object_set_new(o, "control", control_json(n));
     json_object_set_new(o, "forwards", forwards_json(n));
+    json_object_set_new(o, "http", http_json(n));
     json_object_set_new(o, "sessions_up", json_integer((json_int_t)client.sessions_up));
     json_object_set_new(o, "ports", json_integer((json_int_t)client.ports));
     json_object_set_new(o, "buffer_bytes", json_integer((json_int_t)atomic_load(&n->budget.used)));

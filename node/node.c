@@ -643,6 +643,8 @@ static int build(struct node *n, char why[NODE_WHY])
             fail(why, rc, "node", "");
         else
             rc = health_open(n, why);
+        if (rc == 0)
+            rc = facade_open(n, why);
     }
     if (rc == 0)
         health_tick(n);
@@ -703,6 +705,7 @@ void node_free(struct node *n)
     ctl_operations_free(n);
     ctl_pings_free(n);
     ctl_sessions_free(n);
+    facade_free(n);
     publish_free(n->publish);
     n->publish = NULL; /* what is closed below still reports changes */
     if (n->resolve != NULL)
@@ -863,6 +866,11 @@ const char *node_relay_addr(const struct node *n)
 const char *node_public_addr(const struct node *n)
 {
     return n->public_addr;
+}
+
+const char *node_http_addr(const struct node *n)
+{
+    return facade_addr(n);
 }
 
 const char *node_control_path(const struct node *n)

@@ -50,9 +50,11 @@ struct node_cfg {
     const char *store_dir; /* NULL = memory */
     const char *discovery; /* URL of an HTTP discovery; NULL = none */
     enum node_mode mode;
-    uint64_t store_bytes; /* 0 = default of the role */
-    unsigned commit_ms;   /* 0 = 50 */
-    const char *control;  /* path; NULL = no socket */
+    const char *http;            /* "host:port" of the discovery's API; NULL = none */
+    const char *publish_sk_file; /* key that carries entries of others into the DHT; NULL = sk */
+    uint64_t store_bytes;        /* 0 = default of the role */
+    unsigned commit_ms;          /* 0 = 50 */
+    const char *control;         /* path; NULL = no socket */
     const struct pubkey *whitelisted, *trusted, *mirrors;
     size_t n_whitelisted, n_trusted, n_mirrors;
     /* Private networks (kademlia/kad.h). */
@@ -117,6 +119,8 @@ const char *node_control_path(const struct node *n);
 /* "host:port" of /health and of /metrics, or NULL. */
 const char *node_health_addr(const struct node *n);
 const char *node_metrics_addr(const struct node *n);
+/* "host:port" of the discovery's API, or NULL. */
+const char *node_http_addr(const struct node *n);
 /* Serve commands on this descriptor (SOCK_SEQPACKET). Before node_run(). */
 int node_control_adopt(struct node *n, int fd);
 /* SIGINT and SIGTERM stop the node, a second one at once; SIGHUP calls cfg.reload; SIGPIPE is

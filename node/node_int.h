@@ -48,6 +48,7 @@ struct node {
     struct host *host;
     struct resolve *resolve;
     struct discovery *discovery; /* discovery.c; NULL = none */
+    struct facade *facade;       /* facade.c; NULL = none */
     struct publish *publish;
     struct relay_thread *relay;
     struct control *control;
@@ -176,6 +177,17 @@ bool discovery_port(const struct node *n, struct disc_port *out);
 /* NULL: there is none. */
 struct http_client *discovery_http(const struct node *n);
 
+/* facade.c: the discovery's API over HTTP on this node, if it is configured. */
+struct facade_stat {
+    uint64_t own; /* answered from what was registered here */
+    uint64_t registered, carried, carry_failed, forwarded, forward_failed;
+};
+int facade_open(struct node *n, char why[NODE_WHY]) __attribute__((warn_unused_result));
+void facade_free(struct node *n);
+/* "host:port", or NULL. */
+const char *facade_addr(const struct node *n);
+void facade_stat(const struct node *n, struct facade_stat *out);
+
 /* servers.c: which relays this node holds sessions to. */
 void servers_init(struct node *n);
 void servers_free(struct node *n);
@@ -189,6 +201,9 @@ void servers_seed(struct node *n, const struct pubkey *pk, const char *addr);
 void servers_learn(struct node *n, const struct pubkey *pk, const char *addr);
 /* The same from something signed at this wall clock time: what is older than what is known changes nothing. */
 void servers_learn_at(struct node *n, const struct pubkey *pk, const char *addr, int64_t wall_ns);
+/* Every relay that is known, this node's own too. */
+void servers_each(struct node *n, void (*fn)(void *arg, const struct pubkey *pk, const char *addr),
+                  void *arg);
 /* Entries of all servers that the discovery has. */
 void servers_listed(struct node *n, struct entry *const *list, size_t count);
 /* The local store accepted a record: perhaps a relay's. */

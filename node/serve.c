@@ -59,10 +59,11 @@ static void print_ready(const struct node *n)
 {
     struct kad_id id = kad_id_of(node_pk(n));
     char pk[PUBKEY_HEX + 1], hex[KAD_ID_HEX + 1];
-    json_t *o = json_pack("{s:s, s:s, s:s, s:s?, s:n, s:s?, s:s?, s:s?}", "event", "ready",
-                          "public_key", pubkey_hex(pk, node_pk(n)), "node_id", kad_id_hex(hex, &id),
-                          "relay", node_relay_addr(n), "http", "control", node_control_path(n),
-                          "health", node_health_addr(n), "metrics", node_metrics_addr(n));
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:s?}", "event", "ready", "public_key",
+                  pubkey_hex(pk, node_pk(n)), "node_id", kad_id_hex(hex, &id), "relay",
+                  node_relay_addr(n), "http", node_http_addr(n), "control", node_control_path(n),
+                  "health", node_health_addr(n), "metrics", node_metrics_addr(n));
     tool_print(o);
 }
 

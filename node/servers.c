@@ -248,6 +248,19 @@ static void learn_from_store(struct node *n)
     }
 }
 
+void servers_each(struct node *n, void (*fn)(void *arg, const struct pubkey *pk, const char *addr),
+                  void *arg)
+{
+    struct list_node *pos, *tmp;
+    if (n->relay != NULL)
+        fn(arg, &n->cfg.pk, n->public_addr);
+    list_for_each(pos, tmp, &n->servers)
+    {
+        const struct server *s = container_of(pos, struct server, node);
+        fn(arg, &s->pk, s->addr);
+    }
+}
+
 /* ---- the discovery's list ---- */
 
 static bool lists(struct entry *const *list, size_t count, const struct pubkey *pk)

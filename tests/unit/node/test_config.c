@@ -117,7 +117,8 @@ static void test_every_setting(void **state)
             "\"network\": \"ours\", \"dmsg-health\": true, \"health\": \":1\", \"metrics\": "
             "\"h:2\", \"allow-keys\": "
             "\"al\", \"deny-keys\": \"de\","
-            "\"discovery\": \"http://d.example\", \"mode\": \"http\","
+            "\"discovery\": \"http://d.example\", \"mode\": \"http\", \"http\": \":0\", "
+            "\"publish-sk-file\": \"p\","
             "\"ready\": true}"),
         0);
     assert_string_equal(opts->sk_file, "k");
@@ -161,6 +162,8 @@ static void test_every_setting(void **state)
     assert_int_equal(opts->pk_threads, 2);
     assert_string_equal(opts->discovery, "http://d.example");
     assert_int_equal(opts->mode, NODE_MODE_HTTP);
+    assert_int_equal(opts->http.port, 0);
+    assert_string_equal(opts->publish_sk_file, "p");
     assert_int_equal(opts->relay.workers, 4);
     assert_string_equal(opts->log_level, "warn,dht=debug");
     for (const struct cmd_opt *o = config_flags; o->name != NULL; o++) /* none was forgotten here */

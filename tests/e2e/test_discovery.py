@@ -1,0 +1,128 @@
+"""The HTTP discovery: as a daemon, beside the DHT, and as the face of a node for programs that know nothing of the DHT."""
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+from net import find_entry, transfer
+from procs import wait_until
+
+WAIT_S = 60
+
+
+def fetch(url, path):
+    try:
+        with urllib.request.urlopen(f'{url}/{path}', timeout=20) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as e:
+        return e.code
+
+
+def clients(url):
+    return fetch(url, 'dmsg-discovery/entries')
+
+
+def entry_of(url, pk):
+    """The key in the entry that is given for this one; None when there is none."""
+    entry = fetch(url, f'dmsg-discovery/entry/{pk}')
+    return entry['static'] if isinstance(entry, dict) else None
+
+
+def relays(url):
+    listed = fetch(url, 'dmsg-discovery/available_servers')
+    return [e['static'] for e in listed] if isinstance(listed, list) else []
+
+
+def disc(place, *flags):
+    proc = place.start('disc', '-a', '127.0.0.1:0', '-t', '--store', place.dir / 'disc', '--ready', *flags)
+    ready = proc.wait_ready()
+    return proc, f'http://{ready["http"]}', ready
+
+
+@pytest.fixture
+def daemon(world):
+    return disc(world.place('disc'))
+
+
+@pytest.fixture
+def payload(world):
+    path = world.place('payload').dir / 'data'
+    path.write_bytes(bytes(range(256)) * 2000)
+    return path
+
+
+def test_network_of_a_discovery(world, daemon, payload):
+    """Nobody knows anybody but the URL: relay and clients find each other; incident 52: whoever stops is gone from it."""
+    proc, url, _ = daemon
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0', '--discovery', url)
+    wait_until(lambda: relay.pk in relays(url), WAIT_S, 'the relay is listed')
+    a = world.node('a', '--discovery', url, '--mode', 'http')
+    b = world.node('b', '--discovery', url)
+    wait_until(lambda: {a.pk, b.pk} <= set(clients(url)), WAIT_S, 'both are registered')
+    wait_until(lambda: find_entry(b, a.pk)['source'] == 'http', WAIT_S, 'found over HTTP')
+    wait_until(lambda: transfer(a, b, payload, 1000) > 0, WAIT_S, 'and reached')
+    tool = world.place('tool')
+    assert tool.cli('entry', 'get', a.pk, '--discovery', url, '--json').json['entry']['static'] == a.pk
+    assert a.status['lookups']['http'] > 0 and a.status['http']['published'] > 0
+    a.stop()
+    wait_until(lambda: a.pk not in clients(url), WAIT_S, 'taken back')
+    # the daemon starts again on its store: everybody is still there
+    before = set(clients(url))
+    proc.stop()
+    again, url2, _ = disc(world.place('disc'))
+    assert set(clients(url2)) == before
+    again.stop()
+
+
+def test_served_over_dmsg(world):
+    place = world.place('disc')
+    proc, url, ready = disc(place, '--keyfile', place.dir / 'disc.key')
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0', '--discovery', url)
+    pk = ready['dmsg'].split(':')[0]
+    wait_until(lambda: pk in clients(url), WAIT_S, 'the discovery has an entry of its own')
+    tool = world.place('tool')
+    wait_until(lambda: json.loads(tool.try_cli('curl', '--discovery', url, f'dmsg://{pk}/health').out or b'{}')
+               .get('dmsg_address') == f'{pk}:80', WAIT_S, 'it answers over dmsg')
+    # and a node that has nothing but a relay and dmsg:// registers through it
+    c = world.node('c', '--bootstrap', relay.join, '--discovery', f'dmsg://{pk}:80')
+    wait_until(lambda: c.pk in clients(url), WAIT_S, 'registered over dmsg')
+    proc.stop()
+
+
+def test_face_of_a_node(world, payload):
+    """Two nodes with --http in a network that has only the DHT; what is pointed at them speaks HTTP only."""
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0')
+    faces = []
+    for name in 'ab':
+        node = world.node(name, '--bootstrap', relay.join, '--http', '127.0.0.1:0')
+        faces.append('http://' + node.status['http']['address'])
+        wait_until(lambda u=faces[-1]: relay.pk in relays(u), WAIT_S, 'relays are listed')
+    x = world.node('x', '--discovery', faces[0], '--mode', 'http')
+    y = world.node('y', '--discovery', faces[1], '--mode', 'http')
+    for url in faces:
+        for node in (x, y):
+            wait_until(lambda u=url, n=node: entry_of(u, n.pk) == n.pk, WAIT_S, 'known on both sides')
+    wait_until(lambda: transfer(x, y, payload, 1000) > 0, WAIT_S, 'and reached')
+    nobody = fetch(faces[0], 'dmsg-discovery/entry/02026f0997b675aa29e8b43a0365d887947b7724ea179c19931e14ee9be7e6b7dd')
+    assert nobody == 404
+
+
+def test_forwarded(world, daemon):
+    """In hybrid mode what is registered at a node goes to the discovery too, and what only the discovery has is found through the node."""
+    proc, url, _ = daemon
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0', '--discovery', url)
+    node = world.node('a', '--bootstrap', relay.join, '--discovery', url, '--http', '127.0.0.1:0')
+    face = 'http://' + node.status['http']['address']
+    x = world.node('x', '--discovery', face, '--mode', 'http')
+    wait_until(lambda: x.pk in clients(url), WAIT_S, 'forwarded')
+    only = world.node('y', '--discovery', url, '--mode', 'http')
+    wait_until(lambda: entry_of(face, only.pk) == only.pk, WAIT_S, 'found through the face')
+    proc.stop()
+    # incident 45: the discovery is away; the network goes on
+    assert entry_of(face, x.pk) == x.pk
+
+
+def test_wrong_redis(world):
+    place = world.place('disc')
+    result = place.try_cli('disc', '-a', '127.0.0.1:0', '--redis', 'nonsense://x')
+    assert result.code != 0 and 'redis' in result.err.lower()
