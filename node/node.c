@@ -86,6 +86,8 @@ static void on_resolve(void *arg, uint64_t ticket, const struct pubkey *pk, unsi
         client_resolved(n->client, ticket, ERR_NOMEM, NULL);
         return;
     }
+    if (n->follow != NULL && (flags & CLIENT_DIAL_LOCAL) == 0)
+        follow_used(n->follow, pk);
     q->node = n;
     q->ticket = ticket;
     list_push_back(queries(n), &q->node_link);
@@ -148,7 +150,8 @@ static void note_network(struct node *n, bool other)
 static void on_report(void *arg, const struct kad_report *r)
 {
     struct node *n = arg;
-    bool taken = resolve_report(n->resolve, r) ||
+    bool taken = (n->follow != NULL && follow_report(n->follow, r)) ||
+                 resolve_report(n->resolve, r) ||
                  (n->publish != NULL && publish_report(n->publish, r)) || servers_report(n, r) ||
                  ctl_report(n, r) || (n->cfg.report != NULL && n->cfg.report(n->cfg.arg, r));
     (void)taken; /* bootstrap and refresh are nobody's */
@@ -563,7 +566,10 @@ static int open_dht(struct node *n)
         return rc;
     resolve_set_host(n->resolve, n->host);
     routing_load(n);
-    return 0;
+    if (n->cfg.client_only || n->cfg.no_dht)
+        return 0;
+    n->follow = follow_new(n->loop, n->host, n->env->hash_key);
+    return n->follow != NULL ? 0 : ERR_NOMEM;
 }
 
 static int open_publish(struct node *n)
@@ -713,6 +719,8 @@ void node_free(struct node *n)
     discovery_free(n);
     if (n->host != NULL)
         resolve_set_host(n->resolve, NULL);
+    follow_free(n->follow);
+    n->follow = NULL;
     host_free(n->host);
     n->host = NULL;
     if (n->drive != NULL)

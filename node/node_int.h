@@ -10,6 +10,7 @@
 #include "compat-http/stream_forward.h"
 #include "kademlia/host.h"
 #include "node/control.h"
+#include "node/follow.h"
 #include "node/fresh_dir.h"
 #include "node/node.h"
 #include "node/paths.h"
@@ -47,6 +48,7 @@ struct node {
     struct client *client;
     struct host *host;
     struct resolve *resolve;
+    struct follow *follow;       /* NULL: a tool, which is gone in a moment */
     struct discovery *discovery; /* discovery.c; NULL = none */
     struct facade *facade;       /* facade.c; NULL = none */
     struct publish *publish;
