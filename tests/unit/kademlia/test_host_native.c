@@ -8,6 +8,7 @@
 #include "kademlia/codec_msgpack.h"
 #include "tests/unit/kademlia/dht_items.h"
 #include "tests/unit/kademlia/host_world.h"
+#include "tests/unit/kademlia/old_peer.h"
 
 static struct host_world hw;
 
@@ -305,17 +306,149 @@ static void test_same_name(void **state)
     assert_int_equal(dialect(0, 1), KAD_DIALECT_NATIVE);
 }
 
+/* ---- peers that know nothing of all this ---- */
+
+static struct old_peer old;
+
+/* Nodes 0 and 1 of ours, and client 2, which has told node 0 of itself. */
+static void with_old_peer(enum old_form form)
+{
+    struct kad_msg req, rsp;
+    two_nodes();
+    world_client_start(&hw.w, 2, NULL);
+    world_join(&hw.w, 2, 0);
+    world_up(&hw.w, 2, 1);
+    old_start(&old, &hw.w, 2, form);
+    kad_msg_init(&req, KAD_PING, false);
+    assert_int_equal(old_ask(&old, key(0), &req, &rsp), 0);
+    assert_true(pubkey_equal(&rsp.sender, key(0)));
+    kad_msg_clear(&rsp);
+    hw_peers(&hw, 0, 2);
+}
+
+/* It takes part in everything that six methods are enough for. */
+static void takes_part(enum old_form form)
+{
+    struct kad_msg req, rsp;
+    with_old_peer(form);
+    assert_int_equal(hw_put(&hw, 1, "note", "hello"), 0);
+    assert_int_equal(hw.node[1].stored, 2);
+    struct kad_id target = kad_target(key(1), "note", 4);
+    assert_true(old_has(&old, &target));
+    kad_msg_init(&req, KAD_GET_VALUE, false); /* it reads of ours */
+    req.target = target;
+    assert_int_equal(old_ask(&old, key(0), &req, &rsp), 0);
+    assert_int_equal(rsp.n_items, 1);
+    kad_msg_clear(&rsp);
+    struct item_ref *item = dht_item(&hw.w.client[2].key.sk, 7, "its", "own");
+    kad_msg_init(&req, KAD_PUT_VALUE, false); /* and puts */
+    assert_int_equal(kad_msg_add_item(&req, item, NULL), 0);
+    assert_int_equal(old_ask(&old, key(0), &req, &rsp), 0);
+    assert_true(rsp.stored);
+    kad_msg_clear(&rsp);
+    item_ref_put(item);
+    assert_int_equal(hw_get(&hw, 1, key(2), "its", KAD_GET_NETWORK), 0);
+    assert_string_equal(hw.node[1].value, "own");
+    /* What only it holds is found there. */
+    item = dht_item(&hw.w.client[2].key.sk, 8, "only", "here");
+    old.item[old.n].target = item_target(&item->item);
+    old.item[old.n++].item = item;
+    assert_int_equal(hw_get(&hw, 1, key(2), "only", KAD_GET_NETWORK), 0);
+    assert_string_equal(hw.node[1].value, "here");
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(dialect(i, 2), KAD_DIALECT_JSON);
+        assert_int_equal(dialect(i, 1 - i), KAD_DIALECT_NATIVE);
+        assert_int_equal(stat_of(i).fallbacks, 0);
+    }
+}
+
+static void test_early_peer(void **state)
+{
+    struct kad_msg req, rsp;
+    (void)state;
+    takes_part(OLD_EARLY);
+    /* Two of the methods it does not have: closed, and it stays a contact. */
+    kad_peer p = host_peer(hw.node[0].h, key(2));
+    uint32_t op = kad_sync(hw_kad(&hw, 0), p, &hw.node[0], pipe_now(&hw.w.net));
+    hw_wait(&hw, 0, op);
+    host_unref(hw.node[0].h, p);
+    assert_true(old.closed > 0);
+    hw_peers(&hw, 0, 2);
+    kad_msg_init(&req, KAD_FIND_NODE, false); /* our answers fit its frames */
+    assert_int_equal(old_ask(&old, key(0), &req, &rsp), 0);
+    assert_int_equal(rsp.n_closest, 2);
+    kad_msg_clear(&rsp);
+    old_free(&old);
+}
+
+static void test_late_peer(void **state)
+{
+    (void)state;
+    takes_part(OLD_LATE);
+    kad_peer p = host_peer(hw.node[0].h, key(2));
+    assert_int_equal(hw_wait(&hw, 0, kad_sync(hw_kad(&hw, 0), p, &hw.node[0], pipe_now(&hw.w.net))),
+                     0);
+    host_unref(hw.node[0].h, p);
+    assert_true(old.asked[KAD_GET_ITEMS] > 0);
+    assert_int_equal(old.closed, 0);
+    old_free(&old);
+}
+
+/* A rumour that it speaks the native dialect: a stream that it closes, then JSON. */
+static void test_rumour_of_old_peer(void **state)
+{
+    (void)state;
+    with_old_peer(OLD_EARLY);
+    kad_peer p = host_peer(hw.node[0].h, key(2));
+    host_set_dialect(hw.node[0].h, p, KAD_DIALECT_HINTED);
+    assert_int_equal(ping(0, 2), 0);
+    assert_int_equal(stat_of(0).fallbacks, 1);
+    assert_int_equal(old.closed, 1);
+    assert_int_equal(host_dialect(hw.node[0].h, p), KAD_DIALECT_JSON);
+    host_unref(hw.node[0].h, p);
+    old_free(&old);
+}
+
+/* A private network does not take it in: it cannot say which one it belongs to. */
+static void test_old_peer_and_networks(void **state)
+{
+    struct kad_msg req, rsp;
+    struct kad_stat st;
+    (void)state;
+    hw.node[0].network = "ours";
+    hw_start(&hw, 0, NULL, NULL);
+    world_client_start(&hw.w, 2, NULL);
+    world_join(&hw.w, 2, 0);
+    world_up(&hw.w, 0, 1);
+    world_up(&hw.w, 2, 1);
+    old_start(&old, &hw.w, 2, OLD_LATE);
+    for (unsigned method = KAD_PING; method <= KAD_GET_ITEMS; method++) {
+        if (method == KAD_PUT_VALUE)
+            continue;
+        kad_msg_init(&req, (enum kad_method)method, false);
+        assert_int_equal(old_ask(&old, key(0), &req, &rsp), ERR_EOF);
+    }
+    kad_stat(hw_kad(&hw, 0), &st);
+    assert_int_equal(st.refused_network, 4);
+    assert_int_equal(st.routing_peers, 0);
+    old_free(&old);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_both_native),   TEST(test_json_asks_native), TEST(test_native_asks_json),
-        TEST(test_both_json),     TEST(test_wrong_hint),       TEST(test_downgrade),
-        TEST(test_many_calls),    TEST(test_large_value),      TEST(test_small_pieces),
-        TEST(test_deferred),      TEST(test_idle_close),       TEST(test_two_names),
-        TEST(test_name_and_none), TEST(test_none_and_name),    TEST(test_name_and_json_peer),
-        TEST(test_same_name),
+        TEST(test_both_native),        TEST(test_json_asks_native),
+        TEST(test_native_asks_json),   TEST(test_both_json),
+        TEST(test_wrong_hint),         TEST(test_downgrade),
+        TEST(test_many_calls),         TEST(test_large_value),
+        TEST(test_small_pieces),       TEST(test_deferred),
+        TEST(test_idle_close),         TEST(test_two_names),
+        TEST(test_name_and_none),      TEST(test_none_and_name),
+        TEST(test_name_and_json_peer), TEST(test_same_name),
+        TEST(test_early_peer),         TEST(test_late_peer),
+        TEST(test_rumour_of_old_peer), TEST(test_old_peer_and_networks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
