@@ -80,32 +80,38 @@ static struct watching *watch_new(struct ctl_req *req, const struct pubkey *pk, 
     return w;
 }
 
-/* Bridge a stream; returns the other end, or an error (the stream is closed then). w is told of its
- * end, and freed when it could not be made. */
-static int bridge_to_fd(struct node *n, struct stream *st, struct watching *w)
+static int bridge_failed(int err, struct watching **w)
+{
+    free(*w);
+    *w = NULL;
+    return err;
+}
+
+/* Bridge a stream; returns the other end, or an error (the stream is closed then). *w is told of its
+ * end; freed and NULL when it could not be made. */
+static int bridge_to_fd(struct node *n, struct stream *st, struct watching **w)
 {
     struct fdbridge *b;
     int fds[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
         int rc = err_sys();
         stream_abort(st);
-        free(w);
-        return rc;
+        return bridge_failed(rc, w);
     }
-    int rc = fdbridge_new(&n->bridges, st, fds[0], fds[0], w != NULL ? watch_ended : NULL, w, &b);
+    int rc = fdbridge_new(&n->bridges, st, fds[0], fds[0], *w != NULL ? watch_ended : NULL, *w, &b);
     if (rc < 0) {
         close(fds[1]);
-        free(w);
-        return rc;
+        return bridge_failed(rc, w);
     }
-    if (w != NULL)
-        w->bridge = b;
+    if (*w != NULL)
+        (*w)->bridge = b;
     return fds[1];
 }
 
 int node_stream_to_fd(struct node *n, struct stream *st)
 {
-    return bridge_to_fd(n, st, NULL);
+    struct watching *nobody = NULL;
+    return bridge_to_fd(n, st, &nobody);
 }
 
 /* ---- dial ---- */
@@ -230,7 +236,7 @@ static void dial_opened(struct stream *st, void *arg)
     json_t *o = json_pack("{s:o, s:i, s:f}", "relay", key_of(stream_via(st)), "local_port",
                           (int)stream_local_port(st), "ms", ms_since(d));
     struct watching *w = watch_new(req, &d->pk, d->port);
-    int fd = bridge_to_fd(d->node, st, w);
+    int fd = bridge_to_fd(d->node, st, &w);
     dial_free(d);
     if (fd < 0) {
         json_decref(o);
@@ -514,7 +520,7 @@ static void on_stream(void *arg, struct stream *st)
         return;
     }
     struct watching *w = watch_new(req, stream_remote(st), stream_remote_port(st));
-    int fd = bridge_to_fd(node_of(req), st, w);
+    int fd = bridge_to_fd(node_of(req), st, &w);
     if (fd < 0) {
         json_decref(o);
         return;

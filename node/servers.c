@@ -122,7 +122,8 @@ static void tell_client(struct node *n, struct server *s)
         addrs[have++] = s->seeds[i];
     if (s->addr[0] != '\0')
         addrs[have++] = s->addr;
-    log_debug(LOG_CLIENT, "relay known pk=%s addr=%s", LOG_PK(&s->pk), addrs[have - 1]);
+    log_debug(LOG_CLIENT, "relay known pk=%s addr=%s", LOG_PK(&s->pk),
+              s->addr[0] != '\0' ? s->addr : best_addr(s));
     if (client_add_server_addrs(n->client, &s->pk, addrs, have) < 0)
         forget(n, s); /* it forgets slowly: another time */
 }

@@ -212,11 +212,11 @@ void reach_stop(struct cserver *s)
 
 /* ---- which there are ---- */
 
-static struct cserver_addr *find(struct cserver *s, const char *text)
+static struct cserver_addr *find_in(struct cserver_addr *list, size_t n, const char *text)
 {
-    for (size_t i = 0; i < s->n_addrs; i++) {
-        if (strcmp(s->addrs[i].text, text) == 0)
-            return &s->addrs[i];
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(list[i].text, text) == 0)
+            return &list[i];
     }
     return NULL;
 }
@@ -229,12 +229,12 @@ bool reach_set(struct cserver *s, const char *const *addrs, size_t n)
 
     assert(n <= CLIENT_ADDRS_MAX);
     for (size_t i = 0; i < n; i++) {
-        if (i > 0 && strcmp(addrs[i], addrs[i - 1]) == 0)
+        if (find_in(list, have, addrs[i]) != NULL)
             continue;
         memset(&list[have], 0, sizeof list[have]);
         memcpy(list[have].text, addrs[i], strlen(addrs[i]) + 1);
         list[have].server = s;
-        if ((old = find(s, addrs[i])) == NULL) {
+        if ((old = find_in(s->addrs, s->n_addrs, addrs[i])) == NULL) {
             changed = true;
         } else {
             list[have] = *old;
