@@ -1,5 +1,6 @@
 """kadmsg iperf: bytes that are checked, round trips, both directions, several streams."""
 import signal
+import subprocess
 
 import pytest
 from procs import Failed, wait_until
@@ -73,6 +74,18 @@ def test_other_end_is_something_else(world, relay):
     pk = echo.wait_ready()['public_key']
     tool.cli('iperf', f'{pk}:40', '-S', relay.join, '-t', '0.2', code=1)
     echo.stop()
+
+
+def test_what_is_no_client(served):
+    """Garbage, a head of another program, silence: closed or waited for, and others are served meanwhile."""
+    relay, tool, target, _ = served
+    silent = tool.start('nc', target, '-S', relay.join, stdin=subprocess.PIPE)
+    for data in (b'x' * 24, b'GET / HTTP/1.1\r\nHost: x\r\n\r\n', b'kiperf1\n' + b'\xff' * 16):
+        assert tool.cli('nc', target, '-S', relay.join, input=data).out == b''
+    [result] = measure(tool, target, '-S', relay.join, '-t', '0.2', '-i', '0', '--idle', '0')
+    check(result['up'], 1)
+    assert silent.running
+    silent.kill()
 
 
 def test_server_dies(served):
