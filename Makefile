@@ -261,6 +261,8 @@ API_H    := $(firstword $(wildcard kadmsg.h */kadmsg.h))
 MANPAGES := $(sort $(wildcard docs/man/*.[1578]))
 SOVERSION := 0
 API_PKGS := $(filter-out libmicrohttpd libcurl libsystemd hiredis yaml-0.1,$(PKGS))
+# Shared whatever the caller does: libcurl's own list of private libraries asks for packages nobody has.
+API_LIBS := $(shell $(PKG_CONFIG) --libs libmicrohttpd libcurl 2>/dev/null)
 BINDIR := $(PREFIX)/bin
 LIBDIR := $(PREFIX)/lib
 UNITDIR := $(LIBDIR)/systemd/system
@@ -292,7 +294,7 @@ $(O)/kadmsg.service: node/kadmsg.service.in FORCE
 	@mkdir -p $(@D); sed 's|@BINDIR@|$(BINDIR)|' $< > $@
 $(O)/kadmsg.pc: Makefile FORCE
 	@mkdir -p $(@D); printf '%s\n' 'Name: kadmsg' 'Description: DHT-first node of the DMSG protocols' 'Version: $(VERSION)' \
-	    'Requires.private: $(API_PKGS)' 'Libs: -L$(LIBDIR) -lkadmsg' 'Libs.private: -pthread' 'Cflags: -I$(PREFIX)/include' > $@
+	    'Requires.private: $(API_PKGS)' 'Libs: -L$(LIBDIR) -lkadmsg' 'Libs.private: $(API_LIBS) -pthread' 'Cflags: -I$(PREFIX)/include' > $@
 
 install: all $(O)/kadmsg.service $(addprefix $(O)/completion/,bash zsh fish) $(if $(API_H),$(O)/libkadmsg.so.$(SOVERSION) $(O)/api/libkadmsg.a $(O)/kadmsg.pc)
 ifneq ($(PROG_SRC),)
