@@ -3,6 +3,7 @@
 #   make                    library, program, tools           (O=dir, V=1, WERROR=1, CC=…)
 #   make test               everything; last line is the total of all groups
 #   make unit e2e fuzz-check  one group of it                 (SAN=address,undefined | SAN=thread)
+#   make MPI=1              also build/kadmsg-sim-mpi, for mpirun
 #   make fuzz               libFuzzer with clang              (FUZZ=name, FUZZ_SECONDS=60 each)
 #   make demo bench lint format format-check man install uninstall clean
 #
@@ -63,7 +64,8 @@ LIB_DIRS  := base transport kademlia store compat-http apps node simulator
 present    = $(wildcard $(1))
 find_c     = $(sort $(shell find $(call present,$(1)) /dev/null -name '*.c' 2>/dev/null))
 PROG_SRC  := $(wildcard node/main.c)
-LIB_SRC   := $(filter-out $(PROG_SRC),$(call find_c,$(LIB_DIRS)))
+MPI_SRC   := $(wildcard node/sim_mpi.c)
+LIB_SRC   := $(filter-out $(PROG_SRC) $(MPI_SRC),$(call find_c,$(LIB_DIRS)))
 UNIT_ALL  := $(call find_c,tests/unit)
 UNIT_SRC  := $(foreach s,$(UNIT_ALL),$(if $(filter test_%,$(notdir $(s))),$(s)))
 HELP_SRC  := $(filter-out $(UNIT_SRC),$(UNIT_ALL))
@@ -82,7 +84,7 @@ FUZZ_CHECKS := $(patsubst %,$(O)/tests/fuzz/%_check,$(FUZZERS))
 BENCHES := $(patsubst tests/bench/%.c,$(O)/bench/%,$(BENCH_SRC))
 LIB     := $(O)/libkadmsg.a
 TESTLIB := $(O)/libtest.a
-PROGS   := $(if $(PROG_SRC),$(O)/kadmsg) $(if $(LOAD_SRC),$(O)/kadmsg-load)
+PROGS   := $(if $(PROG_SRC),$(O)/kadmsg) $(if $(LOAD_SRC),$(O)/kadmsg-load) $(if $(MPI),$(O)/kadmsg-sim-mpi)
 
 Q := $(if $(V),,@)
 say = $(if $(V),@:,@printf '%-5s %s\n' '$(1)' '$(patsubst $(O)/%,%,$@)')
@@ -133,6 +135,11 @@ $(TESTLIB): $(call obj,$(HELP_SRC) $(FUZZ_HELP) $(BENCH_HELP))
 $(O)/kadmsg: $(call obj,$(PROG_SRC)) $(LIB)
 	$(call say,LD)
 	$(call link)
+# Only where MPI is asked for: the node never links it.
+$(O)/obj/node/sim_mpi.o: private DEFS := $(patsubst -I%,-isystem %,$(shell $(PKG_CONFIG) --cflags ompi-c 2>/dev/null))
+$(O)/kadmsg-sim-mpi: $(call obj,$(MPI_SRC)) $(LIB)
+	$(call say,LD)
+	$(call link,$(shell $(PKG_CONFIG) --libs ompi-c))
 $(O)/kadmsg-load: $(call obj,$(LOAD_SRC)) $(TESTLIB) $(LIB)
 	$(call say,LD)
 	$(call link)
@@ -169,7 +176,7 @@ stage: all
 	@rm -rf $(O)/stage
 	@$(MAKE) --no-print-directory -s install DESTDIR=$(abspath $(O))/stage PREFIX=/usr/local
 
-e2e: all stage
+e2e: all stage $(if $(MPI_SRC),$(O)/kadmsg-sim-mpi)
 	@KADMSG_SAN='$(SAN)' $(RUN_TESTS) pytest --group 'e2e$(GROUP_TAG)' --results $(RESULTS) --timeout $(E2E_TIMEOUT) --build $(O) tests/e2e
 
 test:

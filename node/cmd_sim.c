@@ -13,6 +13,7 @@
 #include "node/cmd_sim.h"
 #include "node/cmds.h"
 #include "node/tool.h"
+#include "simulator/exchange.h"
 #include "simulator/results.h"
 #include "simulator/scenario.h"
 #include "simulator/sim.h"
@@ -25,6 +26,41 @@ struct sim_opts {
 };
 
 static volatile sig_atomic_t stop;
+const struct exchange_net *cmd_sim_others;
+
+/* ---- several processes ---- */
+
+/* Whoever speaks to the user. */
+static bool is_first(void)
+{
+    return cmd_sim_others == NULL || cmd_sim_others->rank == 0;
+}
+
+/* What goes wrong in one process goes wrong in all. */
+static int agree(int rc)
+{
+    uint64_t bad = rc != 0;
+
+    if (cmd_sim_others == NULL)
+        return rc;
+    cmd_sim_others->max(cmd_sim_others->arg, &bad, 1);
+    if (rc != 0 || bad == 0)
+        return rc;
+    if (is_first())
+        (void)tool_fail(ERR_STATE, "another process could not begin");
+    return CMD_EXIT_FAIL;
+}
+
+static void use_of_all(struct results_use *use)
+{
+    uint64_t v[] = {(uint64_t)(use->cpu_s * 1000), use->rss_mib};
+
+    if (cmd_sim_others == NULL)
+        return;
+    cmd_sim_others->sum(cmd_sim_others->arg, v, 2);
+    use->cpu_s = (double)v[0] / 1000;
+    use->rss_mib = v[1];
+}
 
 static void on_signal(int sig)
 {
@@ -50,18 +86,20 @@ static int configure(struct cmdline *cl, struct sim_cfg *cfg)
     sim_cfg_default(cfg);
     int rc = scenario_read(cfg, o->file, why, sizeof why);
     if (rc != 0) {
-        (void)tool_fail(rc, "%s", why);
+        if (is_first())
+            (void)tool_fail(rc, "%s", why);
         return CMD_EXIT_FAIL;
     }
     for (size_t i = 0; i < o->set.n; i++) {
         if (scenario_set(cfg, o->set.v[i], why, sizeof why) != 0)
-            return cmdline_usage_error(cl, "--set %s", why);
+            return is_first() ? cmdline_usage_error(cl, "--set %s", why) : CMD_EXIT_USAGE;
     }
     if (cmdline_given(cl, "seed"))
         cfg->seed = o->seed;
     if (cmdline_given(cl, "threads"))
         cfg->threads = (unsigned)o->threads;
     cfg->check = o->check;
+    cfg->others = cmd_sim_others;
     return 0;
 }
 
@@ -185,6 +223,9 @@ static int tell(const struct sim_opts *o, const struct sim_cfg *cfg, const struc
     int rc = 0;
 
     results_use(&use, wall);
+    use_of_all(&use);
+    if (!is_first())
+        return o->check && !r->passed ? CMD_EXIT_FAIL : 0;
     json_t *j = results_summary(cfg, r, &use);
     if (j == NULL) {
         (void)tool_fail(ERR_NOMEM, "%s", err_str(ERR_NOMEM));
@@ -217,17 +258,20 @@ static int simulate(const struct sim_opts *o, struct sim_cfg *cfg, struct sim_re
     p->shown = p->begun;
     p->cfg = cfg;
     cfg->stop = &stop;
-    if (!o->quiet) {
+    if (!o->quiet && is_first()) {
         cfg->progress = show_progress;
         cfg->progress_arg = p;
     }
     int rc = sim_new(&s, cfg, why, sizeof why);
+    if (rc != 0 && is_first())
+        (void)tool_fail(rc, "%s: %s", o->file, why);
+    rc = agree(rc);
     if (rc == 0)
         rc = sim_run(s);
-    else
-        (void)tool_fail(rc, "%s: %s", o->file, why);
-    if (rc != 0)
+    if (rc != 0) {
+        sim_free(s);
         return CMD_EXIT_FAIL;
+    }
     sim_result(s, r);
     if (p->any)
         fputc('\n', stderr);
@@ -246,8 +290,9 @@ static int run(struct cmdline *cl)
 
     if (rc == 0)
         rc = check_memory(o, cfg);
-    if (rc == 0)
+    if (rc == 0 && is_first())
         rc = make_dir(o->out);
+    rc = agree(rc);
     if (rc == 0) {
         catch_signals();
         rc = simulate(o, cfg, r, &p);

@@ -8,6 +8,12 @@
 
 #include "base/cmdline.h"
 
+struct exchange_net;
+
+/* The other processes of this run (simulator/exchange.h), all of which run the same command; NULL: there
+ * are none. Set before the command runs. */
+extern const struct exchange_net *cmd_sim_others;
+
 struct sim_report_opts {
     const char *dir, *out;
 };

@@ -3,8 +3,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
+#include "simulator/pack.h"
 
 #define SPINS 2000
 
@@ -15,51 +17,80 @@ struct box {
 
 struct exchange {
     atomic_uint arrived, round;
-    unsigned shards;
-    struct box *boxes; /* from * shards + to */
-    struct exchange_report *reports;
+    unsigned shards, first, all; /* of this process, number of its first, of all processes */
+    const struct exchange_net *net;
+    struct box *boxes;               /* source * shards + to; the last source is other processes */
+    struct pack_bytes *out;          /* shard * ranks + rank */
+    struct pack_bytes *join;         /* by rank: what all shards have for it */
+    struct exchange_span *spans;     /* by rank */
+    struct exchange_report *reports; /* all */
     pthread_mutex_t lock;
     pthread_cond_t next; /* round has grown */
 };
 
-int exchange_new(struct exchange **out, unsigned shards)
+static unsigned ranks_of(const struct exchange *x)
+{
+    return x->net != NULL ? x->net->ranks : 1;
+}
+
+unsigned exchange_sources(const struct exchange *x)
+{
+    return x->shards + 1;
+}
+
+int exchange_new(struct exchange **out, unsigned shards, const struct exchange_net *net)
 {
     struct exchange *x = calloc(1, sizeof *x);
 
     *out = x;
     if (x == NULL)
         return ERR_NOMEM;
+    x->net = net;
     x->shards = shards;
-    x->boxes = calloc((size_t)shards * shards, sizeof *x->boxes);
-    x->reports = calloc(shards, sizeof *x->reports);
+    x->all = shards * ranks_of(x);
+    x->first = net != NULL ? net->rank * shards : 0;
+    x->boxes = calloc((size_t)(shards + 1) * shards, sizeof *x->boxes);
+    x->out = calloc((size_t)x->all, sizeof *x->out);
+    x->join = calloc(ranks_of(x), sizeof *x->join);
+    x->spans = calloc(ranks_of(x), sizeof *x->spans);
+    x->reports = calloc(x->all, sizeof *x->reports);
     atomic_init(&x->arrived, 0);
     atomic_init(&x->round, 0);
     (void)pthread_mutex_init(&x->lock, NULL);
     (void)pthread_cond_init(&x->next, NULL);
-    if (x->boxes != NULL && x->reports != NULL)
+    if (x->boxes != NULL && x->out != NULL && x->join != NULL && x->spans != NULL &&
+        x->reports != NULL)
         return 0;
     exchange_free(x);
     *out = NULL;
     return ERR_NOMEM;
 }
 
+static void free_bytes(struct pack_bytes *v, size_t n)
+{
+    for (size_t i = 0; v != NULL && i < n; i++)
+        free(v[i].v);
+    free(v);
+}
+
 void exchange_free(struct exchange *x)
 {
     if (x == NULL)
         return;
-    for (size_t i = 0; x->boxes != NULL && i < (size_t)x->shards * x->shards; i++)
+    for (size_t i = 0; x->boxes != NULL && i < (size_t)(x->shards + 1) * x->shards; i++)
         free(x->boxes[i].v);
     free(x->boxes);
+    free_bytes(x->out, x->all);
+    free_bytes(x->join, ranks_of(x));
+    free(x->spans);
     free(x->reports);
     (void)pthread_cond_destroy(&x->next);
     (void)pthread_mutex_destroy(&x->lock);
     free(x);
 }
 
-int exchange_send(struct exchange *x, unsigned from, unsigned to, const struct sim_event *ev)
+static int box_add(struct box *b, const struct sim_event *ev)
 {
-    struct box *b = &x->boxes[(size_t)from * x->shards + to];
-
     if (b->n == b->cap) {
         size_t cap = b->cap > 0 ? 2 * b->cap : 64;
         struct sim_event *v = realloc(b->v, cap * sizeof *v);
@@ -72,7 +103,24 @@ int exchange_send(struct exchange *x, unsigned from, unsigned to, const struct s
     return 0;
 }
 
-void exchange_meet(struct exchange *x)
+static bool is_here(const struct exchange *x, unsigned shard)
+{
+    return shard >= x->first && shard - x->first < x->shards;
+}
+
+int exchange_send(struct exchange *x, unsigned from, unsigned to, const struct sim_event *ev)
+{
+    unsigned mine = from - x->first;
+
+    if (is_here(x, to))
+        return box_add(&x->boxes[(size_t)mine * x->shards + (to - x->first)], ev);
+    pack_event(&x->out[(size_t)mine * ranks_of(x) + to / x->shards], to, ev);
+    return 0;
+}
+
+/* ---- meeting ---- */
+
+static void wait_for_all(struct exchange *x)
 {
     unsigned round = atomic_load_explicit(&x->round, memory_order_acquire);
 
@@ -95,9 +143,53 @@ void exchange_meet(struct exchange *x)
     (void)pthread_mutex_unlock(&x->lock);
 }
 
-const struct sim_event *exchange_take(struct exchange *x, unsigned from, unsigned to, size_t *n)
+/* What comes for the shards of this process goes into their last boxes. */
+static void receive(struct exchange *x, const struct exchange_span *in)
 {
-    struct box *b = &x->boxes[(size_t)from * x->shards + to];
+    const uint8_t *p = in->v, *end = in->v + in->n;
+    struct sim_event ev;
+    uint32_t to;
+
+    while (pack_read(&p, end, &to, &ev)) {
+        if (box_add(&x->boxes[(size_t)x->shards * x->shards + (to - x->first)], &ev) != 0)
+            abort();
+    }
+}
+
+static void swap_with_others(struct exchange *x)
+{
+    struct exchange_span in;
+
+    for (unsigned r = 0; r < x->net->ranks; r++) {
+        struct pack_bytes *join = &x->join[r];
+        join->n = 0;
+        for (unsigned s = 0; s < x->shards; s++) {
+            struct pack_bytes *b = &x->out[(size_t)s * x->net->ranks + r];
+            pack_room(join, b->n);
+            if (b->n > 0)
+                memcpy(join->v + join->n, b->v, b->n);
+            join->n += b->n;
+            b->n = 0;
+        }
+        x->spans[r] = (struct exchange_span){join->v, join->n};
+    }
+    x->net->swap(x->net->arg, x->spans, &in);
+    receive(x, &in);
+}
+
+void exchange_meet(struct exchange *x, unsigned shard)
+{
+    wait_for_all(x);
+    if (x->net == NULL)
+        return;
+    if (shard == x->first)
+        swap_with_others(x);
+    wait_for_all(x);
+}
+
+const struct sim_event *exchange_take(struct exchange *x, unsigned source, unsigned to, size_t *n)
+{
+    struct box *b = &x->boxes[(size_t)source * x->shards + (to - x->first)];
 
     *n = b->n;
     b->n = 0;
@@ -108,6 +200,14 @@ const struct exchange_report *exchange_agree(struct exchange *x, unsigned shard,
                                              const struct exchange_report *mine)
 {
     x->reports[shard] = *mine;
-    exchange_meet(x);
+    wait_for_all(x);
+    if (x->net == NULL)
+        return x->reports;
+    if (shard == x->first) {
+        struct exchange_report own[SIM_THREADS_MAX];
+        memcpy(own, x->reports + x->first, x->shards * sizeof own[0]);
+        x->net->gather(x->net->arg, own, x->shards * sizeof own[0], x->reports);
+    }
+    wait_for_all(x);
     return x->reports;
 }

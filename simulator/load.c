@@ -2,8 +2,8 @@
  * What users do, and whether they get what they should.
  *
  * A publisher's value says who and which version it is, and the rest of its bytes follow from these
- * two, so that any value can be judged without keeping it. A get is judged between windows, when no
- * shard runs: against the versions that were acknowledged before it began. With a copy of an earlier
+ * two, so that any value can be judged without keeping it. A get is judged between windows by the shard
+ * of its target: against the versions that were acknowledged before it began. With a copy of an earlier
  * look-up the engine may answer for cache_fresh_ms; that much older is not stale.
  */
 #include <stdlib.h>
@@ -184,6 +184,21 @@ static void put_done(struct sim_shard *sh, uint32_t node, const struct kad_repor
     n->acks[0] = (struct sim_ack){sh->now_ns, (uint32_t)(uintptr_t)r->user};
 }
 
+static void post_check(struct sim_shard *sh, const struct sim_check *c)
+{
+    unsigned to = c->target % sh->sim->shards;
+
+    if (to == sh->id) {
+        load_check(sh, c);
+        return;
+    }
+    struct sim_check *copy = sim_must(malloc(sizeof *copy));
+    *copy = *c;
+    struct sim_event ev = {.at_ns = sh->now_ns, .data = (uintptr_t)copy, .type = EV_CHECK & 0xfu};
+    if (exchange_send(sh->sim->exchange, sh->id, to, &ev) != 0)
+        abort();
+}
+
 static void get_done(struct sim_shard *sh, const struct kad_report *r)
 {
     struct sim_check c = {.started_ns = r->started_ns,
@@ -196,11 +211,16 @@ static void get_done(struct sim_shard *sh, const struct kad_report *r)
     sh->sum.answers_rejected += r->rejected_items;
     c.found = r->err == 0 && r->item != NULL;
     c.wrong = c.found && !read_value(sh->sim, &r->item->item, c.target, &c.version);
+    post_check(sh, &c);
+}
+
+void load_check(struct sim_shard *sh, const struct sim_check *c)
+{
     if (sh->n_checks == sh->cap_checks) {
         sh->cap_checks = sh->cap_checks > 0 ? 2 * sh->cap_checks : 256;
         sh->checks = sim_must(realloc(sh->checks, sh->cap_checks * sizeof *sh->checks));
     }
-    sh->checks[sh->n_checks++] = c;
+    sh->checks[sh->n_checks++] = *c;
 }
 
 void load_done(struct sim_shard *sh, uint32_t node, const struct kad_report *r)

@@ -332,8 +332,9 @@ void node_event(struct sim_shard *sh, const struct sim_event *ev)
     case EV_MSG:
         message(sh, node, (struct sim_msg *)(uintptr_t)ev->data);
         return;
-    case EV_RELAY:
-        return; /* wire.c */
+    case EV_RELAY: /* wire.c */
+    case EV_CHECK: /* load.c */
+        return;
     case EV_JOIN:
         join(sh, node);
         break;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "simulator/exchange.h"
 
 /* ---- summary ---- */
 
@@ -100,13 +101,13 @@ json_t *results_summary(const struct sim_cfg *cfg, const struct sim_result *r,
     snprintf(digest, sizeof digest, "%016" PRIx64 "%016" PRIx64 "%016" PRIx64 "%016" PRIx64,
              r->digest[0], r->digest[1], r->digest[2], r->digest[3]);
     json_t *j = json_pack(
-        "{s:s, s:I, s:i, s:i, s:I, s:f, s:f, s:f, s:I, s:s, s:b, s:i, s:f, s:I}", "scenario",
-        cfg->name, "seed", (json_int_t)cfg->seed, "threads", (int)cfg->threads, "nodes",
-        (int)r->nodes, "events", (json_int_t)r->sum.delivered, "virtual_s",
-        (double)r->virtual_ns / 1e9, "wall_s", use->wall_s, "cpu_s", use->cpu_s, "rss_mib",
-        (json_int_t)use->rss_mib, "digest", digest, "interrupted", r->interrupted, "live",
-        (int)r->live, "contacts_mean", (double)r->contacts_mean_milli / 1000, "stored_items",
-        (json_int_t)r->stored_items);
+        "{s:s, s:I, s:i, s:i, s:i, s:I, s:f, s:f, s:f, s:I, s:s, s:b, s:i, s:f, s:I}", "scenario",
+        cfg->name, "seed", (json_int_t)cfg->seed, "threads", (int)cfg->threads, "processes",
+        cfg->others != NULL ? (int)cfg->others->ranks : 1, "nodes", (int)r->nodes, "events",
+        (json_int_t)r->sum.delivered, "virtual_s", (double)r->virtual_ns / 1e9, "wall_s",
+        use->wall_s, "cpu_s", use->cpu_s, "rss_mib", (json_int_t)use->rss_mib, "digest", digest,
+        "interrupted", r->interrupted, "live", (int)r->live, "contacts_mean",
+        (double)r->contacts_mean_milli / 1000, "stored_items", (json_int_t)r->stored_items);
     if (j == NULL)
         return NULL;
     json_object_set_new(j, "lookups", lookups_json(r));
@@ -137,7 +138,7 @@ static void put_series(FILE *f, const json_t *summary, const struct sim_result *
     fputs("virtual_s,events,live,gets_ok,gets_failed,puts_ok,puts_failed\n", f);
     for (size_t i = 0; i < r->n_series; i++) {
         const struct sim_point *p = &r->series[i];
-        fprintf(f, "%.3f,%" PRIu64 ",%" PRIu32 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 "\n",
+        fprintf(f, "%.3f,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 "\n",
                 (double)p->at_ns / 1e9, p->events, p->live, p->gets_ok, p->gets_failed, p->puts_ok,
                 p->puts_failed);
     }

@@ -16,6 +16,7 @@
 /* Bytes, measured (docs/simulator.md): engine, store, keys and queue of a node without contacts; one
  * contact; what a message under way and one stored item take. */
 #define NODE_BYTES    3600
+#define SHARED_BYTES  300 /* of a node in another process */
 #define CONTACT_BYTES 11
 #define BUCKET_BYTES  40
 #define ITEM_BYTES    330
@@ -63,7 +64,8 @@ uint64_t sim_predict(const struct sim_cfg *cfg)
     uint64_t items = cfg->puts.every_ns > 0 ? k * cfg->puts.share_ppm / SIM_MILLION : 0;
     uint64_t node = NODE_BYTES + buckets * (k * CONTACT_BYTES + BUCKET_BYTES) + items * ITEM_BYTES +
                     (items > 0 ? cfg->puts.bytes : 0);
-    return cfg->nodes * node + cfg->threads * UINT64_C(16000000);
+    uint64_t here = cfg->nodes / (cfg->others != NULL ? cfg->others->ranks : 1);
+    return here * node + (cfg->nodes - here) * SHARED_BYTES + cfg->threads * UINT64_C(16000000);
 }
 
 /* ---- shards in parallel ---- */
@@ -89,10 +91,10 @@ static int in_parallel(struct sim *s, void (*fn)(struct sim_shard *sh))
     unsigned started = 1;
     int rc = 0;
 
-    assert(s->shards > 0 && s->shards <= SIM_THREADS_MAX);
-    for (unsigned i = 0; i < s->shards; i++)
+    assert(s->locals > 0 && s->locals <= SIM_THREADS_MAX);
+    for (unsigned i = 0; i < s->locals; i++)
         tasks[i] = (struct task){.shard = &s->shard[i], .fn = fn};
-    while (rc == 0 && started < s->shards) {
+    while (rc == 0 && started < s->locals) {
         rc = pthread_create(&tasks[started].thread, NULL, run_task, &tasks[started]);
         started += rc == 0;
     }
@@ -146,28 +148,32 @@ static int check_cfg(const struct sim_cfg *cfg, char *why, size_t cap)
 
 static int init_shards(struct sim *s)
 {
-    s->shards = s->cfg.threads < s->cfg.nodes ? s->cfg.threads : s->cfg.nodes;
-    s->shard = calloc(s->shards, sizeof *s->shard);
+    unsigned ranks = s->cfg.others != NULL ? s->cfg.others->ranks : 1;
+    s->locals = s->cfg.threads < s->cfg.nodes ? s->cfg.threads : s->cfg.nodes;
+    s->shards = s->locals * ranks;
+    s->first = s->cfg.others != NULL ? s->locals * s->cfg.others->rank : 0;
+    s->shard = calloc(s->locals, sizeof *s->shard);
     if (s->shard == NULL)
         return ERR_NOMEM;
-    for (unsigned i = 0; i < s->shards; i++) {
+    for (unsigned i = 0; i < s->locals; i++) {
         struct sim_shard *sh = &s->shard[i];
         sh->sim = s;
-        sh->id = i;
+        sh->id = s->first + i;
         sh->now_ns = SIM_EPOCH_NS;
         simenv_init(&sh->env, sh);
         sh->peers = keys_peers(sh);
         if (queue_init(&sh->queue) != 0)
             return ERR_NOMEM;
     }
-    return exchange_new(&s->exchange, s->shards);
+    return exchange_new(&s->exchange, s->locals, s->cfg.others);
 }
 
+/* Of all processes: the work is shared between the threads of this one. */
 static void init_nodes(struct sim_shard *sh)
 {
     struct sim *s = sh->sim;
 
-    for (uint32_t i = sh->id; i < sh->sim->cfg.nodes; i += sh->sim->shards) {
+    for (uint32_t i = sh->id - s->first; i < s->cfg.nodes; i += s->locals) {
         struct sim_node *n = &s->nodes[i];
         n->timer_ns = LOOP_NEVER;
         n->next_seq = 1;
@@ -326,11 +332,15 @@ static void receive(struct sim_shard *sh)
 {
     struct sim *s = sh->sim;
 
-    for (unsigned from = 0; from < s->shards; from++) {
+    for (unsigned from = 0; from < exchange_sources(s->exchange); from++) {
         size_t n;
         const struct sim_event *ev = exchange_take(s->exchange, from, sh->id, &n);
         for (size_t i = 0; i < n; i++) {
-            if (queue_add(&sh->queue, &ev[i]) != 0)
+            if (ev[i].type == EV_CHECK) {
+                struct sim_check *c = (struct sim_check *)(uintptr_t)ev[i].data;
+                load_check(sh, c);
+                free(c);
+            } else if (queue_add(&sh->queue, &ev[i]) != 0)
                 abort();
         }
     }
@@ -340,7 +350,7 @@ static struct exchange_report report(const struct sim_shard *sh)
 {
     return (struct exchange_report){
         .next_ns = queue_next(&sh->queue),
-        .stop = sh->id == 0 && sh->sim->cfg.stop != NULL && *sh->sim->cfg.stop != 0,
+        .stop = sh->sim->cfg.stop != NULL && *sh->sim->cfg.stop != 0,
         .sums = {.events = sh->sum.delivered,
                  .gets_ok = sh->sum.gets_ok,
                  .gets_failed = sh->sum.gets_failed,
@@ -376,7 +386,7 @@ static void keep_books(struct sim *s, const struct exchange_report *r, uint64_t 
         s->series[s->n_series++] = sum_of(r, s->shards, now_ns);
     if (s->cfg.progress != NULL && s->windows % PROGRESS_WINDOWS == 0) {
         struct sim_point p = sum_of(r, s->shards, now_ns);
-        s->cfg.progress(s->cfg.progress_arg, p.at_ns, p.events, p.live);
+        s->cfg.progress(s->cfg.progress_arg, p.at_ns, p.events, (uint32_t)p.live);
     }
     s->windows++;
     s->virtual_ns = now_ns;
@@ -388,19 +398,22 @@ static void run_shard(struct sim_shard *sh)
     uint64_t end = SIM_EPOCH_NS;
 
     for (;;) {
-        exchange_meet(s->exchange);
+        exchange_meet(s->exchange, sh->id);
         receive(sh);
         load_judge(sh);
         struct exchange_report mine = report(sh);
         const struct exchange_report *all = exchange_agree(s->exchange, sh->id, &mine);
         uint64_t next = QUEUE_NEVER;
-        for (unsigned i = 0; i < s->shards; i++)
+        bool stop = false;
+        for (unsigned i = 0; i < s->shards; i++) {
             next = all[i].next_ns < next ? all[i].next_ns : next;
-        if (sh->id == 0)
+            stop = stop || all[i].stop;
+        }
+        if (sh->id == s->first)
             keep_books(s, all, end);
-        if (all[0].stop || next >= s->end_ns) {
-            if (sh->id == 0)
-                s->interrupted = all[0].stop;
+        if (stop || next >= s->end_ns) {
+            if (sh->id == s->first)
+                s->interrupted = stop;
             break;
         }
         end = next + s->cfg.net.floor_ns;
@@ -425,159 +438,6 @@ int sim_run(struct sim *s)
     return rc;
 }
 
-/* ---- results ---- */
-
-/* All members are counters. */
-static void add_counts(struct sim_counts *into, const struct sim_counts *c)
-{
-    uint64_t *a = (uint64_t *)(void *)into;
-    const uint64_t *b = (const uint64_t *)(const void *)c;
-
-    _Static_assert(sizeof *c % sizeof *b == 0, "plain counters");
-    for (size_t i = 0; i < sizeof *c / sizeof *b; i++)
-        a[i] += b[i];
-}
-
-static int compare_u32(const void *a, const void *b)
-{
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-    return x < y ? -1 : x > y;
-}
-
-/* Gini coefficient of requests served: 0 = all the same, a million = one node serves all. */
-static uint64_t gini(const struct sim *s)
-{
-    uint32_t *v = malloc(s->cfg.nodes * sizeof *v), n = 0;
-    unsigned __int128 weighted = 0, sum = 0;
-
-    for (uint32_t i = 0; v != NULL && i < s->cfg.nodes; i++) {
-        if (s->nodes[i].joined)
-            v[n++] = s->nodes[i].served;
-    }
-    if (n > 0)
-        qsort(v, n, sizeof *v, compare_u32);
-    for (uint32_t i = 0; i < n; i++) {
-        weighted += (unsigned __int128)(i + 1) * v[i];
-        sum += v[i];
-    }
-    free(v);
-    if (sum == 0)
-        return 0;
-    unsigned __int128 up = 2 * weighted * SIM_MILLION / (sum * n);
-    unsigned __int128 down = (unsigned __int128)(n + 1) * SIM_MILLION / n;
-    return up > down ? (uint64_t)(up - down) : 0;
-}
-
-static void make_digest(const struct sim *s, struct sim_result *out)
-{
-    size_t n = (size_t)s->cfg.nodes + s->cfg.relays.count;
-    uint8_t *bytes = sim_must(malloc(n * 8));
-    struct hash h;
-
-    for (size_t i = 0; i < n; i++)
-        put_be64(bytes + 8 * i,
-                 i < s->cfg.nodes ? s->nodes[i].digest : s->relays[i - s->cfg.nodes].digest);
-    crypto_sha256(&h, bytes, n * 8);
-    free(bytes);
-    for (unsigned i = 0; i < 4; i++)
-        out->digest[i] = get_be64(h.b + 8 * i);
-}
-
-static bool count_contact(void *arg, const struct kad_contact *c)
-{
-    *(uint64_t *)arg += c->unanswered < 3;
-    return true;
-}
-
-static void look_at_nodes(const struct sim *s, struct sim_result *out)
-{
-    uint64_t contacts = 0;
-
-    for (uint32_t i = 0; i < s->cfg.nodes; i++) {
-        const struct sim_node *n = &s->nodes[i];
-        struct store_stat ss;
-        if (n->kad == NULL)
-            continue;
-        kad_contacts(n->kad, count_contact, &contacts);
-        n->store->ops->stat(n->store, &ss);
-        out->stored_items += ss.items;
-        hist_add(&out->load, n->served);
-    }
-    if (out->live > 0)
-        out->contacts_mean_milli = contacts * 1000 / out->live;
-}
-
-static bool fail(struct sim_result *r, const char *what, uint64_t is, uint64_t bound)
-{
-    snprintf(r->failed, sizeof r->failed, "%s: %llu, expected %llu", what, (unsigned long long)is,
-             (unsigned long long)bound);
-    return false;
-}
-
-static bool judge(const struct sim_cfg *c, struct sim_result *r)
-{
-    const struct sim_counts *n = &r->sum;
-    uint64_t hops = hist_mean_milli(&r->get_hops);
-    uint64_t p99 = hist_percentile(&r->get_us, 9900);
-
-    if (n->wrong > 0)
-        return fail(r, "wrong values", n->wrong, 0);
-    if (n->bounds > 0)
-        return fail(r, "tables over their limit", n->bounds, 0);
-    if (n->sampled_bad > 0)
-        return fail(r, "sampled signatures that differ", n->sampled_bad, 0);
-    if (n->stale * SIM_MILLION > n->gets_ok * c->expect.stale_ppm)
-        return fail(r, "values older than acknowledged", n->stale,
-                    n->gets_ok * c->expect.stale_ppm / SIM_MILLION);
-    if (n->gets_ok * SIM_MILLION < n->gets * c->expect.success_ppm)
-        return fail(r, "gets that found their item", n->gets_ok,
-                    n->gets * c->expect.success_ppm / SIM_MILLION);
-    if (c->expect.hops_milli > 0 && hops > c->expect.hops_milli)
-        return fail(r, "mean hops (thousandths)", hops, c->expect.hops_milli);
-    if (c->expect.p99_ns > 0 && p99 * NS_PER_US > c->expect.p99_ns)
-        return fail(r, "p99 of gets (us)", p99, c->expect.p99_ns / NS_PER_US);
-    return true;
-}
-
-/* The points of the run and one of its end. */
-static void put_series(const struct sim *s, struct sim_result *out)
-{
-    memcpy(out->series, s->series, sizeof out->series);
-    out->n_series = s->n_series < SIM_SERIES_MAX ? s->n_series : SIM_SERIES_MAX - 1;
-    out->series[out->n_series++] = (struct sim_point){.at_ns = out->virtual_ns,
-                                                      .events = out->sum.delivered,
-                                                      .gets_ok = out->sum.gets_ok,
-                                                      .gets_failed = out->sum.gets_failed,
-                                                      .puts_ok = out->sum.puts_ok,
-                                                      .puts_failed = out->sum.puts_failed,
-                                                      .live = out->live};
-}
-
-void sim_result(struct sim *s, struct sim_result *out)
-{
-    memset(out, 0, sizeof *out);
-    for (unsigned i = 0; i < s->shards; i++) {
-        const struct sim_shard *sh = &s->shard[i];
-        add_counts(&out->sum, &sh->sum);
-        hist_merge(&out->get_us, &sh->get_us);
-        hist_merge(&out->get_hops, &sh->get_hops);
-        hist_merge(&out->get_asked, &sh->get_asked);
-        hist_merge(&out->put_us, &sh->put_us);
-        out->live += sh->live;
-        out->queue_peak += sh->queue.peak;
-    }
-    out->virtual_ns = s->virtual_ns - SIM_EPOCH_NS;
-    out->windows = s->windows;
-    out->nodes = s->cfg.nodes;
-    out->interrupted = s->interrupted;
-    put_series(s, out);
-    make_digest(s, out);
-    look_at_nodes(s, out);
-    out->load_gini_ppm = gini(s);
-    out->passed = judge(&s->cfg, out);
-}
-
 /* ---- the end ---- */
 
 static void end_shard(struct sim_shard *sh)
@@ -599,7 +459,7 @@ void sim_free(struct sim *s)
 {
     if (s == NULL)
         return;
-    for (unsigned i = 0; s->nodes != NULL && s->shard != NULL && i < s->shards; i++)
+    for (unsigned i = 0; s->nodes != NULL && s->shard != NULL && i < s->locals; i++)
         end_shard(&s->shard[i]);
     exchange_free(s->exchange);
     oracle_free(s);

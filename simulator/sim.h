@@ -9,7 +9,8 @@
  * order (time, source, sequence), every draw its number (rng.h), and shards of nodes run on threads
  * in windows as long as the shortest latency, so that nothing that happens in a window can matter to
  * another shard within it. The digest, a hash of what every node was given and when, is the same for
- * any number of threads.
+ * any number of threads, and of processes (cfg.others), each of which has as many threads: every process
+ * calls the same functions, and each gets the result of all.
  *
  * Owner: one thread calls these functions; sim_run() starts cfg.threads - 1 more and ends them.
  * Limits: SIM_NODES_MAX nodes; memory, which sim_predict() tells before. Errors: sim_new() gives
@@ -66,6 +67,8 @@ struct sim_script {
     uint32_t share_ppm;
     uint32_t relays;
 };
+
+struct exchange_net;
 
 struct sim_cfg { /* shares and losses in millionths */
     char name[64];
@@ -144,6 +147,8 @@ struct sim_cfg { /* shares and losses in millionths */
         uint64_t p99_ns;      /* at most; 0 = any */
     } expect;
 
+    const struct exchange_net
+        *others;            /* optional: other processes (exchange.h) with the same settings */
     enum sim_defect defect; /* tests */
     /* Optional. Set by a signal handler: the run ends at the next window, with what there is. */
     const volatile sig_atomic_t *stop;
@@ -154,7 +159,7 @@ struct sim_cfg { /* shares and losses in millionths */
 
 struct sim_point { /* of the time series: sums since the start */
     uint64_t at_ns, events, gets_ok, gets_failed, puts_ok, puts_failed;
-    uint32_t live;
+    uint64_t live;
 };
 
 struct sim_counts {

@@ -1,8 +1,10 @@
 /*
  * world - what the files of the simulator share. Internal: users include sim.h only.
  *
- *     sim.c       creation, windows, threads, results
+ *     sim.c       creation, windows, threads
+ *     totals.c    results
  *     node.c      events of one node: messages in, actions out, timers, coming and going
+ *     churn.c     lives, traces, days, waves
  *     wire.c      messages between nodes: latency, loss, partitions, relays, size
  *     load.c      puts, gets, and whether what a get brought is right
  *     attack.c    what attackers do instead of answering
@@ -10,10 +12,12 @@
  *     keys.c      keys, IDs and handles of all nodes: the table that all engines share
  *     simenv.c    clock, random numbers and public-key work of the engines
  *     latency.c   latency of a pair of nodes
+ *     pack.c      events as bytes, for other processes
  *     intern.c    one copy of an item per shard
  *
- * Every node belongs to the shard (number % shards), which alone touches its state while a window
- * runs. Other shards' nodes are looked at only between windows (load.c). Times are virtual ns that
+ * Every node belongs to the shard (number % shards), which alone touches its state. Shards of other
+ * processes have their nodes there; what follows from seed and scenario (keys, roles, places) is known
+ * of all nodes everywhere. Times are virtual ns that
  * start at SIM_EPOCH_NS, so that 0 stays "never" for whoever uses it so.
  */
 #pragma once
@@ -44,7 +48,8 @@ enum ev_type {
     EV_GET,
     EV_LEAVE,
     EV_FLASH,
-    EV_FLOOD
+    EV_FLOOD,
+    EV_CHECK /* a get to be judged by its target's shard; in no queue */
 };
 
 enum role {
@@ -129,7 +134,7 @@ struct intern {
 
 struct sim_shard {
     struct sim *sim;
-    unsigned id;
+    unsigned id; /* among those of all processes */
     struct queue queue;
     uint64_t now_ns;
     struct sim_event cur; /* being handled */
@@ -147,8 +152,9 @@ struct sim_shard {
 struct sim {
     struct sim_cfg cfg;
     struct kad_limits limits;
-    unsigned shards;
-    struct sim_shard *shard;
+    unsigned shards;         /* of all processes */
+    unsigned first, locals;  /* number of the first one here; how many there are */
+    struct sim_shard *shard; /* the locals */
     struct exchange *exchange;
     struct sim_node *nodes;
     struct sim_relay *relays;
@@ -179,7 +185,7 @@ void *sim_must(void *p);
 
 static inline struct sim_shard *shard_of(struct sim *s, uint32_t node)
 {
-    return &s->shard[node % s->shards];
+    return &s->shard[node % s->shards - s->first];
 }
 static inline uint64_t node_draw(struct sim_shard *sh, uint32_t node, enum rng_stream stream)
 {
@@ -242,6 +248,8 @@ void load_flash(struct sim_shard *sh, uint32_t node);
 /* One more item of a flooding node. */
 void load_flood(struct sim_shard *sh, uint32_t node);
 void load_done(struct sim_shard *sh, uint32_t node, const struct kad_report *r);
+/* A get of one of this shard's nodes' items has ended. */
+void load_check(struct sim_shard *sh, const struct sim_check *c);
 /* Judge the gets that ended in this window; between windows. */
 void load_judge(struct sim_shard *sh);
 

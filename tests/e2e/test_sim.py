@@ -2,6 +2,7 @@
 import csv
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from procs import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / 'simulator/scenarios/tiny.yaml'
-SMALL = ['--set', 'nodes=40', '--set', 'duration=8min', '--quiet']
+SMALL = ['--set', 'nodes=40', '--set', 'duration=8min', '--set', 'net.floor=50ms', '--set', 'net.median=60ms', '--quiet']
 
 
 @pytest.fixture
@@ -65,6 +66,29 @@ def test_interrupted(tool, tmp_path):
     result = run.result(30)
     assert result.code == 0 and result.json['interrupted'] and result.json['events'] > 0
     assert json.loads((tmp_path / 'out/summary.json').read_text())['interrupted']
+
+
+def mpirun(world, ranks, *args):
+    program = world.program.parent / 'kadmsg-sim-mpi'
+    done = subprocess.run(['mpirun', '--allow-run-as-root', '--oversubscribe', '-np', str(ranks), program, *map(str, args)],
+                          capture_output=True, text=True, timeout=100)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_mpi(world, tool, runs):
+    """The same run in several processes."""
+    for ranks, threads in (1, 2), (2, 1), (3, 2):
+        code, out, err = mpirun(world, ranks, 'run', TINY, *SMALL, '--check', '--json', '--seed', 1, '--threads', threads)
+        assert code == 0, err
+        result = json.loads(out)
+        assert result['digest'] == runs[1][1]['digest'] and result['processes'] == ranks
+        assert result['lookups'] == runs[1][1]['lookups'] and result['load'] == runs[1][1]['load']
+
+
+def test_mpi_mistakes(world, tmp_path):
+    for args, word in (['run', TINY, '--set', 'no.such=1'], 'no.such'), (['run', tmp_path / 'none.yaml'], 'none.yaml'):
+        code, out, err = mpirun(world, 2, *args)
+        assert code != 0 and out == '' and err.count(f'{word}') == 1, err
 
 
 @pytest.mark.parametrize('text, reason', [
