@@ -29,7 +29,8 @@ def test_ready_means_ready(world):
     """When the line is there, listener and control socket answer at once, and it is the only one."""
     node = world.make('one', '--full', '--listen', '127.0.0.1:0').up()
     ready = node.proc.ready
-    assert set(ready) == {'event', 'public_key', 'node_id', 'relay', 'http', 'control'} and ready['http'] is None
+    assert set(ready) == {'event', 'public_key', 'node_id', 'relay', 'http', 'control', 'health', 'metrics'}
+    assert ready['http'] is None and ready['health'] is None and ready['metrics'] is None
     host, port = ready['relay'].rsplit(':', 1)
     socket.create_connection((host, int(port)), timeout=1).close()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
