@@ -75,8 +75,7 @@ struct relay_flags {
     }
 
 struct node_opts {
-    const char *config, *sk_file, *store, *control, *log_level, *discovery,
-        *publish_sk_file;
+    const char *config, *sk_file, *store, *control, *log_level, *discovery, *publish_sk_file;
     int mode;
     struct addr_hostport listen, public_address, health, metrics, http;
     bool dmsg_health;
