@@ -370,21 +370,33 @@ void kad_seed_contact(struct kad *k, kad_peer p, uint64_t now_ns)
     kad_leave(k);
 }
 
-int kad_local(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len,
-              struct store_rec *out, bool *fresh, uint64_t now_ns)
+static int look(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len,
+                struct store_rec *out, bool *fresh, bool used, uint64_t now_ns)
 {
     if (salt_len > ITEM_MAX_SALT)
         return ERR_NOT_FOUND;
     kad_enter(k, now_ns);
     struct kad_id target = kad_target(pk, salt, salt_len);
     int rc = kad_store_best(k, &target, KAD_USE_LIVE, out);
-    if (rc == 0) {
+    if (rc == 0 && used) {
         kad_revalidate(k, out, false);
         rc = kad_store_best(k, &target, KAD_USE_LIVE, out); /* the view may have moved */
     }
     *fresh = rc == 0 && kad_rec_is_fresh(k, out);
     kad_leave(k);
     return rc;
+}
+
+int kad_local(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len,
+              struct store_rec *out, bool *fresh, uint64_t now_ns)
+{
+    return look(k, pk, salt, salt_len, out, fresh, true, now_ns);
+}
+
+int kad_peek(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len,
+             struct store_rec *out, bool *fresh, uint64_t now_ns)
+{
+    return look(k, pk, salt, salt_len, out, fresh, false, now_ns);
 }
 
 void kad_distrust(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len)

@@ -289,6 +289,11 @@ int kad_local(struct kad *k, const struct pubkey *pk, const void *salt, size_t s
 void kad_store_changed(struct kad *k, const struct kad_id *target, enum item_kind kind,
                        uint64_t now_ns);
 
+/* The same for the DHT's own dials: it is no use that has an old copy asked about again, since asking takes dials
+ * in its turn. */
+int kad_peek(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len,
+             struct store_rec *out, bool *fresh, uint64_t now_ns);
+
 /* Replace the bootstrap keys (pinged at once and by the bootstrap loop). */
 int kad_bootstrap(struct kad *k, const struct pubkey *pks, size_t n, uint64_t now_ns);
 /* A dial to this peer failed after the entry we gave: bypass and revalidate the cached copy. */

@@ -180,13 +180,16 @@ static void answer(struct resolve *r, unsigned flags, resolve_fn *fn, void *arg,
     fn(arg, a);
 }
 
-static struct entry *local_entry(struct resolve *r, const struct pubkey *pk, bool *fresh,
-                                 bool *withdrawn)
+static struct entry *local_entry(struct resolve *r, const struct pubkey *pk, bool local_only,
+                                 bool *fresh, bool *withdrawn)
 {
     struct store_rec rec;
     *fresh = *withdrawn = false;
-    if (r->host == NULL ||
-        kad_local(host_kad(r->host), pk, salt, sizeof(salt) - 1, &rec, fresh, r->loop->now_ns) < 0)
+    if (r->host == NULL)
+        return NULL;
+    int rc = (local_only ? kad_peek : kad_local)(host_kad(r->host), pk, salt, sizeof(salt) - 1,
+                                                 &rec, fresh, r->loop->now_ns);
+    if (rc < 0)
         return NULL;
     return entry_of(pk, &rec.item, withdrawn);
 }
@@ -216,7 +219,7 @@ static bool answer_now(struct resolve *r, const struct pubkey *pk, unsigned flag
     }
     if (distrusted && !local_only)
         return false;
-    struct entry *e = local_entry(r, pk, &fresh, &withdrawn);
+    struct entry *e = local_entry(r, pk, local_only, &fresh, &withdrawn);
     if ((e != NULL || withdrawn) && fresh && !distrusted) {
         c = cache_put(r, pk, e);
         if (c != NULL)
