@@ -132,13 +132,74 @@ static void test_encoder(void **state)
     msgpack_sbuffer_destroy(&buf);
 }
 
+/* One byte more at a time says the same as everything at once, and never starts over. */
+static void test_in_pieces(void **state)
+{
+    static const char *const whole[] = {"93010203",
+                                        "9192c0c3",
+                                        "81a161cb3ff8000000000000",
+                                        "c403010203",
+                                        "dc0003c0c0c0",
+                                        "94cd0102c70205aabb90dd00000001d6010203ff05",
+                                        "d9026162",
+                                        "c0"};
+    struct mpscan s;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++) {
+        size_t n, used = 0;
+        uint8_t *p = hex_dup(whole[i], &n);
+        int want = mpscan(p, n, 8, 100, NULL);
+        mpscan_begin(&s, 8, 100, n);
+        int rc = ERR_AGAIN;
+        for (size_t have = 0; have <= n && rc == ERR_AGAIN; have++) {
+            assert_true(s.at <= n + 16);
+            rc = mpscan_feed(&s, p, have, &used);
+            assert_true(rc != 0 || (have == n && used == n));
+        }
+        assert_int_equal(rc, want);
+        free(p);
+    }
+}
+
+/* What cannot end within the bytes there may be is refused as soon as that shows. */
+static void test_bytes_that_may_come(void **state)
+{
+    static const struct {
+        const char *hex;
+        size_t max;
+        int want;
+    } cases[] = {
+        {"ddffffffff", 1000, ERR_TOO_LONG},
+        {"c6ffffffff", 1000, ERR_TOO_LONG},
+        {"dd00000100", 1000, ERR_AGAIN},
+        {"c5ffff", 1000, ERR_TOO_LONG},
+        {"9391c0", 3, ERR_TOO_LONG},
+        {"94", 5, ERR_AGAIN},
+        {"94", 4, ERR_TOO_LONG},
+        {"c1", 10, ERR_FORMAT},
+        {"cd01", 2, ERR_TOO_LONG},
+        {"cd01", 3, ERR_AGAIN},
+    };
+    struct mpscan s;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        size_t n, used;
+        uint8_t *p = hex_dup(cases[i].hex, &n);
+        mpscan_begin(&s, 8, 1000, cases[i].max);
+        if (mpscan_feed(&s, p, n, &used) != cases[i].want)
+            fail_msg("%s within %zu", cases[i].hex, cases[i].max);
+        free(p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_first_byte),
-        cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_encoder),
+        cmocka_unit_test(test_every_first_byte), cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_limits),           cmocka_unit_test(test_encoder),
+        cmocka_unit_test(test_in_pieces),        cmocka_unit_test(test_bytes_that_may_come),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
