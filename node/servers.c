@@ -347,7 +347,8 @@ void servers_tick(struct node *n)
 {
     struct client_stat st;
     tell_relay(n);
-    if (n->loop->now_ns < n->servers_next_ns || n->servers_op != 0 || n->cfg.no_dht)
+    if (n->loop->now_ns < n->servers_next_ns || n->servers_op != 0 ||
+        (n->cfg.no_dht && n->discovery == NULL))
         return;
     client_stat(n->client, &st);
     unsigned want = n->cfg.sessions != 0 ? n->cfg.sessions : 2;

@@ -7,7 +7,7 @@ packages='
     gcc make pkg-config git libc6-dev
     libsodium-dev libsecp256k1-dev libevent-dev liblmdb-dev libmsgpack-dev libmicrohttpd-dev
     libcurl4-openssl-dev libjansson-dev libhiredis-dev libsystemd-dev libyaml-dev
-    libcmocka-dev python3 python3-pytest curl redis-server gnuplot-nox openssh-server openssh-client
+    libcmocka-dev python3 python3-pytest curl redis-server wrk gnuplot-nox openssh-server openssh-client
     chromium fonts-dejavu-core zsh fish libopenmpi-dev openmpi-bin
     clang libclang-rt-14-dev clang-format clang-tidy cppcheck mandoc
 '

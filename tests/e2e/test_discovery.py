@@ -1,5 +1,6 @@
 """The HTTP discovery: as a daemon, beside the DHT, and as the face of a node for programs that know nothing of the DHT."""
 import json
+import socket
 import urllib.error
 import urllib.request
 
@@ -120,6 +121,21 @@ def test_forwarded(world, daemon):
     proc.stop()
     # incident 45: the discovery is away; the network goes on
     assert entry_of(face, x.pk) == x.pk
+
+
+def test_started_in_the_wrong_order(world):
+    """incidents 45, 46: relay and clients are there long before the discovery; all are registered when it comes."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    url = f'http://127.0.0.1:{port}'
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0', '--discovery', url)
+    a = world.node('a', '--discovery', url)
+    place = world.place('disc')
+    proc = place.start('disc', '-a', f'127.0.0.1:{port}', '-t', '--store', place.dir / 'disc', '--ready')
+    proc.wait_ready()
+    wait_until(lambda: relay.pk in relays(url) and a.pk in clients(url), WAIT_S, 'registered when it came')
+    proc.stop()
 
 
 def test_wrong_redis(world):

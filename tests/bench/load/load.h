@@ -10,6 +10,7 @@
  *     sealed.c   the same with --e2e: client and stream as applications have them
  *     bulk.c ping.c open.c sess.c idle.c    the modes: what is done with them, and what is measured
  *     copy.c     a server of its own: the bare byte-copying relay, the ceiling of bulk
+ *     entries.c  signed entries for the bench of HTTP services
  *     floor.c    processor time of single operations, the ceiling of set-up
  *
  * A mode is a table of functions (struct load_mode) that are called from the loop. load_begin() and
@@ -200,3 +201,7 @@ void sealed_free(struct flow *f);
 
 int copy_run(struct load *l);
 int floor_run(void);
+
+/* ---- entries.c ---- */
+
+int entries_run(const struct load_opts *o);

@@ -16,7 +16,7 @@
 static const struct load_mode *const modes[] = {&mode_bulk, &mode_ping, &mode_open, &mode_sess,
                                                 &mode_idle};
 #define MODE_COPY  (sizeof modes / sizeof modes[0])
-#define MODE_WORDS "bulk|ping|open|sess|idle|copy|floor"
+#define MODE_WORDS "bulk|ping|open|sess|idle|copy|floor|entries"
 
 static struct load load;
 
@@ -27,7 +27,9 @@ static const struct cmd_opt args[] = {
     {.name = "MODE",
      CMD_CHOICE_AT(O, mode),
      .choices = MODE_WORDS,
-     .help = "what to measure: bulk, ping, open, sess or idle; copy and floor are ceilings"},
+     .help = "what to measure: bulk, ping, open, sess or idle; copy and floor are ceilings; "
+             "entries prints "
+             "signed ones"},
     {0},
 };
 static const struct cmd_opt flags[] = {
@@ -399,12 +401,15 @@ static int run(struct cmdline *cl)
     l->o = *(const struct load_opts *)cl->opts;
     bool copy = l->o.mode == MODE_COPY, drives = l->o.mode < (int)MODE_COPY;
     l->mode = drives ? modes[l->o.mode] : NULL;
-    const char *stray = stray_flag(cl, drives ? l->mode->flags : "");
+    bool entries = l->o.mode == (int)MODE_COPY + 2;
+    const char *stray = stray_flag(cl, drives ? l->mode->flags : entries ? " count bare " : "");
     if (stray != NULL)
         return cmdline_usage_error(cl, "--%s does not belong to this mode", stray);
     signal(SIGPIPE, SIG_IGN);
     if (copy)
         return copy_run(l);
+    if (entries)
+        return entries_run(&l->o);
     if (!drives)
         return floor_run();
     if (l->o.addr.port == 0 || (!l->o.bare && !cmdline_given(cl, "pk")))

@@ -695,6 +695,29 @@ static void test_bad_input(void **state)
     assert_true(says(post(server_entry(&s, 0, "1:2:3", 1, "")), 200, "new"));
 }
 
+/* incident 50: nothing is kept that its subject did not sign, whoever sends it */
+static void test_only_what_is_signed(void **state)
+{
+    (void)state;
+    struct signer s = signer_new(), other = signer_new();
+    char text[2000], path[120];
+    start((struct disc_service_cfg){.generation = DISC_2026}, false);
+    snprintf(text, sizeof(text), "%s", client_entry(&s, 0, NULL, ""));
+    char *sig = strstr(text, ",\"signature\":");
+    assert_non_null(sig);
+    strcpy(sig, "}");
+    assert_true(says(post(text), 422, "entry has no signature"));
+    struct signer forged = s; /* the key of one, signed by another */
+    forged.sk = other.sk;
+    assert_true(says(post(client_entry(&forged, 0, NULL, "")), 401, "invalid signature"));
+    assert_true(
+        says(request("DELETE", "/dmsg-discovery/entry", NULL, client_entry(&forged, 0, NULL, "")),
+             401, "invalid signature"));
+    snprintf(path, sizeof(path), "/dmsg-discovery/entry/%s", s.hex);
+    assert_int_equal(get(path).status, 404);
+    assert_string_equal(get("/dmsg-discovery/entries").body, "[]");
+}
+
 /* ---- Redis comes and goes ---- */
 
 static bool is_ready(void *arg)
@@ -817,6 +840,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_entries_expire, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_servers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_input, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_only_what_is_signed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_redis_connection_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(test_redis_away, setup, teardown),
         cmocka_unit_test_setup_teardown(test_redis_full, setup, teardown),

@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""The discovery over HTTP: processor time of `kadmsg disc` for each request, driven by wrk (package wrk).
+
+Ceiling: the same libmicrohttpd answering /health of the same process in the same run. cpu_us is the server's processor time over the number of answers; so it does not
+depend on what else the machine does. Entries are signed before the run; each POST is the first registration of a key, verified, and on disk (LMDB, group commit) when it is
+answered.
+
+Budgets: GET entry 30 us, signed POST 100 us, available_servers with 500 servers 300 us, 10 000 registered clients in 30 MiB RSS.
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from measure import KADMSG, KADMSG_LOAD, emit, status_kib
+
+SECONDS, CONNECTIONS, CLIENTS, SERVERS, POSTS = 4, 32, 10000, 500, 60000
+RUNS = int(os.environ.get('KADMSG_BENCH_RUNS', '3'))
+TICKS = os.sysconf('SC_CLK_TCK')
+
+POST_LUA = '''
+local bodies, n = {}, 0
+function init(args)
+  for line in io.lines(args[1]) do bodies[#bodies + 1] = line end
+end
+function request()
+  n = n + 1
+  if n > #bodies then wrk.thread:stop() end
+  return wrk.format("POST", "/dmsg-discovery/entry/", nil, bodies[(n - 1) % #bodies + 1])
+end
+'''
+
+
+def cpu_s(pid):
+    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def entries(count, servers=False):
+    return subprocess.run([KADMSG_LOAD, 'entries', '--count', str(count)] + (['--bare'] if servers else []),
+                          stdout=subprocess.PIPE, check=True).stdout.decode().splitlines()
+
+
+class Disc:
+    def __init__(self, folder):
+        self.proc = subprocess.Popen([KADMSG, 'disc', '-a', '127.0.0.1:0', '--store', folder, '--ready', '--log-level', 'error'],
+                                     stdout=subprocess.PIPE, text=True)
+        self.url = 'http://' + json.loads(self.proc.stdout.readline())['http']
+        self.pid = self.proc.pid
+
+    def post(self, lines):
+        for line in lines:
+            request = urllib.request.Request(f'{self.url}/dmsg-discovery/entry/', data=line.encode(), method='POST')
+            with urllib.request.urlopen(request, timeout=20):
+                pass
+
+    def wrk(self, path, *script):
+        """(answers, refused, processor seconds of the server, wall seconds)"""
+        before, start = cpu_s(self.pid), time.monotonic()
+        out = subprocess.run(['wrk', '-t1', f'-c{256 if script else CONNECTIONS}', f'-d{SECONDS}s', *script[:2], self.url + path, *script[2:]],
+                             stdout=subprocess.PIPE, check=True).stdout.decode()
+        used, wall = cpu_s(self.pid) - before, time.monotonic() - start
+        answers = int(re.search(r'(\d+) requests in', out)[1])
+        refused = re.search(r'Non-2xx or 3xx responses: (\d+)', out)
+        return answers, int(refused[1]) if refused else 0, used, wall
+
+    def stop(self):
+        self.proc.terminate()
+        self.proc.wait(20)
+
+
+def measure(disc, path, *script):
+    """Medians by processor time of RUNS runs."""
+    runs = []
+    for _ in range(RUNS):
+        answers, refused, used, wall = disc.wrk(path, *script)
+        runs.append({'cpu_us': used * 1e6 / max(answers, 1), 'answers': answers, 'refused': refused, 'server_cpu_s': used,
+                     'wall_s': wall, 'peak_rss_kib': status_kib(disc.pid, 'VmHWM')})
+    return sorted(runs, key=lambda r: r['cpu_us'])[len(runs) // 2], runs
+
+
+def report(name, params, run, runs, ceiling):
+    emit(name, params, run['cpu_us'], 'us', runs, ceiling, answers_per_s=round(run['answers'] / run['wall_s']), refused=run['refused'])
+
+
+def main():
+    if shutil.which('wrk') is None:
+        raise SystemExit('bench http needs wrk (apt-get install wrk)')
+    with tempfile.TemporaryDirectory(prefix='kadmsg-bench-') as tmp:
+        disc = Disc(f'{tmp}/disc')
+        health, runs = measure(disc, '/health')
+        ceiling = health['cpu_us']
+        report('http health', {}, health, runs, None)
+        idle = status_kib(disc.pid, 'VmRSS')
+        clients = entries(CLIENTS)
+        lua, bodies = Path(tmp) / 'post.lua', Path(tmp) / 'bodies'
+        lua.write_text(POST_LUA)
+        posts = []
+        for _ in range(RUNS):
+            bodies.write_text('\n'.join(entries(POSTS)) + '\n')
+            answers, refused, used, wall = disc.wrk('/', '-s', str(lua), '--', str(bodies))
+            posts.append({'cpu_us': used * 1e6 / max(answers, 1), 'answers': answers, 'refused': refused, 'server_cpu_s': used,
+                          'wall_s': wall, 'peak_rss_kib': status_kib(disc.pid, 'VmHWM')})
+        run = sorted(posts, key=lambda r: r['cpu_us'])[len(posts) // 2]
+        report('http signed POST', {'store': 'lmdb'}, run, posts, ceiling)
+        disc.stop()
+
+        disc = Disc(f'{tmp}/second')
+        before = status_kib(disc.pid, 'VmRSS')
+        disc.post(clients)
+        rss = status_kib(disc.pid, 'VmRSS')
+        emit('http memory of registered clients', {'clients': CLIENTS}, rss / 1024, 'MiB', [{'peak_rss_kib': rss}],
+             empty_mib=round(before / 1024, 2), anon_mib=round(status_kib(disc.pid, 'RssAnon') / 1024, 2), idle_mib=round(idle / 1024, 2))
+        pk = json.loads(clients[0])['static']
+        run, runs = measure(disc, f'/dmsg-discovery/entry/{pk}')
+        report('http GET entry', {'clients': CLIENTS}, run, runs, ceiling)
+        disc.post(entries(SERVERS, servers=True))
+        run, runs = measure(disc, '/dmsg-discovery/available_servers')
+        report('http available_servers', {'servers': SERVERS}, run, runs, ceiling)
+        disc.stop()
+
+
+main()
