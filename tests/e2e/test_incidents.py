@@ -71,14 +71,18 @@ def test_incident_73_disk_full(pair):
     resource.prlimit(relay.proc.pid, resource.RLIMIT_FSIZE, (hard, hard))
 
     def written():
-        relay.try_cli('dht', 'put', 'note', 'there is room again')
+        put = relay.try_cli('dht', 'put', 'note', 'there is room again')
         store = relay.status['store']
-        return store['last_error'] == '' and store['pending'] == 0
+        return put.code == 0 and store['last_error'] == '' and store['pending'] == 0
 
     wait_until(written, 30, 'it has recovered')
     relay.kill()
     relay.up()
-    assert relay.cli('dht', 'get', relay.pk, 'note', '--json').json['value'] == 'there is room again'
+
+    def value():
+        return relay.cli('dht', 'get', relay.pk, 'note', '--json').json['value']
+
+    assert wait_until(value, 20, 'the note is found') == 'there is room again'
 
 
 def test_incident_89_stopped_process(pair):
