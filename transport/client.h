@@ -22,7 +22,7 @@
  * with the ping marker (§3.5); two answers in a row that did not come within 18 s end the session
  * (incidents 5, 6). Servers of 2023 do not echo: there it is enough that they accept the stream.
  * A dial that hears nothing for 750 ms has the session pinged: while that is not answered (1.5 s)
- * dials use all others first, after 10 s it is lost. client_reprobe() asks all of them, with 5 s.
+ * dials use all others first, after 10 s it is lost. client_reprobe() asks all of them, with 7 s.
  *
  * A server of 2023 drops a session whose first mux bytes it reads together with the last handshake
  * message. We wait hold_ms in between; when the session is closed before a byte came, 180 and then

@@ -23,7 +23,7 @@
 #define FORGET_NS         (300 * NS_PER_S) /* servers that nobody has added, without session */
 #define TRIES_BEFORE_NEXT 2u               /* then another server is held instead (incident 11) */
 #define WAKE_NS           NS_PER_S         /* dials after a suspend are spread over so much */
-#define WAKE_LIMIT_NS     (5 * NS_PER_S)   /* sessions that are silent for so long are gone then */
+#define WAKE_LIMIT_NS     (7 * NS_PER_S)   /* sessions that are silent for so long are gone then */
 
 /* ---- endpoints ---- */
 
