@@ -339,12 +339,12 @@ static int miss_err(const struct lookup *l)
     return l->http_err;
 }
 
-/* Tell those that do not insist: there is no DHT peer, and no other source has an answer. The
- * look-up goes on. */
-static void tell_impatient(struct resolve *r, struct lookup *l)
+/* There is no DHT peer, and no other source has an answer: what is said to those that do not insist.
+ * The entry, if any, is the cache's. */
+static struct resolve_answer alone_answer(struct resolve *r, const struct lookup *l)
 {
-    struct cached *c = l->http_err == ERR_NOT_FOUND ? NULL : cache_stale(r, &l->pk);
-    struct resolve_answer a = {
+    const struct cached *c = l->http_err == ERR_NOT_FOUND ? NULL : cache_stale(r, &l->pk);
+    return (struct resolve_answer){
         .err = c != NULL          ? 0
                : l->http_err != 0 ? l->http_err
                                   : ERR_NO_ROUTE,
@@ -352,10 +352,18 @@ static void tell_impatient(struct resolve *r, struct lookup *l)
         .entry = c != NULL ? c->entry : NULL,
         .ms = (unsigned)((r->loop->now_ns - l->started_ns) / NS_PER_MS),
     };
+}
+
+static bool is_alone(const struct lookup *l)
+{
+    return l->alone && l->http_over && !l->told;
+}
+
+/* The look-up goes on, and is asked again for each of them: a callback may change the cache. */
+static void tell_impatient(struct resolve *r, struct lookup *l)
+{
     struct list_node *pos, *tmp;
     struct waiter *w;
-    if (c != NULL)
-        c->refs++;
     list_for_each(pos, tmp, &l->waiters)
     {
         if (container_of(pos, struct waiter, node)->flags & RESOLVE_FRESH)
@@ -364,19 +372,23 @@ static void tell_impatient(struct resolve *r, struct lookup *l)
         list_push_back(&r->impatient, pos);
     }
     while ((w = list_pop_front_as(&r->impatient, struct waiter, node)) != NULL) {
+        struct resolve_answer a = alone_answer(r, l);
+        struct cached *c = a.entry != NULL ? cache_stale(r, &l->pk) : NULL;
         r->n_waiting--;
+        if (c != NULL)
+            c->refs++;
         answer(r, w->flags, w->fn, w->arg, &a);
+        if (c != NULL)
+            cached_unref(c);
         free(w);
     }
-    if (c != NULL)
-        cached_unref(c);
 }
 
 static void on_alone(struct loop_timer *t)
 {
     struct lookup *l = container_of(t, struct lookup, alone_timer);
     l->alone = !has_peers(l->owner); /* otherwise they are asked now */
-    if (l->alone && l->http_over && !l->told)
+    if (is_alone(l))
         tell_impatient(l->owner, l);
 }
 
@@ -391,7 +403,7 @@ static void source_over(struct resolve *r, struct lookup *l, struct entry *e,
         tell(r, l, e, 0, source);
     else if (over && !l->told)
         tell(r, l, NULL, miss_err(l), RESOLVE_MISS);
-    else if (l->alone && l->http_over && !l->told)
+    else if (is_alone(l))
         tell_impatient(r, l);
     if (over)
         lookup_free(r, l);
@@ -550,7 +562,11 @@ uint64_t resolve_entry(struct resolve *r, const struct pubkey *pk, unsigned flag
     w->arg = arg;
     list_push_back(&l->waiters, &w->node);
     r->n_waiting++;
-    return w->handle;
+    uint64_t handle = w->handle;
+    if (!is_alone(l) || (flags & RESOLVE_FRESH))
+        return handle;
+    tell_impatient(r, l); /* that was found out already */
+    return 0;
 }
 
 static struct waiter *find_in(const struct list *waiters, uint64_t handle)

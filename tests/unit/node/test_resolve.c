@@ -450,17 +450,25 @@ static void test_alone(void **state)
 {
     struct got g = {0}, fresh = {0};
     (void)state;
-    hw_start(&hw, 1, &hw.w.relay_key[0].pk, NULL); /* the relay takes no streams */
+    hw.w.net.fault.delay_ns = 100 * NS_PER_MS; /* its answers are still under way … */
+    hw_start(&hw, 1, &hw.w.relay_key[0].pk, NULL);
     hw.node[1].take = take;
     resolve_set_host(r, hw.node[1].h);
     world_up(&hw.w, 1, 1);
+    for (struct pipe_conn *c = hw.w.net.conns; c != NULL; c = c->next)
+        c->out.frozen = true; /* … and never come */
     uint64_t began = pipe_now(&hw.w.net);
     uint64_t handle = resolve_entry(r, key(0), 0, on_answer, &g);
     uint64_t fresh_handle = resolve_entry(r, key(0), RESOLVE_FRESH, on_answer, &fresh);
     if (handle != 0)
         world_until(&hw.w, is_answered, &g);
-    assert_true(pipe_now(&hw.w.net) - began <= RESOLVE_ALONE_NS);
+    assert_int_equal(pipe_now(&hw.w.net) - began, RESOLVE_ALONE_NS);
+    assert_int_equal(fresh.calls, 0);
     assert_int_equal(g.err, ERR_NO_ROUTE);
+    struct got again = {0}; /* the same question is still open: at once */
+    assert_int_equal(resolve_entry(r, key(0), 0, on_answer, &again), 0);
+    assert_int_equal(again.calls, 1);
+    assert_int_equal(again.err, ERR_NO_ROUTE);
     if (fresh_handle != 0)
         world_until(&hw.w, is_answered, &fresh);
     assert_int_equal(fresh.err, ERR_NO_ROUTE);
