@@ -126,8 +126,9 @@ struct kad_limits {          /* 0 = default */
     unsigned republish_ms;       /* 1 800 000 own items; replicas are handed on once an hour */
     unsigned bootstrap_retry_ms; /* 30 000 while the table is empty, 300 000 otherwise */
     unsigned rate_per_s;         /* requests a second per peer, 50, burst 4x */
-    uint64_t rate_bytes_per_s;   /* answer bytes per peer, 1 MiB, burst 8x */
-    unsigned clock_skew_ms;      /* not refused, only reported */
+    uint64_t rate_bytes_per_s; /* answer bytes per peer, 1 MiB, burst 8x; a full node gives 8 times
+                                    that */
+    unsigned clock_skew_ms;    /* not refused, only reported */
 };
 
 /* Whose items may be in a namespace. A namespace without any line is open to everybody. */
@@ -384,6 +385,7 @@ struct kad_stat {
     uint64_t evicted_items;    /* from the store, for room */
     uint64_t dropped_acts;     /* actions lost for want of memory */
     uint64_t republished, handed_on;
+    uint64_t sync_pulled, sync_pushed, sync_bytes; /* of all syncs: items, and bytes of answers */
     uint64_t reconciled; /* full nodes with which digests of ranges were compared to the end */
     uint64_t own_from_outside; /* newer items of our own key: an earlier life, or a twin */
     uint64_t future_seq;       /* items with a clock number more than clock_skew_ms ahead */

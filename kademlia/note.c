@@ -4,6 +4,7 @@
 
 #define REQUEST_BURST 4 /* seconds' worth */
 #define BYTES_BURST   8
+#define FULL_TIMES    8
 #define MILLI         1000
 #define LIES_MAX      16              /* points from which on a peer is shunned */
 #define LIE_FORGET_NS (15 * NS_PER_S) /* a point is forgotten after so long */
@@ -27,9 +28,15 @@ static int64_t request_burst(const struct kad *k)
     return (int64_t)k->lim.rate_per_s * REQUEST_BURST * MILLI;
 }
 
+/* A full node is there to be read: a new one takes everything from it within seconds. */
+static uint64_t bytes_rate(const struct kad *k)
+{
+    return k->lim.rate_bytes_per_s * (k->full ? FULL_TIMES : 1);
+}
+
 static int64_t bytes_burst(const struct kad *k)
 {
-    return (int64_t)k->lim.rate_bytes_per_s * BYTES_BURST;
+    return (int64_t)bytes_rate(k) * BYTES_BURST;
 }
 
 static void forget(struct kad *k, struct note *n)
@@ -77,7 +84,7 @@ static void refill(const struct kad *k, struct note *n)
     if (ns > REFILLED_NS)
         ns = REFILLED_NS;
     n->requests += flow(ns, (uint64_t)k->lim.rate_per_s * MILLI);
-    n->bytes += flow(ns, k->lim.rate_bytes_per_s);
+    n->bytes += flow(ns, bytes_rate(k));
     if (n->requests > request_burst(k))
         n->requests = request_burst(k);
     if (n->bytes > bytes_burst(k))

@@ -89,6 +89,11 @@ static void pause_for(struct sync *s, uint64_t ns, void (*resume)(struct sync *)
 
 static void finish(struct sync *s, int err)
 {
+    struct kad_stat *st = &s->op->k->stat;
+
+    st->sync_pulled += s->op->rep.pulled;
+    st->sync_pushed += s->op->rep.pushed;
+    st->sync_bytes += s->op->rep.bytes;
     kad_op_finish(s->op, err, err == 0 ? KAD_END_CLOSEST : KAD_END_TIMEOUT);
 }
 

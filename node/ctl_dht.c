@@ -632,6 +632,9 @@ void ctl_dht_status(struct ctl_req *req)
                                   (json_int_t)st.lies[KAD_LIE_CONTACTS], "protocol",
                                   (json_int_t)st.lies[KAD_LIE_PROTOCOL]));
     json_object_set_new(o, "shunned", json_integer((json_int_t)st.shunned));
+    json_object_set_new(o, "sync",
+                        json_pack("{s:I, s:I, s:I}", "pulled", (json_int_t)st.sync_pulled, "pushed",
+                                  (json_int_t)st.sync_pushed, "bytes", (json_int_t)st.sync_bytes));
     json_object_set_new(o, "reconciled", json_integer((json_int_t)st.reconciled));
     json_object_set_new(o, "verified", json_integer((json_int_t)st.verified));
     json_object_set_new(o, "rejected_answers", json_integer((json_int_t)st.rejected_answers));

@@ -558,15 +558,48 @@ static void bench_million(void)
     s->ops->close(s);
 }
 
-int main(void)
+/* Items `first` … `first + count - 1` of a series of signed ones, 50 for each key, into a store: for
+ * bench_sync.py. The same series for the same seq. */
+static int fill(const char *path, unsigned first, unsigned count, uint64_t seq)
+{
+    snprintf(dir, sizeof dir, "%s", path);
+    struct store *s = open_store();
+    for (unsigned i = first; i < first + count; i++) {
+        const unsigned number = i / 50;
+        struct seckey sk;
+        char salt[16];
+        struct item it = {.seq = seq + i, .v = value, .v_len = sizeof value};
+        it.salt_len = (size_t)snprintf(salt, sizeof salt, "s%u", i % 50);
+        it.salt = (const uint8_t *)salt;
+        if (crypto_keypair_from_seed(&sk, &it.k, (const uint8_t *)&number, sizeof number) != 0 ||
+            item_sign(&it, &sk) != 0)
+            die("sign");
+        struct item_ref *r = item_ref_new(&it);
+        if (r == NULL)
+            die("out of memory");
+        struct store_rec rec = accept_rec(r, (int64_t)seq);
+        put(s, &rec);
+        item_ref_put(r);
+    }
+    sync_store(s);
+    s->ops->close(s);
+    return 0;
+}
+
+int main(int argc, char **argv)
 {
     const char *tmp = getenv("TMPDIR");
 
     snprintf(dir, sizeof dir, "%s/bench-store-XXXXXX", tmp != NULL ? tmp : "/tmp");
-    if (crypto_init() != 0 || mkdtemp(dir) == NULL)
+    memset(value, 'x', sizeof value);
+    if (crypto_init() != 0)
+        die("no crypto");
+    if (argc == 6 && strcmp(argv[1], "fill") == 0)
+        return fill(argv[2], (unsigned)strtoul(argv[3], NULL, 10),
+                    (unsigned)strtoul(argv[4], NULL, 10), strtoull(argv[5], NULL, 10));
+    if (mkdtemp(dir) == NULL)
         die("no folder");
     atexit(remove_dir);
-    memset(value, 'x', sizeof value);
     bench_accept();
     struct store *s = bench_put();
     bench_get(s);

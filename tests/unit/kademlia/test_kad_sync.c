@@ -300,7 +300,7 @@ static void test_tie_larger_than_a_frame(void **state)
 static void test_pages_are_charged(void **state)
 {
     static char big[ITEM_MAX_VALUE + 1];
-    struct kad_cfg cfg = {.full = true};
+    struct kad_cfg cfg = {.full = true, .limits = {.rate_bytes_per_s = 131072}};
     struct net_node *b = net_add(&n, &cfg), *a = net_add(&n, NULL);
     unsigned answered = 0;
 

@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Two full nodes, real processes and streams.
+
+sync_100k        seconds until a new full node holds 100 000 items of another one, from its start; ceiling: 20 s
+sync_reconcile   bytes of answers with which two of them find and repair 10 differences in 100 000; ceiling: 100 000
+
+KADMSG_SYNC_ITEMS sets another number of items.
+"""
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'scripts'))
+
+from procs import World, wait_until  # noqa: E402  (needs the path above)
+
+ITEMS = int(os.environ.get('KADMSG_SYNC_ITEMS', '100000'))
+DIFFERENT = 10
+FILL = Path(os.environ['KADMSG_BUILD']) / 'bench/bench_store'
+
+
+def cpu_s(pid):
+    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+def rss_kib(pid):
+    for line in Path(f'/proc/{pid}/status').read_text().splitlines():
+        if line.startswith('VmHWM:'):
+            return int(line.split()[1])
+    return 0
+
+
+def fill(node, first, count, seq):
+    import subprocess
+    subprocess.run([str(FILL), 'fill', str(node.store), str(first), str(count), str(seq)], check=True)
+
+
+def dht(node):
+    return node.cli('dht', 'status', '--json').json
+
+
+def emit(name, value, unit, node, ceiling, **more):
+    print(json.dumps({'name': name, 'params': {'items': ITEMS, **more}, 'value': round(value, 3), 'unit': unit,
+                      'cpu_s': round(cpu_s(node.proc.popen.pid), 3), 'peak_rss_kib': rss_kib(node.proc.popen.pid),
+                      'ceiling': ceiling, 'ratio': round(value / ceiling, 4)}), flush=True)
+
+
+def settled(node, items):
+    """It holds so many, and the first round of syncs is over."""
+    status = dht(node)
+    return status['stored_items'] >= items and status['synced']
+
+
+def main():
+    with World(os.environ['KADMSG'], prefix='kadmsg-sync-') as world:
+        seq = time.time_ns() - ITEMS
+        relay = world.make('relay', '--full', '--listen', '127.0.0.1:0')
+        fill(relay, 0, ITEMS, seq)
+        relay.up()
+        cold = world.make('cold', '--full', '--bootstrap', relay.join)
+        begin = time.monotonic()
+        cold.up()
+        wait_until(lambda: settled(cold, ITEMS), 300, 'the new node holds everything')
+        emit('sync_100k', time.monotonic() - begin, 's', cold, 20, cpu_of_the_other_s=round(cpu_s(relay.proc.popen.pid), 2))
+        cold.stop()
+        behind = world.make('behind', '--full', '--bootstrap', relay.join)
+        fill(behind, DIFFERENT, ITEMS - DIFFERENT, seq)
+        behind.up()
+        wait_until(lambda: settled(behind, ITEMS) and dht(behind)['reconciled'] > 0, 120, 'the differences are repaired')
+        sync = dht(behind)['sync']
+        emit('sync_reconcile', sync['bytes'], 'bytes', behind, 100_000, different=DIFFERENT, pulled=sync['pulled'])
+
+
+if __name__ == '__main__':
+    main()
