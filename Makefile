@@ -215,7 +215,7 @@ bench: all $(BENCHES)
 	@$(PYTHON) scripts/run_bench.py --build $(O) --version '$(VERSION)' $(if $(OUT),--out '$(OUT)') $(BENCH)
 
 demo:
-	@scripts/deps.sh
+	@scripts/deps.sh build
 	$(SUBMAKE) all
 	@$(PYTHON) scripts/demo.py --kadmsg $(O)/kadmsg
 

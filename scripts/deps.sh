@@ -1,16 +1,19 @@
 #!/bin/sh
-# Packages of Debian 12 that building, testing and the demo need. Nothing missing: silent, exit 0.
-# Missing, and root on Debian: installs them. Otherwise: prints the missing ones, exit 1.
+# Packages of Debian 12. deps.sh build: what building and the demo need; deps.sh: what tests, benches and
+# static checks need too. Nothing missing: silent, exit 0. Missing, and root on Debian: installs them.
+# Otherwise: prints the missing ones, exit 1.
 set -u
 
 packages='
-    gcc make pkg-config git libc6-dev
+    gcc make pkg-config git libc6-dev python3
     libsodium-dev libsecp256k1-dev libevent-dev liblmdb-dev libmsgpack-dev libmicrohttpd-dev
     libcurl4-openssl-dev libjansson-dev libhiredis-dev libsystemd-dev libyaml-dev
-    libcmocka-dev python3 python3-pytest curl redis-server wrk gnuplot-nox openssh-server openssh-client
+'
+[ "${1:-}" = build ] || packages="$packages
+    libcmocka-dev python3-pytest curl redis-server wrk gnuplot-nox openssh-server openssh-client
     chromium fonts-dejavu-core zsh fish libopenmpi-dev openmpi-bin
     clang libclang-rt-14-dev clang-format clang-tidy cppcheck mandoc
-'
+"
 
 missing=''
 # shellcheck disable=SC2086  # a list of words on purpose
