@@ -36,13 +36,14 @@ def workers(relay):
 
 def test_sessions_spread(relay):
     """Each session lives with the worker of its key; what they count adds up; afterwards nothing is left."""
-    before = relay.status['relay']['sessions']
+    before = 1  # the node's own
+    wait_until(lambda: relay.status['relay']['sessions'] == before, 20, 'it is there')
     sessions = [wire.Session(relay.join) for _ in range(24)]
     assert all(session.alive() for session in sessions)
     wait_until(lambda: sum(w['sessions'] for w in workers(relay)) == before + 24, 20, 'all are counted')
     assert len(workers(relay)) == WORKERS
     assert sum(w['sessions'] > 0 for w in workers(relay)) > 1  # 4 ** -23: all with one of them
-    assert sum(w['moved'] for w in workers(relay)) > 0
+    wait_until(lambda: sum(w['moved'] for w in workers(relay)) > 0, 20, 'each tells once a second')
     assert relay.status['relay']['limits']['links'] >= 24
     for session in sessions:
         session.close()
