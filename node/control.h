@@ -11,7 +11,10 @@
  *     event      {"id": 1, "event": "accepted", …} for commands that go on (listen), until the
  *                connection closes
  *
- * An answer may carry one descriptor (SCM_RIGHTS): the end of a stream, for dial and listen.
+ * An answer may carry one descriptor (SCM_RIGHTS): the end of a stream, for dial and listen. With
+ * "watch": true these tell how the stream ends, before its descriptor closes: dial by an event
+ * "opened" with the descriptor and its last answer at the end, listen by a number "stream" beside
+ * the descriptor and an event "ended" with the error, if there was one.
  * `error` is the whole line a person should see; `exit` is the exit code of the command-line
  * contract, `code` the number of base/err.h (of the node's version).
  *
