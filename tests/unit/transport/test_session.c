@@ -112,7 +112,7 @@ static void pump(struct side *p)
         assert_false(p->up);
         p->up = true;
     }
-    while (p->up && yamux_next(session_mux(p->s), &ev)) {
+    while (p->up && session_mux(p->s) != NULL && yamux_next(session_mux(p->s), &ev)) {
         if (ev.stream == NULL)
             continue;
         assert_true(ev.stream->id < 16);
@@ -551,6 +551,61 @@ static void test_bytes_behind_message_3(void **state)
         assert_non_null(p[1].streams[1]);
         assert_int_equal(yamux_readable(p[1].streams[1]), deferred ? 9 : 5);
         pair_close(p);
+    }
+}
+
+/* A session that is up waits: it goes on here, or under another env and pool, with what came early. */
+static void test_goes_on_elsewhere(void **state)
+{
+    (void)state;
+    for (int moves = 0; moves < 2; moves++) {
+        struct side p[3];
+        struct session_cfg cfg = {.keepalive_ms = 30000, .wait_at_up = true};
+        struct session_state st = {0}, none = {0};
+        struct yamux_stream *ours;
+        enum session_read what;
+        uint8_t obj[SESSION_OBJECT_MAX];
+        size_t n;
+        pair_init(p);
+        side_init(&p[2], 3);
+        side_start_cfg(&p[1], NULL, cfg);
+        side_start(&p[0], &p[1].pk);
+        assert_int_equal(pass(&p[0], &p[1], 65536), 0);
+        assert_int_equal(pass(&p[1], &p[0], 65536), 0);
+        assert_int_equal(yamux_open(session_mux(p[0].s), NULL, 1, &ours), 0);
+        assert_int_equal(session_write_object(p[0].s, ours, "early", 5), 0);
+        assert_int_equal(pass(&p[0], &p[1], 7), 0);
+        assert_true(p[1].up && session_mux(p[1].s) == NULL);
+        struct side *to = &p[1];
+        if (moves) {
+            assert_int_equal(session_export(p[1].s, &st), 0);
+            assert_int_equal(session_error(p[1].s), ERR_CLOSED);
+            assert_true(st.early_n > 5 && pubkey_equal(&st.remote, &p[0].pk));
+            to = &p[2];
+            cfg.env = &to->env.env;
+            cfg.pool = to->pool;
+            assert_non_null(to->s = session_import(&cfg, &st, to->now_ns));
+            assert_memory_equal(&st, &none, sizeof st);
+        } else {
+            assert_int_equal(session_go(to->s), 0);
+        }
+        pump(to);
+        assert_true(to->up && session_is_up(to->s));
+        assert_true(pubkey_equal(session_remote(to->s), &p[0].pk));
+        struct yamux_stream *theirs = to->streams[1];
+        assert_non_null(theirs);
+        assert_int_equal(session_read_object(to->s, theirs, &what, obj, sizeof obj, &n), 0);
+        assert_true(n == 5 && memcmp(obj, "early", 5) == 0);
+        assert_int_equal(session_write_object(to->s, theirs, "answer", 6), 0);
+        assert_int_equal(pass(to, &p[0], 65536), 0);
+        assert_int_equal(session_read_object(p[0].s, ours, &what, obj, sizeof obj, &n), 0);
+        assert_true(n == 6 && memcmp(obj, "answer", 6) == 0);
+        assert_int_equal(session_write_object(p[0].s, ours, "more", 4), 0);
+        assert_int_equal(pass(&p[0], to, 65536), 0);
+        assert_int_equal(session_read_object(to->s, theirs, &what, obj, sizeof obj, &n), 0);
+        assert_int_equal(n, 4);
+        pair_close(p);
+        side_close(&p[2]);
     }
 }
 
@@ -1138,6 +1193,7 @@ int main(void)
         cmocka_unit_test(test_transcript),
         cmocka_unit_test(test_connect_at_any_pace),
         cmocka_unit_test(test_bytes_behind_message_3),
+        cmocka_unit_test(test_goes_on_elsewhere),
         cmocka_unit_test(test_input_kept_is_bounded),
         cmocka_unit_test(test_bytes_behind_message_2),
         cmocka_unit_test(test_free_at_every_step),
