@@ -891,6 +891,41 @@ static void test_compact(void **state)
 
 /* ---- credit and order ---- */
 
+/* cfg.exact: each byte that is consumed is granted at once, also behind a FIN, and the writer hears of
+ * it and knows how much waits at the other end. */
+static void test_exact_credit(void **state)
+{
+    struct side s;
+    struct yamux_stream *ours;
+    uint8_t got[1000];
+    side_init(&s, pool_of(state), (struct yamux_cfg){.client = true, .exact = true});
+    struct yamux_stream *st = open_accepted(&s, 2);
+    take_all(&s);
+    s.out_len = 0;
+    assert_int_equal(feed_frame(&s, YAMUX_T_DATA, YAMUX_F_FIN, 2, 1000), 0);
+    for (size_t n = 1; n <= 400; n *= 20) {
+        struct frame f;
+        size_t at = 0;
+        assert_int_equal(yamux_read(st, got, n), n);
+        take_all(&s);
+        assert_true(next_frame(&s, &at, &f) && f.type == YAMUX_T_WINDOW && f.len == n);
+        assert_false(next_frame(&s, &at, &f));
+        s.out_len = 0;
+    }
+    assert_int_equal(yamux_open(s.y, NULL, s.now_ns, &ours), 0);
+    assert_int_equal(feed_frame(&s, YAMUX_T_WINDOW, YAMUX_F_ACK, ours->id, 0), 0);
+    assert_int_equal(yamux_write(ours, got, 1000), 1000);
+    assert_int_equal(yamux_under_way(ours), 1000);
+    pump(&s);
+    assert_int_equal(feed_frame(&s, YAMUX_T_WINDOW, 0, ours->id, 300), 0);
+    pump(&s);
+    assert_true(s.last == ours && s.what == YAMUX_CREDIT);
+    assert_int_equal(yamux_under_way(ours), 700);
+    assert_int_equal(feed_frame(&s, YAMUX_T_WINDOW, 0, ours->id, 700), 0);
+    assert_int_equal(yamux_under_way(ours), 0);
+    side_close(&s);
+}
+
 static void test_credit_follows_consumption(void **state)
 {
     struct side s;
@@ -1256,6 +1291,7 @@ int main(void)
         T(test_small_writes),
         T(test_compact),
         T(test_credit_follows_consumption),
+        T(test_exact_credit),
         T(test_parked_order),
         T(test_urgent_frames_overtake),
         T(test_fair_writers),
