@@ -122,8 +122,10 @@ static int draft_new(struct disc_reg *r, const struct disc_self *self, const str
 {
     uint64_t sequence = stored != NULL ? stored->sequence + 1 : 0;
     int64_t wall = env_wall_ns(r->cfg.env);
-    bool foreign_server = genuine && keep_foreign(r, stored, stored->has_server, self->server);
-    bool foreign_client = genuine && keep_foreign(r, stored, stored->has_client, self->client);
+    bool foreign_server =
+        stored != NULL && genuine && keep_foreign(r, stored, stored->has_server, self->server);
+    bool foreign_client =
+        stored != NULL && genuine && keep_foreign(r, stored, stored->has_client, self->client);
     if (stored != NULL && stored->timestamp_ns > wall)
         wall = stored->timestamp_ns; /* an equal one is taken, an older one is not */
     r->stat.merged += foreign_server || foreign_client;

@@ -618,7 +618,7 @@ static int read_url(struct redis *r, const char *url)
             return ERR_FORMAT;
         memcpy(r->path, url + 7, n);
         const char *db = strstr(url, "db=");
-        r->database = db != NULL ? atoi(db + 3) : 0;
+        r->database = db != NULL ? (int)strtol(db + 3, NULL, 10) : 0;
         snprintf(r->host, sizeof(r->host), "%s", r->path);
         return 0;
     }

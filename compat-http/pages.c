@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "compat-http/host_plain.h"
 #include "compat-http/stream_server.h"
 
 #define CONNS      256
@@ -50,22 +51,6 @@ static enum MHD_Result answer_text(struct MHD_Connection *mc, unsigned status, c
                   MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text,
                                                   MHD_RESPMEM_PERSISTENT),
                   "text/plain; charset=utf-8");
-}
-
-/* "localhost" or a numeric address, with or without a port. */
-static bool host_is_plain(const char *host)
-{
-    char name[INET6_ADDRSTRLEN + 1];
-    struct in6_addr six;
-    struct in_addr four;
-    bool bracket = host[0] == '[';
-    size_t n = bracket ? strcspn(host + 1, "]") : strcspn(host, ":");
-    if (n >= sizeof(name))
-        return false;
-    memcpy(name, host + (bracket ? 1 : 0), n);
-    name[n] = '\0';
-    return bracket ? inet_pton(AF_INET6, name, &six) == 1
-                   : strcasecmp(name, "localhost") == 0 || inet_pton(AF_INET, name, &four) == 1;
 }
 
 static enum MHD_Result give_page(struct pages *p, struct MHD_Connection *mc, struct page *page)

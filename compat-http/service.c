@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "compat-http/disc_text.h"
+#include "compat-http/host_plain.h"
 #include "compat-http/service_int.h"
 
 #define MAX_CONNS      16384
@@ -150,11 +151,15 @@ static void take_address(struct service_caller *c, const char *value, size_t n)
     c->port = 0;
 }
 
+static bool is_local(const struct service_caller *c)
+{
+    return !c->stream && (strncmp(c->ip, "127.", 4) == 0 || strcmp(c->ip, "::1") == 0);
+}
+
 static bool may_say(const struct request *r)
 {
-    const char *ip = r->conn->caller.ip;
-    return !r->conn->caller.stream && (r->service->cfg.trust_any_proxy ||
-                                       strncmp(ip, "127.", 4) == 0 || strcmp(ip, "::1") == 0);
+    const struct service_caller *c = &r->conn->caller;
+    return is_local(c) || (r->service->cfg.trust_any_proxy && !c->stream);
 }
 
 static void find_caller(struct request *r)
@@ -266,6 +271,9 @@ static void answer_early(struct request *r)
                  disc_text_message(DISC_TOO_LARGE));
         service_answer_text(&r->q, r->early, SERVICE_JSON, text);
         break;
+    case MHD_HTTP_FORBIDDEN:
+        service_answer_text(&r->q, r->early, SERVICE_PLAIN, "not by this name\n");
+        break;
     case MHD_HTTP_TOO_MANY_REQUESTS:
         service_answer_header(&r->q, "Retry-After", "1");
         service_answer_text(&r->q, r->early, SERVICE_PLAIN, "rate limit exceeded\n");
@@ -306,6 +314,14 @@ static void check_size(struct request *r)
     r->service->stat.too_large++;
 }
 
+static void check_host(struct request *r)
+{
+    const char *host = MHD_lookup_connection_value(r->mc, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
+    if (r->service->cfg.check_host && is_local(&r->conn->caller) && host != NULL &&
+        !host_is_plain(host))
+        r->early = MHD_HTTP_FORBIDDEN;
+}
+
 static void check_rate(struct request *r)
 {
     struct service *s = r->service;
@@ -340,6 +356,7 @@ static struct request *request_new(struct service *s, struct sconn *c, struct MH
     find_route(r, method, r->text + n + 1);
     find_caller(r);
     check_size(r);
+    check_host(r);
     if (r->early == 0)
         check_rate(r);
     return r;
@@ -593,9 +610,10 @@ static int decode(char *out, size_t cap, const char *p, size_t n)
     for (size_t i = 0; i < n; i++) {
         char c = p[i] == '+' ? ' ' : p[i];
         if (p[i] == '%') {
-            if (n - i < 3 || digit(p[i + 1]) < 0 || digit(p[i + 2]) < 0)
+            int high = n - i < 3 ? -1 : digit(p[i + 1]), low = high < 0 ? -1 : digit(p[i + 2]);
+            if (high < 0 || low < 0)
                 return ERR_FORMAT;
-            c = (char)(digit(p[i + 1]) << 4 | digit(p[i + 2]));
+            c = (char)(high * 16 + low);
             i += 2;
         }
         if (c == '\0')

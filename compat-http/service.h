@@ -91,6 +91,7 @@ struct service_cfg {
     size_t body_total;                                    /* 0 = 64 MiB */
     unsigned stream_rate, stream_burst; /* requests a second of one stream key; 0 = no limit */
     bool trust_any_proxy;               /* else those on this host only */
+    bool check_host; /* connections of this host must call it by address or "localhost", else 403 */
 };
 
 struct service_stat {

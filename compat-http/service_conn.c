@@ -282,7 +282,7 @@ static void on_connection(evutil_socket_t listen_fd, short what, void *arg)
     (void)what;
     drive_loop_now(s->cfg.drive);
     for (int i = 0; i < TURN_ACCEPTS; i++) {
-        struct sockaddr_storage from;
+        struct sockaddr_storage from = {0};
         struct service_caller caller;
         socklen_t len = sizeof(from);
         int one = 1,
@@ -311,7 +311,7 @@ static void on_rested(struct loop_timer *t)
 
 static int open_listener(struct slistener *l, const struct addrinfo *a)
 {
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t len = sizeof(bound);
     struct service_caller at;
     struct addr_hostport hp;

@@ -511,6 +511,7 @@ static int serve(struct facade *f)
         .n_routes = disc_service_n_routes,
         .app = f->disc,
         .dropped = disc_service_dropped,
+        .check_host = true,
     };
     if (rc == 0)
         rc = service_new(&f->service, &cfg);

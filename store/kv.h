@@ -34,7 +34,7 @@ struct kv_str {
 enum kv_cmd {
     KV_SET,    /* key = value, for ttl_ms (0 = for ever) */
     KV_DEL,    /* the key, whatever it is */
-    KV_EXPIRE, /* the key lives for ttl_ms from now, whatever it is; nothing when it is not there */
+    KV_EXPIRE, /* the key lives for ttl_ms from now (LMDB: a set or hash up to 1 % less), whatever it is; nothing when it is not there */
     KV_SADD,   /* member into the set */
     KV_SREM,
     KV_INCR,   /* string as a decimal number, + number */

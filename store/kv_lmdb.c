@@ -14,11 +14,12 @@
 #include "base/list.h"
 #include "store/db.h"
 
-#define MAP_SIZE    (sizeof(void *) >= 8 ? UINT64_C(16) << 30 : UINT64_C(1) << 30)
-#define COMMIT_MS   2
-#define SWEEP_MS    1000
-#define SWEEP_MAX   1000
-#define MAX_READERS 126
+#define MAP_SIZE     (sizeof(void *) >= 8 ? UINT64_C(16) << 30 : UINT64_C(1) << 30)
+#define COMMIT_MS    2
+#define SWEEP_MS     1000
+#define SWEEP_MAX    1000
+#define MAX_READERS  126
+#define EXPIRE_SLACK 100 /* a set may end a hundredth of its life too early */
 
 struct batch { /* a write under way; operations and their bytes lie behind it */
     struct list_node node;
@@ -265,7 +266,12 @@ static int key_expire(const struct tx *t, struct kv_str key, uint64_t at_ms)
     uint8_t b[8];
     if (string_of(t, key, &value, &at))
         return string_put(t, key, value.p, value.n, at_ms);
-    if (group_is_dead(t, key, &at) || !group_exists(t, key))
+    if (group_is_dead(t, key, &at))
+        return 0;
+    /* One that is renewed all the time is written when it gained something. */
+    if (at != 0 && at_ms > at && at_ms - at < (at_ms - t->now_ms) / EXPIRE_SLACK)
+        return 0;
+    if (at == 0 && !group_exists(t, key))
         return 0;
     struct raw e = raw_key('e', key), x = raw_expiry(at, key), y = raw_expiry(at_ms, key);
     put_u64(b, at_ms);

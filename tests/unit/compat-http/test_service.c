@@ -303,6 +303,18 @@ static void test_header_bombs(void **state)
     expect("GET /echo HTTP/1.1\r\n" END, "200", NULL);
 }
 
+/* A browser that was led here by a stranger's name is told nothing. */
+static void test_host_names(void **state)
+{
+    (void)state;
+    start((struct service_cfg){.check_host = true});
+    expect("GET /echo HTTP/1.1\r\nConnection: close\r\nHost: evil.example\r\n\r\n", "403",
+           "not by this name\n");
+    expect("GET /echo HTTP/1.1\r\nConnection: close\r\nHost: localhost:80\r\n\r\n", "200", NULL);
+    expect("GET /echo HTTP/1.1\r\nConnection: close\r\nHost: [::1]:80\r\n\r\n", "200", NULL);
+    expect("GET /echo HTTP/1.1\r\nConnection: close\r\nHost: 10.0.0.1\r\n\r\n", "200", NULL);
+}
+
 /* Hundreds of slow ones at once: each is ended by its own clock, others are served meanwhile. */
 static void test_slow_connections(void **state)
 {
@@ -420,6 +432,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_streams, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bodies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_header_bombs, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_host_names, setup, teardown),
         cmocka_unit_test_setup_teardown(test_slow_connections, setup, teardown),
         cmocka_unit_test_setup_teardown(test_full, setup, teardown),
         cmocka_unit_test_setup_teardown(test_later, setup, teardown),
