@@ -76,6 +76,8 @@ void kad_peer_heard(struct kad *k, kad_peer p, bool answered, bool probe)
     enum table_result r = table_heard(&k->table, p, answered, k->now_ns, probe ? &ask : NULL);
     if (ask != KAD_PEER_NONE)
         ping_contact(k, ask);
+    if (r == TABLE_INSERTED)
+        kad_handover_newcomer(k, p);
     if (r == TABLE_INSERTED && empty)
         kad_maintain_bootstrap_now(k);
 }

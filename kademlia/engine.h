@@ -15,6 +15,7 @@
  *     own.c       own slots: sequence numbers, republishing
  *     watch.c     what this node watches for its users
  *     watched.c   what peers watch here
+ *     handover.c  items for nodes that have just joined
  *     intake.c    items of a page, several at a time
  *     ranges.c    where two full nodes differ, by range digests
  *     sync.c      pull and push between full nodes
@@ -131,6 +132,7 @@ struct kad {
     } m;
 
     struct kad_watching *w;          /* NULL until something is watched */
+    struct kad_handover *handover;   /* handover.c; NULL before the first newcomer */
     struct kad_inventory *inventory; /* inventory.c; NULL before anybody asked */
 
     struct kad_recent {  /* revalidations of late */
@@ -507,6 +509,14 @@ void kad_own_acked(struct kad *k, const struct item *it, kad_peer p);
 bool kad_own_is_behind(const struct kad *k, const struct item *it, kad_peer p);
 /* The slot was published just now: republish it in republish_ms. */
 void kad_own_published(struct kad *k, const void *salt, size_t salt_len, bool again);
+
+/* ---- handover.c ---- */
+
+#define KAD_HANDOVER_MAX 8
+
+/* A contact that was not there before. */
+void kad_handover_newcomer(struct kad *k, kad_peer peer);
+void kad_handover_free(struct kad *k);
 
 /* ---- intake.c ---- */
 

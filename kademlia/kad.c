@@ -187,6 +187,7 @@ void kad_free(struct kad *k)
     kad_watching_free(k);
     kad_serve_free(k);
     kad_inventory_free(k);
+    kad_handover_free(k);
     kad_calls_free(k);
     map_free(&k->ops);
     kad_notes_free(k);

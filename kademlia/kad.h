@@ -384,7 +384,7 @@ struct kad_stat {
     uint64_t rejected_answers; /* items in answers that did not match or verify */
     uint64_t evicted_items;    /* from the store, for room */
     uint64_t dropped_acts;     /* actions lost for want of memory */
-    uint64_t republished, handed_on;
+    uint64_t republished, handed_on, handed_over;  /* handed_over: items to newcomers */
     uint64_t sync_pulled, sync_pushed, sync_bytes; /* of all syncs: items, and bytes of answers */
     uint64_t reconciled; /* full nodes with which digests of ranges were compared to the end */
     uint64_t own_from_outside; /* newer items of our own key: an earlier life, or a twin */

@@ -373,6 +373,54 @@ static void test_freed_at_any_time(void **state)
     }
 }
 
+/* Nodes that join get what they should hold from then on: the items outlive all who held them before,
+ * though nobody published them anew. */
+static void test_handover_to_closer_nodes(void **state)
+{
+    enum { OLD = 10, NEW = 12, ITEMS = 20 };
+    const struct kad_cfg cfg = {.limits = {.k = 4}};
+    char salt[8];
+    int found = 0;
+
+    (void)state;
+    for (int i = 0; i < OLD; i++)
+        net_add(&n, &cfg);
+    net_run(&n, 20000);
+    struct net_node *publisher = net_node(&n, 1);
+    for (int i = 0; i < ITEMS; i++) {
+        snprintf(salt, sizeof salt, "s%d", i);
+        struct kad_report r = net_put(publisher, salt, "value");
+        assert_int_equal(r.err, 0);
+        net_report_clear(&r);
+    }
+    net_run(&n, 90000);
+    for (int i = 0; i < NEW; i++) {
+        net_add(&n, &cfg);
+        net_run(&n, 20000);
+    }
+    net_run(&n, 30000);
+    uint64_t given = 0;
+    for (int i = 0; i < OLD; i++) {
+        struct kad_stat st;
+        kad_stat(net_node(&n, (size_t)i)->kad, &st);
+        given += st.handed_over;
+    }
+    assert_true(given > 0);
+    for (int i = 1; i < OLD; i++)
+        net_stop(net_node(&n, (size_t)i));
+    net_run(&n, 1200000); /* tables heal */
+    net_stop(net_node(&n, 0));
+    for (int i = 0; i < ITEMS; i++) {
+        snprintf(salt, sizeof salt, "s%d", i);
+        struct kad_report r =
+            net_get(net_node(&n, (size_t)(OLD + i % NEW)), &publisher->pk, salt, KAD_GET_NETWORK);
+        found += r.err == 0;
+        net_report_clear(&r);
+    }
+    print_message("%d of %d found\n", found, ITEMS);
+    assert_true(found >= ITEMS / 2); /* with buckets of four some newcomers wait for a place */
+}
+
 /* Memory of an idle node beside its configuration. */
 static void test_small_when_idle(void **state)
 {
@@ -383,6 +431,7 @@ static void test_small_when_idle(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_handover_to_closer_nodes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_58_bootstrap_appears_late, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_58_bootstrap_without_dht, setup, teardown),
         cmocka_unit_test_setup_teardown(test_negative_cache, setup, teardown),

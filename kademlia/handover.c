@@ -1,0 +1,153 @@
+/*
+ * Handing over to newcomers: a node that has just become a contact gets the items that it should hold from
+ * now on, from the one of their holders that is closest to them, so that each comes once. Without that a
+ * look-up that ends at the newcomer finds nothing there until the owner publishes anew.
+ *
+ * A while after the last newcomer came, one walk over the store in slices; what a newcomer gets goes in
+ * small batches, as its rate limit has them. Who speaks no PUT_BATCH closes the stream, and waits for the
+ * owner as before. Nothing is handed over in the first minute: a node that joins itself meets everybody.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "kademlia/engine.h"
+
+#define YOUNG_NS  (60 * NS_PER_S)
+#define SETTLE_NS (5 * NS_PER_S)
+#define STEP_NS   (500 * NS_PER_MS)
+#define SLICE     512 /* records a step */
+#define BATCH_MAX 24  /* items a step, for one newcomer */
+
+struct kad_handover {
+    struct kad *k;
+    struct loop_timer timer;
+    kad_peer to[KAD_HANDOVER_MAX]; /* references */
+    size_t n;
+    bool begun;
+    struct kad_id after;
+};
+
+struct pass {
+    struct kad_handover *h;
+    struct kad_msg batch[KAD_HANDOVER_MAX];
+    size_t visited;
+    bool full;
+};
+
+static void forget_all(struct kad_handover *h)
+{
+    while (h->n > 0)
+        kad_unref(h->k, h->to[--h->n]);
+    h->begun = false;
+}
+
+/* Is this the one that gives: closer to the item than all contacts but the newcomers? */
+static bool is_giver(const struct kad_handover *h, const struct kad_id *target,
+                     const kad_peer *closest, size_t n)
+{
+    const struct kad *k = h->k;
+
+    for (size_t i = 0; i < n; i++) {
+        bool is_new = false;
+        for (size_t j = 0; j < h->n; j++)
+            is_new |= h->to[j] == closest[i];
+        if (!is_new)
+            return kad_id_closer(target, &k->table.self, k->peers.id(k->peers.arg, closest[i])) < 0;
+    }
+    return true;
+}
+
+static bool look_at(void *arg, const struct store_rec *r)
+{
+    struct pass *p = arg;
+    struct kad_handover *h = p->h;
+    kad_peer closest[TABLE_MAX_K];
+
+    if (p->visited++ >= SLICE || p->full)
+        return false;
+    h->after = r->target;
+    if (r->origin == STORE_CACHE || !kad_rec_is_live(h->k, r))
+        return true;
+    size_t n = table_closest(&h->k->table, &r->target, closest, h->k->lim.k);
+    if (!is_giver(h, &r->target, closest, n))
+        return true;
+    for (size_t j = 0; j < h->n; j++) {
+        bool among = false;
+        for (size_t i = 0; i < n; i++)
+            among |= closest[i] == h->to[j];
+        struct kad_id own = item_target(&r->item);
+        struct item_ref *item = among ? kad_rec_item(r) : NULL;
+        if (item != NULL)
+            (void)kad_msg_add_item(&p->batch[j], item,
+                                   kad_id_equal(&own, &r->target) ? NULL : &r->target);
+        item_ref_put(item);
+        p->full |= p->batch[j].n_items >= BATCH_MAX;
+    }
+    return true;
+}
+
+static void send_batches(struct pass *p)
+{
+    struct kad *k = p->h->k;
+
+    for (size_t j = 0; j < p->h->n; j++) {
+        struct kad_msg *m = &p->batch[j];
+        k->stat.handed_over += m->n_items;
+        if (m->n_items > 0)
+            (void)kad_call_start(k, NULL, p->h->to[j], m, NULL);
+        else
+            kad_msg_clear(m);
+    }
+}
+
+static void step(struct loop_timer *t)
+{
+    struct kad_handover *h = container_of(t, struct kad_handover, timer);
+    struct kad *k = h->k;
+    struct pass p = {.h = h};
+
+    for (size_t j = 0; j < h->n; j++)
+        kad_msg_init(&p.batch[j], KAD_PUT_BATCH, false);
+    int rc = k->store->ops->scan(k->store, h->begun ? &h->after : NULL, look_at, &p);
+    h->begun = true;
+    send_batches(&p);
+    if (rc != 0 || (p.visited <= SLICE && !p.full))
+        forget_all(h);
+    else
+        loop_timer_set(&k->loop, &h->timer, kad_after(k, STEP_NS));
+}
+
+void kad_handover_newcomer(struct kad *k, kad_peer peer)
+{
+    struct kad_handover *h = k->handover;
+    struct store_stat st;
+
+    if (k->now_ns - k->born_ns < YOUNG_NS || k->client_only)
+        return;
+    k->store->ops->stat(k->store, &st);
+    if (st.items == 0)
+        return;
+    if (h == NULL) {
+        h = k->handover = calloc(1, sizeof *h);
+        if (h == NULL)
+            return;
+        h->k = k;
+        h->timer.fn = step;
+    }
+    if (h->begun || h->n == KAD_HANDOVER_MAX)
+        return; /* the next one, or its owner, gives it what it should have */
+    k->peers.ref(k->peers.arg, peer);
+    h->to[h->n++] = peer;
+    loop_timer_set(&k->loop, &h->timer, kad_after(k, env_jitter_ns(k->env, SETTLE_NS, 20)));
+}
+
+void kad_handover_free(struct kad *k)
+{
+    if (k->handover == NULL)
+        return;
+    loop_timer_cancel(&k->loop, &k->handover->timer);
+    forget_all(k->handover);
+    free(k->handover);
+    k->handover = NULL;
+}
