@@ -19,6 +19,7 @@
 #define PUSH_GAP_NS   (NS_PER_S)
 #define PUSH_DELAY_NS (20 * NS_PER_MS) /* so that what changes together goes out together */
 #define PUSH_BYTES    262144u          /* items of one notification */
+#define JUST_NOW_NS   ((int64_t)(30 * NS_PER_S))
 
 struct watched {
     struct kad_id target;
@@ -46,6 +47,28 @@ struct sub {
     struct list_node by_slot, by_watcher;
     uint32_t version; /* that it was told */
 };
+
+/* ---- slots that have changed ---- */
+
+static uint64_t due_ns(const struct watched *w, uint64_t now_ns)
+{
+    uint64_t gap = w->pushed_ns != 0 ? w->pushed_ns + PUSH_GAP_NS : 0;
+
+    return gap > now_ns + PUSH_DELAY_NS ? gap : now_ns + PUSH_DELAY_NS;
+}
+
+static void arm(struct kad *k, uint64_t at_ns)
+{
+    if (!loop_timer_armed(&k->w->push) || k->w->push.at_ns > at_ns)
+        loop_timer_set(&k->loop, &k->w->push, at_ns);
+}
+
+static void make_dirty(struct kad *k, struct watched *w)
+{
+    if (!list_node_is_linked(&w->dirty))
+        list_push_back(&k->w->dirty, &w->dirty);
+    arm(k, due_ns(w, k->now_ns));
+}
 
 /* ---- subscriptions ---- */
 
@@ -151,6 +174,15 @@ static struct sub *find_sub(struct kad *k, const struct watcher *who, const stru
     return NULL;
 }
 
+/* What a slot holds the watcher has looked up itself, unless it came after that. */
+static bool came_just_now(struct kad *k, const struct kad_id *target)
+{
+    struct store_rec r;
+
+    return kad_store_best(k, target, KAD_USE_SERVED, &r) == 0 &&
+           kad_steady_ns(k) - r.stored_ns < JUST_NOW_NS;
+}
+
 static int subscribe(struct kad *k, struct watcher *who, const struct kad_id *target)
 {
     if (find_sub(k, who, target) != NULL)
@@ -170,7 +202,11 @@ static int subscribe(struct kad *k, struct watcher *who, const struct kad_id *ta
     }
     s->slot = w;
     s->who = who;
-    s->version = w->version; /* what is there now it has looked up itself */
+    s->version = w->version;
+    if (came_just_now(k, target)) {
+        s->version--;
+        make_dirty(k, w);
+    }
     list_push_back(&w->subs, &s->by_slot);
     list_push_back(&who->subs, &s->by_watcher);
     who->n++;
@@ -233,19 +269,6 @@ bool kad_is_watcher(const struct kad *k, kad_peer peer)
 
 /* ---- pushing ---- */
 
-static uint64_t due_ns(const struct watched *w, uint64_t now_ns)
-{
-    uint64_t gap = w->pushed_ns != 0 ? w->pushed_ns + PUSH_GAP_NS : 0;
-
-    return gap > now_ns + PUSH_DELAY_NS ? gap : now_ns + PUSH_DELAY_NS;
-}
-
-static void arm(struct kad *k, uint64_t at_ns)
-{
-    if (!loop_timer_armed(&k->w->push) || k->w->push.at_ns > at_ns)
-        loop_timer_set(&k->loop, &k->w->push, at_ns);
-}
-
 void kad_watched_stored(struct kad *k, const struct kad_id *target)
 {
     struct watched *w = map_len(&k->w->slots) > 0 ? map_get(&k->w->slots, target) : NULL;
@@ -253,9 +276,7 @@ void kad_watched_stored(struct kad *k, const struct kad_id *target)
     if (w == NULL)
         return;
     w->version++;
-    if (!list_node_is_linked(&w->dirty))
-        list_push_back(&k->w->dirty, &w->dirty);
-    arm(k, due_ns(w, k->now_ns));
+    make_dirty(k, w);
 }
 
 static void send_note(struct watcher *who)

@@ -17,7 +17,7 @@ def test_dialect(pair):
     def native(node, other):
         return [r for r in node.cli('dht', 'peers', '--json').rows if r['public_key'] == other.pk and r['dialect'] == 'msgpack']
 
-    wait_until(lambda: native(a, relay) and native(relay, a), 20, 'native peers')
+    wait_until(lambda: native(a, relay) and native(relay, a), 60, 'native peers')
     a.cli('dht', 'put', 'native', 'x')
     assert b.cli('dht', 'get', a.pk, 'native', '--json').json['value'] == 'x'
     status = a.cli('dht', 'status', '--json').json
@@ -31,7 +31,7 @@ def test_watch(pair):
     a.cli('dht', 'put', 'watched', 'one')
     text = b.start('dht', 'watch', a.pk, 'watched', '--count', '3')
     rows = relay.start('dht', 'watch', a.pk, 'watched', '--json')
-    wait_until(lambda: lines(text) and lines(rows), 30, 'the present value')
+    wait_until(lambda: lines(text) and lines(rows), 60, 'the present value')
     a.cli('dht', 'put', 'watched', 'two')
     wait_until(lambda: len(lines(text)) == 2, 90, 'the first change')
     a.cli('dht', 'put', 'watched', 'three')
@@ -40,7 +40,7 @@ def test_watch(pair):
     wait_until(lambda: 'three' in lines(rows)[-1], 90, 'the last change as JSON')
     rows.signal(signal.SIGTERM)
     rows.wait()
-    wait_until(lambda: relay.cli('dht', 'status', '--json').json['watch']['watches'] == 0, 20, 'the end of the watch')
+    wait_until(lambda: relay.cli('dht', 'status', '--json').json['watch']['watches'] == 0, 60, 'the end of the watch')
 
 
 def test_networks(world, relay):
@@ -49,7 +49,7 @@ def test_networks(world, relay):
     other = world.make('other')
     other.flags += ['--network', 'elsewhere', '--bootstrap', relay.join]
     other.up()
-    wait_until(lambda: relay.cli('dht', 'status', '--json').json['refused_network'] > 0, 30, 'refusals')
+    wait_until(lambda: relay.cli('dht', 'status', '--json').json['refused_network'] > 0, 60, 'refusals')
     assert other.status['routing_peers'] == 0
     assert other.cli('dht', 'get', relay.pk, 'note', code=6).out == b''
     assert other.pk not in {r['public_key'] for r in relay.cli('dht', 'peers', '--json').rows}

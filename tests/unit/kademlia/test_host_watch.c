@@ -203,6 +203,26 @@ static void test_coalesced(void **state)
     assert_in_range(watching(0).pushes_sent, 1, 2);
 }
 
+/* A change between the look-up of a watch and its subscription is not missed. */
+static void test_change_in_between(void **state)
+{
+    (void)state;
+    nodes(2);
+    watch(1, 0, "note", NULL);
+    world_run(&hw.w, 5 * NS_PER_MS);
+    assert_int_equal(watching(0).watched, 0); /* not yet */
+    struct item_ref *item = dht_item(&hw.w.client[0].key.sk, 1, "note", "between");
+    struct store_rec rec = {.target = item_target(&item->item),
+                            .item = item->item,
+                            .stored_ns = env_wall_ns(&hw.w.env.env),
+                            .expires_ns = INT64_MAX,
+                            .origin = STORE_OWN,
+                            .charged = item->item.k};
+    assert_int_equal(hw.node[0].store->ops->put(hw.node[0].store, &rec), 0);
+    item_ref_put(item);
+    expect(1, 1, "between");
+}
+
 /* JSON peers push nothing: the slot is polled. */
 static void test_polled(void **state)
 {
@@ -400,6 +420,7 @@ int main(void)
         TEST(test_publisher_pushes),
         TEST(test_tombstone),
         TEST(test_coalesced),
+        TEST(test_change_in_between),
         TEST(test_polled),
         TEST(test_two_users_of_one_slot),
         TEST(test_unwatch),
