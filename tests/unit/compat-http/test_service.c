@@ -61,6 +61,10 @@ static void start(struct service_cfg cfg)
     cfg.routes = routes;
     cfg.n_routes = sizeof(routes) / sizeof(routes[0]);
     cfg.dropped = on_dropped;
+    /* The test and the service share a thread: a stall is nobody's slowness. */
+    cfg.header_ms = cfg.header_ms != 0 ? cfg.header_ms : 60000;
+    cfg.body_ms = cfg.body_ms != 0 ? cfg.body_ms : 60000;
+    cfg.idle_ms = cfg.idle_ms != 0 ? cfg.idle_ms : 60000;
     assert_int_equal(service_new(&service, &cfg), 0);
     assert_int_equal(service_listen(service, "127.0.0.1:0"), 0);
 }
