@@ -379,7 +379,7 @@ static void test_handover_to_closer_nodes(void **state)
 {
     enum { OLD = 10, NEW = 12, ITEMS = 20 };
     const struct kad_cfg cfg = {.limits = {.k = 4}};
-    char salt[8];
+    char salt[16];
     int found = 0;
 
     (void)state;
