@@ -35,20 +35,21 @@
 #include "node/keyfile.h"
 #include "node/node_int.h"
 
-#define MAX_NODES  100
-#define GETTERS    4
-#define WARM_UP    150 /* gets of each getter */
-#define GETS       100 /* of one run; medians of RUNS */
-#define RUNS       7
-#define ASK_BYTES  64 /* about what the messages of a look-up have */
-#define TELL_BYTES 1024
-#define COLD       40
-#define TRIPS      1000
-#define KEYS       100
-#define WATCHES    5000
-#define PUSHES     200
-#define ECHO_PORT  77
-#define WAIT_S     120
+#define MAX_NODES    100
+#define GETTERS      4
+#define WARM_UP      150 /* gets of each getter */
+#define GETS         100 /* of one run; medians of RUNS */
+#define RUNS         7
+#define ASK_BYTES    64 /* about what the messages of a look-up have */
+#define TELL_BYTES   1024
+#define COLD         40
+#define TRIPS        1000
+#define KEYS         100
+#define WATCHES      5000
+#define PUSHES       200
+#define PUSHED_SLOTS 40 /* below the quota of a key */
+#define ECHO_PORT    77
+#define WAIT_S       120
 
 static struct event_base *base;
 static struct node
@@ -498,7 +499,7 @@ static void push_one(struct node *publisher, unsigned i)
     char salt[16], value[32];
     unsigned before = changes, puts = reports;
 
-    snprintf(salt, sizeof salt, "w%u", i);
+    snprintf(salt, sizeof salt, "w%u", i % PUSHED_SLOTS);
     snprintf(value, sizeof value, "change %u", i);
     if (kad_put(node_kad(publisher), salt, strlen(salt), value, strlen(value), false, 0, &reports,
                 publisher->loop->now_ns) == 0)
