@@ -248,31 +248,27 @@ static void begin(struct service *s, int fd, struct service_caller *caller)
 
 /* ---- listeners ---- */
 
-static bool is_loopback(const struct sockaddr_storage *a)
+static bool is_loopback(const struct service_caller *c)
 {
-    const struct sockaddr_in6 *six = (const void *)a;
-    const struct sockaddr_in *four = (const void *)a;
-    if (a->ss_family == AF_INET)
-        return ntohl(four->sin_addr.s_addr) >> 24 == 127;
-    return IN6_IS_ADDR_LOOPBACK(&six->sin6_addr) ||
-           (IN6_IS_ADDR_V4MAPPED(&six->sin6_addr) && six->sin6_addr.s6_addr[12] == 127);
+    return strncmp(c->ip, "127.", 4) == 0 || strcmp(c->ip, "::1") == 0;
 }
 
 static void caller_of(struct service_caller *out, const struct sockaddr_storage *a)
 {
-    const struct sockaddr_in6 *six = (const void *)a;
-    const struct sockaddr_in *four = (const void *)a;
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    struct sockaddr_in6 six;
+    struct sockaddr_in four;
     memset(out, 0, sizeof(*out));
-    if (a->ss_family == AF_INET) {
-        inet_ntop(AF_INET, &four->sin_addr, out->ip, sizeof(out->ip));
-        out->port = ntohs(four->sin_port);
-    } else if (IN6_IS_ADDR_V4MAPPED(&six->sin6_addr)) {
-        inet_ntop(AF_INET, &six->sin6_addr.s6_addr[12], out->ip, sizeof(out->ip));
-        out->port = ntohs(six->sin6_port);
-    } else {
-        inet_ntop(AF_INET6, &six->sin6_addr, out->ip, sizeof(out->ip));
-        out->port = ntohs(six->sin6_port);
-    }
+    memcpy(&six, a, sizeof(six));
+    memcpy(&four, a, sizeof(four));
+    bool v4 = memcmp(six.sin6_addr.s6_addr, mapped, sizeof(mapped)) == 0;
+    if (a->ss_family == AF_INET)
+        inet_ntop(AF_INET, &four.sin_addr, out->ip, sizeof(out->ip));
+    else if (v4)
+        inet_ntop(AF_INET, &six.sin6_addr.s6_addr[12], out->ip, sizeof(out->ip));
+    else
+        inet_ntop(AF_INET6, &six.sin6_addr, out->ip, sizeof(out->ip));
+    out->port = ntohs(a->ss_family == AF_INET ? four.sin_port : six.sin6_port);
 }
 
 static void on_connection(evutil_socket_t listen_fd, short what, void *arg)
@@ -297,7 +293,7 @@ static void on_connection(evutil_socket_t listen_fd, short what, void *arg)
         }
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
         caller_of(&caller, &from);
-        if (s->cfg.trust_any_proxy || is_loopback(&from))
+        if (s->cfg.trust_any_proxy || is_loopback(&caller))
             begin(s, fd, &caller);
         else
             (void)add(s, fd, &caller);

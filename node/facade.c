@@ -224,7 +224,8 @@ static void keep(struct kv_str *v, const char *text, size_t n)
         return;
     }
     memcpy(copy, text, n);
-    *v = (struct kv_str){copy, n};
+    v->p = copy;
+    v->n = n;
 }
 
 static void on_entry(void *arg, const struct resolve_answer *r)
