@@ -137,7 +137,7 @@ static void serve_readable(struct stream *st, void *arg)
 {
     struct exchange *x = arg;
     struct host *h = x->host;
-    struct kad_msg req;
+    struct kad_msg req = {0};
     (void)st;
     if (x->token != 0 || x->answered)
         return; /* one request per stream */
@@ -338,7 +338,7 @@ static void call_readable(struct stream *st, void *arg)
 {
     struct exchange *x = arg;
     struct host *h = x->host;
-    struct kad_msg rsp;
+    struct kad_msg rsp = {0};
     (void)st;
     int rc = read_frame(x);
     if (rc == ERR_AGAIN)

@@ -230,9 +230,8 @@ static struct con *find(struct host *h, kad_peer peer)
         struct con *c = container_of(n, struct con, in_peer);
         if (c->stranger || (!c->dialled && !c->greeted))
             continue;
-        if (best == NULL || best->dialled == c->dialled)
-            best = c; /* the later one of those from one side */
-        else if (c->dialled == we_are_lower(h, peer))
+        /* The later one of those from one side; of both sides that of the lower NodeID. */
+        if (best == NULL || best->dialled == c->dialled || c->dialled == we_are_lower(h, peer))
             best = c;
     }
     return best;

@@ -648,7 +648,7 @@ void ctl_dht_status(struct ctl_req *req)
         json_pack("{s:I, s:I, s:I, s:I, s:I}", "json_calls", (json_int_t)host.json_calls,
                   "msgpack_calls", (json_int_t)host.native_calls, "fallbacks",
                   (json_int_t)host.fallbacks, "pool_full", (json_int_t)host.pool_full, "bytes",
-                  (json_int_t)(host.bytes_in + host.bytes_out)));
+                  (json_int_t)host.bytes_in + (json_int_t)host.bytes_out));
     json_object_set_new(o, "watch",
                         json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "watches",
                                   (json_int_t)watch.watches, "watched", (json_int_t)watch.watched,
