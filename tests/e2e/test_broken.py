@@ -1,4 +1,5 @@
 """Streams that die half-way reach the tool as errors, not as a clean end of file."""
+import contextlib
 import socket
 import subprocess
 import threading
@@ -56,16 +57,28 @@ class OldServer:
         self.socket = socket.create_server(('127.0.0.1', 0))
         self.port = self.socket.getsockname()[1]
         self.go_on = threading.Event()
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def close(self):
+        """Not before accept() has returned: its number may be another socket's by then."""
+        self.go_on.set()
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join(20)
+        self.socket.close()
 
     def serve(self):
         while True:
-            conn, _ = self.socket.accept()
+            try:
+                conn, _ = self.socket.accept()
+            except OSError:
+                return
             with conn:
                 conn.recv(65536)
                 conn.sendall(b'HTTP/1.0 200 OK\r\n\r\nhalf')
                 self.go_on.wait()
-                conn.sendall(b' and half')
+                with contextlib.suppress(OSError):  # nobody reads it any more
+                    conn.sendall(b' and half')
 
 
 @pytest.fixture
@@ -78,7 +91,7 @@ def fetching(pair):
     curl = a.start('curl', '-o', out, '--silent', f'dmsg://{b.pk}/')
     wait_until(lambda: size(out) == 4, 20, 'half of it')
     yield server, curl, out
-    server.socket.close()
+    server.close()
 
 
 def size(path):
