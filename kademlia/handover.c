@@ -17,7 +17,8 @@
 #define SETTLE_NS (5 * NS_PER_S)
 #define STEP_NS   (500 * NS_PER_MS)
 #define SLICE     512 /* records a step */
-#define BATCH_MAX 24  /* items a step, for one newcomer */
+#define LEFT_NS   (INT64_C(600) * (int64_t)NS_PER_S)
+#define BATCH_MAX 24 /* items a step, for one newcomer */
 
 struct kad_handover {
     struct kad *k;
@@ -58,6 +59,15 @@ static bool is_giver(const struct kad_handover *h, const struct kad_id *target,
     return true;
 }
 
+/* Only what shows its age by its number: anything else would live a whole lifetime again at each one
+ * that it is handed to (incident 63). */
+static bool is_to_be_given(const struct kad *k, const struct store_rec *r)
+{
+    return r->kind == ITEM_OWNER && r->origin != STORE_CACHE && kad_rec_is_live(k, r) &&
+           (r->origin == STORE_OWN || r->expires_ns - kad_steady_ns(k) > LEFT_NS) &&
+           kad_seq_is_clock(k, r->item.seq);
+}
+
 static bool look_at(void *arg, const struct store_rec *r)
 {
     struct pass *p = arg;
@@ -67,7 +77,7 @@ static bool look_at(void *arg, const struct store_rec *r)
     if (p->visited++ >= SLICE || p->full)
         return false;
     h->after = r->target;
-    if (r->origin == STORE_CACHE || !kad_rec_is_live(h->k, r))
+    if (!is_to_be_given(h->k, r))
         return true;
     size_t n = table_closest(&h->k->table, &r->target, closest, h->k->lim.k);
     if (!is_giver(h, &r->target, closest, n))
