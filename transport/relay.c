@@ -9,8 +9,8 @@
 #include "base/log.h"
 #include "transport/relay_int.h"
 
-#define SYN_BURST_NS  (5 * NS_PER_S) /* of the SYN rate that may be saved up */
-#define STALL_NS      (3 * NS_PER_S) /* a stream that has not moved for so long stalls */
+#define SYN_BURST_NS  (20 * NS_PER_S) /* of the SYN rate that may be saved up */
+#define STALL_NS      (3 * NS_PER_S)  /* a stream that has not moved for so long stalls */
 #define LOOK_NS       (NS_PER_S / 2)
 #define STOP_FACTOR   4u     /* budgets that a session may hold before its socket is stopped */
 #define TOLD_BYTES    65536u /* of change, before the crew is told */

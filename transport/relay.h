@@ -98,7 +98,7 @@ struct relay_cfg { /* 0 = default */
     struct guard_cfg guard_cfg; /* of its own guard; hash_key is filled in */
     uint64_t key_bytes_per_s; /* that one key may bring in, a relay ten times that; 0 = no limit */
     uint32_t max_streams;     /* per session, 2 048 */
-    uint32_t syn_per_s;       /* per session, 200; five seconds of it may come at once */
+    uint32_t syn_per_s;       /* per session, 200; twenty seconds of it may come at once */
     uint64_t session_budget;  /* 4 MiB */
     uint64_t total_budget;    /* 256 MiB */
     uint32_t handshake_ms;    /* 5 000, from the connection to message 3 */

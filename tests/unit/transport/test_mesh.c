@@ -634,7 +634,7 @@ static void test_rate_of_links(void **state)
         (void)rw_open(link);
     }
     rw_run(&m.w, NS_PER_S / 2);
-    assert_int_equal(stat_of(&m, 0).syn_limited, 25);
+    assert_int_equal(stat_of(&m, 0).syn_limited, 10);
     finish(&m);
 }
 

@@ -1054,22 +1054,22 @@ static void test_syn_bucket(void **state)
     struct rw_raw *r = rw_raw_new(&w, 1);
     uint32_t id = 1;
     uint64_t ok = 0;
-    for (int i = 0; i < 60; i++, id += 2) /* fifty at once */
+    for (int i = 0; i < 220; i++, id += 2) /* two hundred at once */
         rw_raw_data(r, YAMUX_F_SYN, id, (const uint8_t[2]){0, 0}, 2);
     rw_run(&w, NS_PER_MS);
-    assert_int_equal(rw_stat(&w).pings, ok = 50);
-    assert_int_equal(rw_stat(&w).syn_limited, 10);
+    assert_int_equal(rw_stat(&w).pings, ok = 200);
+    assert_int_equal(rw_stat(&w).syn_limited, 20);
     for (int i = 0; i < 97; i++, id += 2) { /* then ten per second, however they are spread */
         rw_raw_data(r, YAMUX_F_SYN, id, (const uint8_t[2]){0, 0}, 2);
         rw_run(&w, 31 * NS_PER_MS);
     }
     assert_in_range(rw_stat(&w).pings - ok, 29, 31);
     ok = rw_stat(&w).pings;
-    rw_run(&w, 20 * NS_PER_S); /* no more than fifty are saved up */
-    for (int i = 0; i < 60; i++, id += 2)
+    rw_run(&w, 30 * NS_PER_S); /* no more than two hundred are saved up */
+    for (int i = 0; i < 220; i++, id += 2)
         rw_raw_data(r, YAMUX_F_SYN, id, (const uint8_t[2]){0, 0}, 2);
     rw_run(&w, NS_PER_MS);
-    assert_int_equal(rw_stat(&w).pings - ok, 50);
+    assert_int_equal(rw_stat(&w).pings - ok, 200);
     assert_false(r->down);
     /* Refusals are RST, before any signature was looked at. */
     assert_true(rw_raw_expect(r, id - 2, YAMUX_F_RST));
