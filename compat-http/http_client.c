@@ -412,8 +412,7 @@ static struct http_job *job_new(struct http_client *c, const struct http_request
 {
     struct http_job *j = calloc(1, sizeof(*j));
     unsigned timeout = req->timeout_ms != 0 ? req->timeout_ms : HTTP_CLIENT_TIMEOUT_MS;
-    bool ok = j != NULL;
-    if (!ok)
+    if (j == NULL)
         return NULL;
     j->client = c;
     j->pause.fn = on_pause_over;
@@ -430,7 +429,7 @@ static struct http_job *job_new(struct http_client *c, const struct http_request
     if (j->body != NULL && req->body_len > 0)
         memcpy(j->body, req->body, req->body_len);
     j->body_len = req->body_len;
-    ok = j->url != NULL && j->body != NULL;
+    bool ok = j->url != NULL && j->body != NULL;
     for (const char *const *h = req->headers; ok && h != NULL && *h != NULL; h++) {
         struct curl_slist *more = curl_slist_append(j->headers, *h);
         ok = more != NULL;

@@ -187,8 +187,10 @@ static struct entry *local_entry(struct resolve *r, const struct pubkey *pk, boo
     *fresh = *withdrawn = false;
     if (r->host == NULL)
         return NULL;
-    int rc = (local_only ? kad_peek : kad_local)(host_kad(r->host), pk, salt, sizeof(salt) - 1,
-                                                 &rec, fresh, r->loop->now_ns);
+    struct kad *k = host_kad(r->host);
+    uint64_t now = r->loop->now_ns;
+    int rc = local_only ? kad_peek(k, pk, salt, sizeof(salt) - 1, &rec, fresh, now)
+                        : kad_local(k, pk, salt, sizeof(salt) - 1, &rec, fresh, now);
     if (rc < 0)
         return NULL;
     return entry_of(pk, &rec.item, withdrawn);
