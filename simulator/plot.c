@@ -169,7 +169,7 @@ static void complaint(FILE *f, char *why, size_t why_cap)
 
 int plot_draw(struct plot *p, char **svg, size_t *len, char *why, size_t why_cap)
 {
-    pid_t pid;
+    pid_t pid = -1;
     int status = 0;
 
     *svg = NULL;

@@ -1,5 +1,6 @@
 #include "kademlia/records/tp_chunks.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,6 +70,7 @@ static int write_chunk(struct tp_chunk *out, const struct tp_entry *e, size_t le
     struct json_out o;
     size_t n = 0;
 
+    assert(e != NULL || left == 0);
     json_out_grow(&o, JSON_STD, ITEM_MAX_VALUE);
     json_out_array(&o);
     while (n < left && n < TP_CHUNK_SIZE && o.len + entry_size(&e[n]) + 2 <= ITEM_MAX_VALUE)
