@@ -125,8 +125,10 @@ static int begin(int *argc, char ***argv)
                                     .sum = sum,
                                     .max = largest};
     int *numbers = calloc(4 * mpi.net.ranks, sizeof *numbers);
-    if (numbers == NULL)
+    if (numbers == NULL) {
+        fprintf(stderr, "kadmsg-sim-mpi: %s\n", err_str(ERR_NOMEM));
         return ERR_NOMEM;
+    }
     mpi.out_n = numbers;
     mpi.out_at = numbers + mpi.net.ranks;
     mpi.in_n = numbers + 2 * mpi.net.ranks;

@@ -437,7 +437,9 @@ static void put_rows(FILE *f, const struct report_run *const *runs, size_t n)
 
     json_object_foreach(runs[0]->summary, key, v)
     {
-        fprintf(f, "<tr><th>%s</th>", key);
+        fputs("<tr><th>", f);
+        escaped(f, key);
+        fputs("</th>", f);
         for (size_t i = 0; i < n; i++) {
             const json_t *w = json_object_get(runs[i]->summary, key), *x;
             const char *name;
@@ -447,7 +449,8 @@ static void put_rows(FILE *f, const struct report_run *const *runs, size_t n)
             } else {
                 json_object_foreach((json_t *)(uintptr_t)w, name, x)
                 {
-                    fprintf(f, "%s ", name);
+                    escaped(f, name);
+                    fputc(' ', f);
                     put_value(f, x);
                     fputs("<br>", f);
                 }

@@ -68,6 +68,12 @@ def test_interrupted(tool, tmp_path):
     assert json.loads((tmp_path / 'out/summary.json').read_text())['interrupted']
 
 
+def test_shipped_with_a_trace(tool):
+    """A scenario that names a file beside it, as it is shipped."""
+    result = tool.cli('sim', 'run', ROOT / 'simulator/scenarios/trace.yaml', '--check', '--json', '--quiet').json
+    assert result['checks']['passed'] and result['network']['leaves'] == 12 and result['live'] == 40
+
+
 def mpirun(world, ranks, *args):
     program = world.program.parent / 'kadmsg-sim-mpi'
     done = subprocess.run(['mpirun', '--allow-run-as-root', '--oversubscribe', '-np', str(ranks), program, *map(str, args)],
