@@ -1,15 +1,14 @@
 /*
  * One env per shard: it speaks for the node whose engine runs.
  *
- * Stand-in signatures are 32 bytes of a keyed hash of (public key, digest): nobody in the network can
- * make one without this file, and changing a bit of item or key makes it bad, which is what the
- * engine's rules are about. For one of so many the same digest is signed and verified for real, and a
- * spoilt one must be refused.
+ * With stand-in signatures (standin.h), for one of so many the same digest is signed and verified for
+ * real, and a spoilt one must be refused.
  */
 #include <string.h>
 
 #include "base/cursor.h"
 #include "base/err.h"
+#include "simulator/standin.h"
 #include "simulator/world.h"
 
 #define SIGN_NS   UINT64_C(30000) /* of public-key work on a small machine */
@@ -48,20 +47,6 @@ static void fill(struct env *env, void *out, size_t n)
     }
 }
 
-static void stand_in(struct sig *out, uint64_t seed, const struct pubkey *pk,
-                     const struct hash *digest)
-{
-    uint64_t h = seed;
-
-    memset(out, 0, sizeof *out);
-    for (unsigned i = 0; i < 4; i++)
-        h = rng_mix(h, get_be64(pk->b + 1 + 8 * i));
-    for (unsigned i = 0; i < 4; i++)
-        h = rng_mix(h, get_be64(digest->b + 8 * i));
-    for (unsigned i = 0; i < 4; i++)
-        put_be64(out->b + 8 * i, rng_mix(h, i));
-}
-
 /* The same for real, with the key that this node would have. */
 static void sample(struct sim_shard *sh, const struct hash *digest)
 {
@@ -86,16 +71,14 @@ static void sample(struct sim_shard *sh, const struct hash *digest)
 static void model(struct sim_shard *sh, struct pk_res *res, const struct pk_req *req)
 {
     const struct sim *s = sh->sim;
-    struct sig want;
 
     memset(res, 0, sizeof *res);
     if (req->op == PK_SIGN) {
-        stand_in(&res->sig, s->cfg.seed, &s->keys[sh->node].pk, &req->digest);
+        standin_sign(&res->sig, s->cfg.seed, &s->keys[sh->node].pk, &req->digest);
         if (s->cfg.sample > 0 && get_be32(req->digest.b) % s->cfg.sample == 0)
             sample(sh, &req->digest);
     } else if (req->op == PK_VERIFY) {
-        stand_in(&want, s->cfg.seed, &req->pk, &req->digest);
-        res->err = memcmp(&want, &req->sig, sizeof want) == 0 ? 0 : ERR_SIG;
+        res->err = standin_is_good(&req->sig, s->cfg.seed, &req->pk, &req->digest) ? 0 : ERR_SIG;
     } else {
         res->err = ERR_STATE; /* the engine makes no handshakes */
     }

@@ -25,7 +25,7 @@
 #include "tests/unit/prop.h"
 #include "tests/unit/vectors.h"
 
-#define NET_MAX 640
+#define NET_MAX 1024
 
 enum net_mode {
     NET_HONEST,
@@ -60,8 +60,14 @@ struct net_node {
     net_answer_fn *answer;
     void *arg;
     bool dirty;
+    struct net_node *next_dirty; /* list of those that net.c knows to be dirty */
+    bool listed;
+    uint64_t timer_ns; /* of the earliest timer event of it in the heap */
+    uint32_t life;     /* starts so far: answers to an earlier one are for nobody */
+    bool json_only;    /* speaks the compat dialect only, whatever net.native says */
     struct kad_report *reports;
     size_t n_reports;
+    void (*done)(struct net_node *node, const struct kad_report *r); /* takes reports instead */
     uint64_t asked[KAD_METHOD__END]; /* requests that reached it, by method */
     uint64_t stored;                 /* calls of the hook */
 };
@@ -79,6 +85,17 @@ struct net {
     bool json, deferred, no_bootstrap;
     bool
         native; /* the codec is MessagePack, and every peer is said to speak it; before nodes are added */
+    bool deferring; /* some node's public-key work waits */
+    struct env_ops model_ops;
+    bool model; /* signatures that cost nothing; before nodes are added (simulator/standin.h) */
+    unsigned
+        sample; /* one message of so many passes the codec, and all of peers that speak JSON only;
+                        instead of json and native */
+    bool (*cut)(const struct net_node *a,
+                const struct net_node *b); /* they do not reach each other */
+    struct net_node **by_peer;
+    size_t by_peer_cap;
+    struct net_node *dirty;
     struct net_event **heap;
     size_t heap_len, heap_cap;
     uint64_t order, messages, bytes;
@@ -106,6 +123,11 @@ void net_stop(struct net_node *node);
 void net_start(struct net_node *node);
 void net_restart(struct net_node *node, bool wipe);
 
+/* Call fn at a virtual time, from net_run(). */
+void net_at(struct net *n, uint64_t at_ns, void (*fn)(void *arg), void *arg);
+/* Let the engine do what it wants after a function of it was called from such an fn. */
+void net_touch(struct net_node *node);
+
 /* Let time pass. */
 void net_run(struct net *n, uint64_t ms);
 /* Until the operation has ended; fails the test when that takes more than 10 virtual minutes. */
@@ -123,6 +145,10 @@ void net_assert_value(struct kad_report r, const char *v);
 /* A request to one node from the key of another one, answered by it; fails with *fail when it
  * closed. The caller clears rsp. */
 bool net_ask(struct net_node *to, struct net_node *from, struct kad_msg *req, struct kad_msg *rsp);
+
+/* Signatures as the engines make and take them, real or not. */
+int net_verify(const struct net *n, const struct item *it);
+void net_sign(const struct net_node *node, struct item *it);
 
 /* How many running nodes hold the slot of (pk, salt), as replica or own; with this seq when
  * that is not 0. */

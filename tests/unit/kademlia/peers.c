@@ -1,23 +1,45 @@
 #include "tests/unit/kademlia/peers.h"
 
+#include "base/cursor.h"
 #include "tests/unit/vectors.h"
+
+static uint32_t *slot_of(const struct peers *p, const struct pubkey *pk)
+{
+    size_t at = (size_t)get_be64(pk->b + 1) & (p->index_cap - 1);
+
+    while (p->index[at] != 0 && !pubkey_equal(&p->list[p->index[at] - 1].pk, pk))
+        at = (at + 1) & (p->index_cap - 1);
+    return &p->index[at];
+}
+
+static void grow(struct peers *p)
+{
+    p->cap = p->cap > 0 ? 2 * p->cap : 64;
+    p->list = realloc(p->list, p->cap * sizeof p->list[0]);
+    assert_non_null(p->list);
+    free(p->index);
+    p->index_cap = 2 * p->cap;
+    p->index = calloc(p->index_cap, sizeof *p->index);
+    assert_non_null(p->index);
+    for (size_t i = 0; i < p->n; i++)
+        *slot_of(p, &p->list[i].pk) = (uint32_t)i + 1;
+}
 
 static kad_peer add(struct peers *p, const struct pubkey *pk, const struct kad_id *id)
 {
-    for (size_t i = 0; i < p->n; i++) {
-        if (pubkey_equal(&p->list[i].pk, pk))
-            return (kad_peer)i;
+    if (p->n == p->cap)
+        grow(p);
+    uint32_t *slot = slot_of(p, pk);
+    if (*slot == 0) {
+        p->list[p->n] = (struct peers_one){.pk = *pk, .id = id != NULL ? *id : kad_id_of(pk)};
+        *slot = (uint32_t)++p->n;
     }
-    p->list = realloc(p->list, (p->n + 1) * sizeof p->list[0]);
-    assert_non_null(p->list);
-    p->list[p->n] = (struct peers_one){.pk = *pk, .id = *id};
-    return (kad_peer)p->n++;
+    return (kad_peer)(*slot - 1);
 }
 
 kad_peer peers_add(struct peers *p, const struct pubkey *pk)
 {
-    struct kad_id id = kad_id_of(pk);
-    return add(p, pk, &id);
+    return add(p, pk, NULL);
 }
 
 kad_peer peers_add_id(struct peers *p, const struct kad_id *id)
@@ -87,6 +109,6 @@ void peers_close(struct peers *p)
 {
     assert_int_equal(peers_refs(p), 0);
     free(p->list);
-    p->list = NULL;
-    p->n = 0;
+    free(p->index);
+    memset(p, 0, sizeof *p);
 }

@@ -23,7 +23,9 @@ struct peers_one {
 struct peers {
     struct kad_peers ops;
     struct peers_one *list;
-    size_t n;
+    size_t n, cap;
+    uint32_t *index; /* by key, open addressing: number + 1 */
+    size_t index_cap;
 };
 
 void peers_init(struct peers *p);
