@@ -71,6 +71,13 @@ bool kad_seq_is_clock(const struct kad *k, uint64_t seq)
 
 /* ---- lifetimes ---- */
 
+/* An entry that certifies itself, brought by a service that has to mirror all of them and can take it
+ * back: it lives as long as an item of its owner's (dht.md §5.4). */
+static bool is_of_mirror(const struct kad_accept *a)
+{
+    return kad_keyset_has(&a->check.k->mirrors, &a->check.item->item.k);
+}
+
 /* How long the item may live from now on. Copies that came from somebody else than the owner (sync,
  * handing on, third parties) are as old as their sequence number says, when that is a clock:
  * otherwise nodes that hand an item to each other would keep it alive for ever (incident 63). */
@@ -80,8 +87,10 @@ static int64_t life_ns(const struct kad_accept *a)
     int64_t ttl = (int64_t)kad_ms(k->lim.ttl_ms);
     uint64_t seq = a->check.item->item.seq;
 
-    if (a->check.cls.kind == ITEM_CERT)
+    if (a->check.cls.kind == ITEM_CERT && !is_of_mirror(a))
         return (int64_t)kad_ms(k->lim.cert_ttl_ms);
+    if (a->check.cls.kind == ITEM_CERT && a->check.cls.rank_time > 0)
+        seq = (uint64_t)a->check.cls.rank_time; /* a mirror's number is the entry's, no clock */
     if (a->from_owner || a->via == KAD_VIA_OWN || !kad_seq_is_clock(k, seq))
         return ttl;
     int64_t age = env_wall_ns(k->env) - (int64_t)seq;
@@ -201,8 +210,8 @@ static int same_again(struct kad_accept *a, const struct store_rec *old)
     rec.tier = kad_tier_of(k, &old->charged);
     if (was_cache && a->via != KAD_VIA_CACHE)
         rec.origin = STORE_REPLICA;
-    bool renews = a->from_owner || a->via == KAD_VIA_OWN || a->check.cls.kind == ITEM_CERT ||
-                  rec.origin != old->origin;
+    bool renews = a->from_owner || a->via == KAD_VIA_OWN ||
+                  (a->check.cls.kind == ITEM_CERT && !is_of_mirror(a)) || rec.origin != old->origin;
     if (renews && expiry(a, rec.origin) > rec.expires_ns)
         rec.expires_ns = expiry(a, rec.origin);
     else if (!renews && a->via == KAD_VIA_PUT)
@@ -213,19 +222,57 @@ static int same_again(struct kad_accept *a, const struct store_rec *old)
     return rec.origin != old->origin ? 0 : ERR_SEQ;
 }
 
+/* The tombstone that a mirror put over an entry which certifies itself is in the slot of its own kind: it
+ * ends what that mirror brought before, not what the owner or others bring. */
+static bool is_taken_back(const struct kad_accept *a)
+{
+    struct kad *k = a->check.k;
+    const struct kad_class *cls = &a->check.cls;
+    struct store_rec gone;
+
+    return cls->kind == ITEM_CERT && is_of_mirror(a) &&
+           k->store->ops->get(k->store, &cls->target, ITEM_MIRROR, &gone) == 0 &&
+           pubkey_equal(&gone.item.k, &a->check.item->item.k) && kad_is_tombstone(&gone.item) &&
+           cls->rank_time >= 0 && (uint64_t)cls->rank_time <= gone.item.seq;
+}
+
+static void take_back(struct kad *k, const struct store_rec *gone)
+{
+    struct store_rec old;
+
+    if (gone->kind == ITEM_MIRROR && kad_is_tombstone(&gone->item) &&
+        k->store->ops->get(k->store, &gone->target, ITEM_CERT, &old) == 0 &&
+        pubkey_equal(&old.item.k, &gone->item.k) &&
+        k->store->ops->del(k->store, &gone->target, ITEM_CERT) == 0 && k->hooks.removed != NULL)
+        k->hooks.removed(k->hooks.arg, &gone->target, ITEM_CERT);
+}
+
+/* A mirror brings an entry that somebody else carried here: from now on it is the mirror's, to renew and to
+ * take back. */
+static bool takes_over(const struct kad_accept *a, const struct store_rec *old)
+{
+    struct kad *k = a->check.k;
+
+    return a->check.cls.kind == ITEM_CERT && a->from_owner && is_of_mirror(a) &&
+           !pubkey_equal(&old->item.k, &a->check.item->item.k) &&
+           k->store->ops->del(k->store, &a->check.cls.target, ITEM_CERT) == 0;
+}
+
 /* Compare with the slot before anything expensive is done: 0 = newer, and *had tells whether the slot
  * was taken. Expired records still block (dht.md §2.3). */
 static int look_at_slot(struct kad_accept *a, bool *had)
 {
     struct kad *k = a->check.k;
     struct store_rec old;
-    int rc = k->store->ops->get(k->store, &a->check.cls.target, a->check.cls.kind, &old);
+    int rc = is_taken_back(a)
+                 ? ERR_SEQ
+                 : k->store->ops->get(k->store, &a->check.cls.target, a->check.cls.kind, &old);
 
     *had = rc == 0;
     if (rc != 0)
         return rc == ERR_NOT_FOUND || rc == ERR_CORRUPT ? 0 : rc;
     int order = compare(a, &old);
-    if (order > 0)
+    if (order > 0 || (order == 0 && takes_over(a, &old)))
         return 0;
     bool same = a->check.cls.kind == ITEM_CERT
                     ? order == 0 && same_text(&a->check.item->item, &old.item)
@@ -283,6 +330,8 @@ static int put_record(struct kad_accept *a)
     int rc = k->store->ops->put(k->store, &rec);
     for (int i = 0; rc == ERR_NO_SPACE && i < EVICT_MAX && evict_one(k, &rec); i++)
         rc = k->store->ops->put(k->store, &rec);
+    if (rc == 0)
+        take_back(k, &rec);
     if (rc == 0 && k->hooks.stored != NULL)
         k->hooks.stored(k->hooks.arg, &rec);
     if (rc == 0)

@@ -19,6 +19,7 @@
  *     intake.c    items of a page, several at a time
  *     ranges.c    where two full nodes differ, by range digests
  *     sync.c      pull and push between full nodes
+ *     batch.c     items given to one peer
  *     advert.c    who says that it is a full node
  *     maintain.c  bootstrap, refresh, expiry, handing on, advert
  *

@@ -118,7 +118,9 @@ struct kad_limits {          /* 0 = default */
     uint64_t max_bytes;      /* 1 GiB full, 64 MiB regular */
     unsigned ttl_ms; /* 7 200 000: public items; also for trusted ones (trust extends quota, not
                         lifetime) */
-    unsigned cert_ttl_ms;    /* 600 000 for carried entries without renewal */
+    unsigned
+        cert_ttl_ms; /* 600 000 for carried entries without renewal; those of a mirror key, which
+                                can take them back, have ttl_ms */
     unsigned cache_fresh_ms; /* 300 000 */
     unsigned neg_ttl_ms;     /* 600 000 "not a DHT peer" */
     unsigned
@@ -206,6 +208,7 @@ enum kad_op_type {
     KAD_OP_BOOTSTRAP, /* internal, reported when it ends */
     KAD_OP_REFRESH,   /* internal */
     KAD_OP_WATCH,     /* one of many reports of a watch */
+    KAD_OP_BATCH,     /* items given to one peer */
 };
 
 enum kad_get_flags {
@@ -252,7 +255,7 @@ struct kad_report {
     enum kad_end end;
     struct pubkey *closest; /* FIND_NODE: n_closest keys, closest first */
     size_t n_closest;
-    uint64_t pulled, pushed; /* SYNC */
+    uint64_t pulled, pushed; /* SYNC; BATCH: pushed, and refused */
     struct kad_step *steps;  /* after kad_trace(): whom the look-up asked, closest first */
     size_t n_steps;
 };
@@ -277,6 +280,17 @@ uint32_t kad_sync(struct kad *k, kad_peer peer, void *user, uint64_t now_ns);
 /* Pull the items of one namespace that a peer holds (GET_ITEMS); a text salt. Reported as KAD_OP_SYNC. */
 uint32_t kad_pull(struct kad *k, kad_peer peer, const void *salt, size_t salt_len, void *user,
                   uint64_t now_ns);
+/* Give signed items to one peer in one message, without a look-up: what a mirror does for full nodes
+ * (dht.md §5.4). The first *taken of the n are in it: KAD_BATCH_ITEMS at most, and what fits a frame.
+ * Reported as KAD_OP_BATCH: pushed were stored, or something newer is there; refused were not. Nothing
+ * is repeated. References of items are taken by the call. */
+#define KAD_BATCH_ITEMS 256
+struct kad_batch_item {
+    struct item_ref *item;
+    struct kad_id target; /* the subject's slot */
+};
+uint32_t kad_put_batch(struct kad *k, kad_peer peer, const struct kad_batch_item *items, size_t n,
+                       size_t *taken, void *user, uint64_t now_ns);
 void kad_cancel(struct kad *k, uint32_t op);
 /* The report of this operation is to list whom its look-up asked. Right after it was started. */
 void kad_trace(struct kad *k, uint32_t op);

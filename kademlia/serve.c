@@ -46,7 +46,8 @@ bool kad_is_exempt(const struct kad *k, kad_peer p)
 {
     const struct pubkey *pk = kad_pk(k, p);
 
-    return kad_tier_of(k, pk) != ITEM_TIER_PUBLIC || kad_keyset_has(&k->bootstrap, pk);
+    return kad_tier_of(k, pk) != ITEM_TIER_PUBLIC || kad_keyset_has(&k->bootstrap, pk) ||
+           kad_keyset_has(&k->mirrors, pk);
 }
 
 /* Send *rsp, whose contents move into the action. */

@@ -614,9 +614,102 @@ static void test_malformed_requests(void **state)
     assert_false(net_ask(store, from, &req, &rsp));
 }
 
+static uint64_t expires_in_ms(struct net_node *node, const struct kad_id *target,
+                              enum item_kind kind)
+{
+    struct store_rec r;
+
+    assert_int_equal(node->store->ops->get(node->store, target, kind, &r), 0);
+    return (uint64_t)(r.expires_ns - env_wall_ns(&node->env.env)) / NS_PER_MS;
+}
+
+/* What a service mirrors lives for two hours when it comes from the service, and ends when that takes it
+ * back; copies that others hand on renew nothing (incident 63). */
+static void test_entries_of_a_mirror(void **state)
+{
+    struct kad_cfg cfg = {.full = true, .mirrors = &pks[5], .n_mirrors = 1};
+    struct net_node *store = net_add(&n, &cfg), *mirror = net_add_key(&n, NULL, &sks[5]),
+                    *other = net_add(&n, NULL);
+    struct kad_id slot = kad_target(&pks[0], "dmsg", 4);
+    int64_t wall = env_wall_ns(&store->env.env);
+    char *one = entry_text(0, wall, 1), *two = entry_text(0, wall + 1, 2);
+
+    (void)state;
+    assert_int_equal(put_text(store, other, &sks[6], 1, "dmsg", one, &slot), 0); /* a facade's */
+    assert_true(expires_in_ms(store, &slot, ITEM_CERT) <= 10 * MINUTE_MS);
+    assert_int_equal(put_text(store, mirror, &sks[5], 1, "dmsg", one, &slot), 0);
+    assert_true(expires_in_ms(store, &slot, ITEM_CERT) > 110 * MINUTE_MS);
+    assert_int_equal(put_text(store, mirror, &sks[5], 2, "dmsg", two, &slot), 0);
+    net_run(&n, 60 * MINUTE_MS);
+    assert_int_equal(put_text(store, other, &sks[5], 2, "dmsg", two, &slot), 0);
+    assert_true(expires_in_ms(store, &slot, ITEM_CERT) < 61 * MINUTE_MS);
+    assert_int_equal(put_text(store, mirror, &sks[5], 2, "dmsg", two, &slot), 0);
+    assert_true(expires_in_ms(store, &slot, ITEM_CERT) > 110 * MINUTE_MS);
+    net_assert_value(net_get(store, &pks[0], "dmsg", 0), two);
+
+    wall = env_wall_ns(&store->env.env);
+    assert_int_equal(put_text(store, mirror, &sks[5], (uint64_t)wall, "dmsg", "{}", &slot), 0);
+    assert_false(holds(store, &slot, ITEM_CERT, two));
+    (void)put_text(store, other, &sks[5], 2, "dmsg", two, &slot); /* an old copy */
+    assert_false(holds(store, &slot, ITEM_CERT, two));
+    char *back = entry_text(0, wall + 1, 3);
+    assert_int_equal(put_text(store, mirror, &sks[5], 3, "dmsg", back, &slot), 0);
+    net_assert_value(net_get(store, &pks[0], "dmsg", 0), back);
+    free(one);
+    free(two);
+    free(back);
+}
+
+/* A mirror's batch: signed once for many subjects, no quota, and what the peer does not take is told. */
+static void test_batch_of_a_mirror(void **state)
+{
+    struct kad_cfg cfg = {.full = true, .mirrors = &pks[5], .n_mirrors = 1};
+    struct net_node *full = net_add(&n, &cfg), *mirror = net_add_key(&n, NULL, &sks[5]),
+                    *stranger = net_add_key(&n, NULL, &sks[6]);
+    struct kad_batch_item items[KAD_BATCH_ITEMS + 1];
+    struct item_ref *shared = dht_item(&sks[5], 7, "tp", "[]"),
+                    *evil = dht_item(&sks[6], 7, "tp", "[]");
+    size_t taken;
+
+    (void)state;
+    net_run(&n, 1000);
+    for (size_t i = 0; i <= KAD_BATCH_ITEMS; i++) {
+        struct pubkey subject = pks[0];
+        subject.b[1] = (uint8_t)i;
+        subject.b[2] = (uint8_t)(i >> 8);
+        items[i] = (struct kad_batch_item){shared, kad_target(&subject, "tp", 2)};
+    }
+    uint32_t op =
+        kad_put_batch(mirror->kad, full->peer, items, KAD_BATCH_ITEMS + 1, &taken, NULL, n.now_ns);
+    assert_int_equal(taken, KAD_BATCH_ITEMS);
+    struct kad_report r = net_wait(mirror, op);
+    assert_int_equal(r.err, 0);
+    assert_int_equal(r.type, KAD_OP_BATCH);
+    assert_int_equal(r.pushed, KAD_BATCH_ITEMS);
+    assert_int_equal(r.refused, 0);
+    net_report_clear(&r);
+    assert_true(holds(full, &items[0].target, ITEM_MIRROR, "[]"));
+    assert_true(holds(full, &items[KAD_BATCH_ITEMS - 1].target, ITEM_MIRROR, "[]"));
+
+    items[0].item = evil;
+    r = net_wait(stranger,
+                 kad_put_batch(stranger->kad, full->peer, items, 1, &taken, NULL, n.now_ns));
+    assert_int_equal(r.err, 0);
+    assert_int_equal(r.refused, 1);
+    net_report_clear(&r);
+    full->mode = NET_DOWN;
+    r = net_wait(mirror, kad_put_batch(mirror->kad, full->peer, items, 1, &taken, NULL, n.now_ns));
+    assert_true(r.err != 0);
+    net_report_clear(&r);
+    item_ref_put(shared);
+    item_ref_put(evil);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_entries_of_a_mirror, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_batch_of_a_mirror, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_57_cheap_checks_first, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_56_unchanged_items_cost_nothing, setup,
                                         teardown),
