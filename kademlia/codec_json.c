@@ -655,6 +655,20 @@ static void put_item(struct json_out *o, const struct item *it)
     json_out_object_end(o);
 }
 
+int kad_json_item(char **out, size_t *n, const struct item *it)
+{
+    struct json_out o;
+
+    json_out_grow(&o, JSON_FAST, kad_json_item_size(it));
+    put_item(&o, it);
+    *out = o.err == 0 ? (char *)o.p : NULL;
+    *n = o.len;
+    if (o.err == 0)
+        return 0;
+    json_out_free(&o);
+    return ERR_NOMEM;
+}
+
 static void put_closest(struct json_out *o, const struct kad_msg *m)
 {
     json_out_name(o, "closest");

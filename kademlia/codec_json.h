@@ -52,6 +52,10 @@ int kad_json_decode(struct kad_msg *out, unsigned method, bool response, const v
 int kad_json_encode(uint8_t **out, size_t *n, struct kad_msg *m)
     __attribute__((warn_unused_result));
 
+/* The item alone as JSON text, as it is kept in the peers' Redis (dht.md §2.1, §5.5), malloc'ed (caller
+ * frees). ERR_NOMEM. */
+int kad_json_item(char **out, size_t *n, const struct item *it) __attribute__((warn_unused_result));
+
 /* Bytes that the item adds to a GET_ITEMS response or a PUT_BATCH request at most, its target
  * included: to cut pages before they pass KAD_FRAME_MAX. */
 size_t kad_json_item_size(const struct item *it);
