@@ -9,17 +9,40 @@
 
 /* ---- what a record is good for ---- */
 
-/* Nothing of a key that may not write here any more. And nothing but our own lives longer than ttl_ms from now: what seems to was stored under a clock that
- * has been set back since. */
+/* Nothing but our own lives longer than so from now: what seems to was stored under a clock that has been set back
+ * since. */
+static int64_t longest_ns(const struct kad *k, const struct store_rec *r)
+{
+    int64_t ttl = (int64_t)kad_ms(k->lim.ttl_ms);
+
+    return r->origin == STORE_OWN ? INT64_MAX : ttl + ttl / 8;
+}
+
+static int64_t left_ns(const struct kad *k, const struct store_rec *r)
+{
+    int64_t until = r->expires_ns;
+
+    if (r->origin == STORE_OWN && k->shared && !pubkey_equal(&r->charged, &k->self))
+        until = r->stored_ns +
+                (int64_t)kad_ms(k->lim.ttl_ms); /* of a node beside us, which publishes it anew */
+    return until - kad_steady_ns(k);
+}
+
+/* Nothing of a key that may not write here any more. */
 bool kad_rec_is_live(const struct kad *k, const struct store_rec *r)
 {
-    int64_t left = r->expires_ns - kad_steady_ns(k), ttl = (int64_t)kad_ms(k->lim.ttl_ms);
-    bool own = r->origin == STORE_OWN;
+    int64_t left = left_ns(k, r);
 
-    if (own && k->shared && !pubkey_equal(&r->charged, &k->self))
-        left = r->stored_ns + ttl -
-               kad_steady_ns(k); /* of a node beside us, which publishes it anew */
-    return left > 0 && (own || left <= ttl + ttl / 8) && kad_may_write(k, &r->item, &r->charged);
+    return left > 0 && left <= longest_ns(k, r) && kad_may_write(k, &r->item, &r->charged);
+}
+
+int64_t kad_rec_turns_ns(const struct kad *k, const struct store_rec *r)
+{
+    int64_t left = left_ns(k, r), longest = longest_ns(k, r), now = kad_steady_ns(k);
+
+    if (left <= 0)
+        return INT64_MAX;
+    return left <= longest ? now + left : now + left - longest;
 }
 
 bool kad_rec_is_fresh(const struct kad *k, const struct store_rec *r)
@@ -67,6 +90,15 @@ bool kad_seq_is_clock(const struct kad *k, uint64_t seq)
     int64_t now = env_wall_ns(k->env);
 
     return seq <= INT64_MAX && (int64_t)seq >= YEAR_2020_NS && (int64_t)seq <= now + DAY_NS;
+}
+
+int kad_store_del(struct kad *k, const struct kad_id *target, enum item_kind kind)
+{
+    int rc = k->store->ops->del(k->store, target, kind);
+
+    if (rc == 0)
+        kad_inventory_changed(k, target);
+    return rc;
 }
 
 /* ---- lifetimes ---- */
@@ -147,7 +179,7 @@ static bool evict_one(struct kad *k, const struct store_rec *newcomer)
         return false;
     struct kad_id target = v.target;
     enum item_kind kind = v.kind;
-    if (k->store->ops->del(k->store, &target, kind) != 0)
+    if (kad_store_del(k, &target, kind) != 0)
         return false;
     k->stat.evicted_items++;
     if (k->hooks.removed != NULL)
@@ -219,6 +251,7 @@ static int same_again(struct kad_accept *a, const struct store_rec *old)
     int rc = k->store->ops->touch(k->store, &rec);
     if (rc != 0)
         return rc;
+    kad_inventory_changed(k, &rec.target);
     return rec.origin != old->origin ? 0 : ERR_SEQ;
 }
 
@@ -243,7 +276,7 @@ static void take_back(struct kad *k, const struct store_rec *gone)
     if (gone->kind == ITEM_MIRROR && kad_is_tombstone(&gone->item) &&
         k->store->ops->get(k->store, &gone->target, ITEM_CERT, &old) == 0 &&
         pubkey_equal(&old.item.k, &gone->item.k) &&
-        k->store->ops->del(k->store, &gone->target, ITEM_CERT) == 0 && k->hooks.removed != NULL)
+        kad_store_del(k, &gone->target, ITEM_CERT) == 0 && k->hooks.removed != NULL)
         k->hooks.removed(k->hooks.arg, &gone->target, ITEM_CERT);
 }
 
@@ -255,7 +288,7 @@ static bool takes_over(const struct kad_accept *a, const struct store_rec *old)
 
     return a->check.cls.kind == ITEM_CERT && a->from_owner && is_of_mirror(a) &&
            !pubkey_equal(&old->item.k, &a->check.item->item.k) &&
-           k->store->ops->del(k->store, &a->check.cls.target, ITEM_CERT) == 0;
+           kad_store_del(k, &a->check.cls.target, ITEM_CERT) == 0;
 }
 
 /* Compare with the slot before anything expensive is done: 0 = newer, and *had tells whether the slot
@@ -334,8 +367,10 @@ static int put_record(struct kad_accept *a)
         take_back(k, &rec);
     if (rc == 0 && k->hooks.stored != NULL)
         k->hooks.stored(k->hooks.arg, &rec);
-    if (rc == 0)
+    if (rc == 0) {
+        kad_inventory_changed(k, &cls->target);
         kad_slot_changed(k, &cls->target);
+    }
     return rc;
 }
 
@@ -345,8 +380,11 @@ void kad_store_changed(struct kad *k, const struct kad_id *target, enum item_kin
     struct store_rec rec;
 
     kad_enter(k, now_ns);
-    kad_slot_changed(k, target);
-    if (k->hooks.stored != NULL && k->store->ops->get(k->store, target, kind, &rec) == 0)
+    kad_inventory_changed(k, target);
+    if (target != NULL)
+        kad_slot_changed(k, target);
+    if (target != NULL && k->hooks.stored != NULL &&
+        k->store->ops->get(k->store, target, kind, &rec) == 0)
         k->hooks.stored(k->hooks.arg, &rec);
     kad_leave(k);
 }

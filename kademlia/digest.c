@@ -85,6 +85,13 @@ void digest_del(struct digest *d, const struct digest_entry *e)
     d->items--;
 }
 
+void digest_clear(struct digest *d, unsigned leaf)
+{
+    assert(leaf < DIGEST_LEAVES);
+    d->items -= d->leaf[leaf].count;
+    d->leaf[leaf] = (struct leaf){.count = 0};
+}
+
 struct digest_part digest_range(const struct digest *d, unsigned bits, unsigned prefix)
 {
     struct leaf sum = {.count = 0};

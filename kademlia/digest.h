@@ -48,6 +48,8 @@ struct digest *digest_copy(const struct digest *d);
 void digest_free(struct digest *d);
 void digest_add(struct digest *d, const struct digest_entry *e);
 void digest_del(struct digest *d, const struct digest_entry *e);
+/* Take all items of a leaf away, 0 <= leaf < DIGEST_LEAVES. */
+void digest_clear(struct digest *d, unsigned leaf);
 uint64_t digest_items(const struct digest *d);
 
 /* bits is 0, 4, 8, 12 or 16; prefix < 2^bits. */

@@ -16,6 +16,7 @@
  *     watch.c     what this node watches for its users
  *     watched.c   what peers watch here
  *     handover.c  items for nodes that have just joined
+ *     inventory.c digests of what this full node holds
  *     intake.c    items of a page, several at a time
  *     ranges.c    where two full nodes differ, by range digests
  *     sync.c      pull and push between full nodes
@@ -359,7 +360,11 @@ enum kad_use {
 int kad_store_best(struct kad *k, const struct kad_id *target, enum kad_use use,
                    struct store_rec *out);
 bool kad_rec_is_live(const struct kad *k, const struct store_rec *r);
+/* When that will change next without a write, as kad_steady_ns(); INT64_MAX: never. */
+int64_t kad_rec_turns_ns(const struct kad *k, const struct store_rec *r);
 bool kad_rec_is_fresh(const struct kad *k, const struct store_rec *r);
+/* Delete a record that may be alive. Errors of the store. */
+int kad_store_del(struct kad *k, const struct kad_id *target, enum item_kind kind);
 /* A reference to the record's item, a copy if need be; NULL when out of memory. */
 struct item_ref *kad_rec_item(const struct store_rec *r);
 /* Does a sequence number look like a wall clock in ns? */
@@ -549,9 +554,12 @@ void kad_intake_clear(struct kad_intake *in);
 
 /* ---- inventory.c ---- */
 
-/* Digests of what we hold and others may have, made at not_before_ns or later; NULL: not yet, they are
- * being made. Valid until the next turn. */
-const struct digest *kad_inventory(struct kad *k, uint64_t not_before_ns);
+/* Digests of what we hold now and others may have; NULL: not yet, they are being made, or no memory.
+ * Valid until the next turn. */
+const struct digest *kad_inventory(struct kad *k);
+/* Something was written into a slot of this target, or deleted; NULL: into any. Every write that may
+ * change what others are given must come by here. */
+void kad_inventory_changed(struct kad *k, const struct kad_id *target);
 /* Lists of the same. */
 struct recon_source kad_inventory_source(struct kad *k);
 void kad_inventory_free(struct kad *k);

@@ -300,7 +300,8 @@ void kad_trace(struct kad *k, uint32_t op);
 int kad_local(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len,
               struct store_rec *out, bool *fresh, uint64_t now_ns);
 
-/* Another process that shares the store changed this slot: watchers are told, and hooks.stored. */
+/* Another process that shares the store changed this slot: watchers are told, and hooks.stored. target
+ * NULL: any may have changed, watchers hear of it by asking again. */
 void kad_store_changed(struct kad *k, const struct kad_id *target, enum item_kind kind,
                        uint64_t now_ns);
 

@@ -490,7 +490,8 @@ static void stop_full(struct kad *k)
 
     loop_timer_cancel(&k->loop, &k->m.advert);
     k->m.synced = false;
-    (void)k->store->ops->del(k->store, &target, ITEM_OWNER);
+    (void)kad_store_del(k, &target, ITEM_OWNER);
+    kad_inventory_free(k);
 }
 
 void kad_maintain_full_changed(struct kad *k)

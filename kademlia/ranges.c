@@ -19,7 +19,6 @@
 
 #define POLL_NS    (20 * NS_PER_MS)
 #define NOT_YET_NS (200 * NS_PER_MS)
-#define FRESH_NS   (2 * NS_PER_S)
 #define NOT_YET    100 /* times that a peer may say that its digests are not made yet */
 #define GET_MAX    256 /* targets a call */
 #define PUT_MAX    1000
@@ -29,7 +28,6 @@ struct kad_ranges {
     struct kad_op *op;
     kad_peer peer; /* the operation's reference */
     bool may_push;
-    uint64_t begun_ns;
     unsigned not_yet;
     bool first;      /* no answer yet */
     bool own_ready;  /* r has begun */
@@ -230,7 +228,7 @@ static void go_on(struct kad_ranges *g)
 
 static void wait_for_own(struct kad_ranges *g)
 {
-    const struct digest *own = kad_inventory(g->op->k, g->begun_ns);
+    const struct digest *own = kad_inventory(g->op->k);
 
     if (own == NULL) {
         pause_for(g, POLL_NS, wait_for_own);
@@ -256,7 +254,6 @@ struct kad_ranges *kad_ranges_begin(struct kad_op *op, kad_peer peer, bool may_p
     g->op = op;
     g->peer = peer;
     g->may_push = may_push;
-    g->begun_ns = op->k->now_ns;
     g->first = true;
     g->done = done;
     g->source = kad_inventory_source(op->k);
@@ -294,10 +291,7 @@ int kad_ranges_serve(struct kad *k, const struct kad_msg *req, struct kad_msg *r
         return ERR_UNSUPPORTED;
     if (req->n_ranges == 0 || req->n_ranges > RECON_RANGES)
         return ERR_FORMAT;
-    /* Whoever begins is to see what we hold now: old digests would show differences that are none. */
-    bool begins = req->ranges[0].bits == 0 && !req->ranges[0].goes_on;
-    uint64_t since = begins && k->now_ns > FRESH_NS ? k->now_ns - FRESH_NS : 0;
-    const struct digest *own = kad_inventory(k, since);
+    const struct digest *own = kad_inventory(k);
     if (own == NULL)
         return 0;
     rsp->answers = calloc(req->n_ranges, sizeof *rsp->answers);

@@ -243,6 +243,7 @@ static void on_housekeeping(struct loop_timer *t)
 
 struct outside {
     size_t n;
+    bool more; /* than at[] tells */
     struct {
         struct kad_id target;
         enum item_kind kind;
@@ -252,8 +253,10 @@ struct outside {
 static void note_outside(void *arg, const struct kad_id *target, enum item_kind kind)
 {
     struct outside *o = arg;
-    if (target == NULL || o->n == OUTSIDE_MAX)
-        return; /* watchers hear of it by asking again */
+    if (target == NULL || o->n == OUTSIDE_MAX) {
+        o->more = true;
+        return;
+    }
     o->at[o->n].target = *target;
     o->at[o->n++].kind = kind;
 }
@@ -264,9 +267,12 @@ static void on_outside(struct loop_timer *t)
     struct outside *o = malloc(sizeof(*o));
     if (o != NULL) {
         o->n = 0;
+        o->more = false;
         (void)n->store->ops->changes(n->store, note_outside, o);
         for (size_t i = 0; i < o->n; i++)
             kad_store_changed(node_kad(n), &o->at[i].target, o->at[i].kind, n->loop->now_ns);
+        if (o->more)
+            kad_store_changed(node_kad(n), NULL, ITEM_OWNER, n->loop->now_ns);
         if (o->n > 0)
             host_kick(n->host);
     }

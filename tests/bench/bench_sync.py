@@ -4,6 +4,8 @@
 sync_100k        seconds until a new full node holds 100 000 items of another one, from its start; ceiling: 20 s
 sync_reconcile   bytes of answers with which two of them find and repair 10 differences in 100 000; ceiling: 100 000
 
+sync_reconcile_cpu  processor time of both, ms, for the next reconcile, after 10 puts to both: what was changed is read, not the store; ceiling: 50 ms
+
 KADMSG_SYNC_ITEMS sets another number of items.
 """
 import json
@@ -24,6 +26,12 @@ FILL = Path(os.environ['KADMSG_BUILD']) / 'bench/bench_store'
 def cpu_s(pid):
     fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+def cpu_ms(*nodes):
+    """To the nanosecond, of all threads."""
+    return sum(int(task.joinpath('schedstat').read_text().split()[0])
+               for node in nodes for task in Path(f'/proc/{node.proc.popen.pid}/task').iterdir()) / 1e6
 
 
 def rss_kib(pid):
@@ -72,6 +80,11 @@ def main():
         wait_until(lambda: settled(behind, ITEMS) and dht(behind)['reconciled'] > 0, 120, 'the differences are repaired')
         sync = dht(behind)['sync']
         emit('sync_reconcile', sync['bytes'], 'bytes', behind, 100_000, different=DIFFERENT, pulled=sync['pulled'])
+        for i in range(DIFFERENT):
+            relay.cli('dht', 'put', f'late{i}', 'value')
+        begin = cpu_ms(relay, behind)
+        report = behind.cli('dht', 'reconcile', relay.pk, '--json').json
+        emit('sync_reconcile_cpu', cpu_ms(relay, behind) - begin, 'ms', behind, 50, puts=DIFFERENT, bytes=report['bytes'])
 
 
 if __name__ == '__main__':
