@@ -76,7 +76,8 @@ struct mirror {
     unsigned n_sinks;
     struct change *tombstone; /* not signed yet, for all that are deleted meanwhile */
     uint64_t seq;             /* used last */
-    struct loop_timer timer;
+    struct loop_timer timer, again;
+    uint64_t lost_ns; /* when everything was forgotten last, 0 = never */
     struct mirror_stat stat;
 };
 
@@ -387,6 +388,8 @@ void mirror_written(struct mirror *m, unsigned sink, int err)
         return;
     }
     if (k->failures > 0)
+        mirror_lost(m);
+    if (k->failures > 0)
         log_limited_here(LOG_HTTP, LOG_LEVEL_INFO, "mirror writes again to=%s", k->name);
     k->failures = 0;
     k->retry_ns = 0;
@@ -395,6 +398,36 @@ void mirror_written(struct mirror *m, unsigned sink, int err)
     k->stat.last_err = 0;
     if (k->n_queued > 0)
         arm(m, now_of(m));
+}
+
+static void forget(struct mirror *m)
+{
+    struct list_node *pos, *tmp;
+    list_for_each(pos, tmp, &m->ages)
+    {
+        struct slot *s = container_of(pos, struct slot, age);
+        if (is_idle(s) && s->chunks <= 1)
+            slot_free(m, s);
+        else
+            s->set_ns = 0;
+    }
+}
+
+static void on_again(struct loop_timer *t)
+{
+    struct mirror *m = container_of(t, struct mirror, again);
+    m->lost_ns = now_of(m);
+    m->stat.lost++;
+    forget(m);
+    if (m->cfg.again != NULL)
+        m->cfg.again(m->cfg.arg);
+}
+
+void mirror_lost(struct mirror *m)
+{
+    uint64_t at = m->lost_ns != 0 ? m->lost_ns + MIRROR_AGAIN_NS : now_of(m);
+    if (!loop_timer_armed(&m->again))
+        loop_timer_set(m->cfg.loop, &m->again, at);
 }
 
 void mirror_kick(struct mirror *m, unsigned sink)
@@ -536,6 +569,7 @@ struct mirror *mirror_new(const struct mirror_cfg *cfg)
         return NULL;
     m->cfg = *cfg;
     m->timer.fn = on_timer;
+    m->again.fn = on_again;
     list_init(&m->ages);
     map_init(&m->slots, MAP_KEY(struct slot, target), cfg->env->hash_key, MIRROR_SLOTS);
     return m;
@@ -558,6 +592,7 @@ void mirror_free(struct mirror *m)
     if (m == NULL)
         return;
     loop_timer_cancel(m->cfg.loop, &m->timer);
+    loop_timer_cancel(m->cfg.loop, &m->again);
     for (unsigned i = 0; i < m->n_sinks; i++)
         for (size_t j = 0; j < m->sink[i].n_in; j++)
             change_unref(m->sink[i].in[j].change);

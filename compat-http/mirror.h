@@ -12,7 +12,8 @@
  * a tombstone with a number of the clock; a sink that keeps no tombstones is told `gone`.
  *
  * Each sink is written MIRROR_BATCH slots at a time, one batch under way. A batch that failed is repeated with what the slots hold then, 1 s to 60 s later
- * (jittered), so that a sink that was away gets the present state and no history. The service never waits for any of this.
+ * (jittered), so that a sink that was away gets the present state and no history. When it is back it may have lost everything (incident 70): hashes are forgotten, and the owner is asked to
+ * offer all anew, at most every MIRROR_AGAIN_NS. The service never waits for any of this.
  *
  * Limits: MIRROR_SLOTS slots (those not written for a while make room; else dropped, counted), MIRROR_BYTES of values that are not written everywhere,
  * ITEM_MAX_VALUE bytes a value (too_long; transports are cut into chunks). One thread, the loop's. Errors are counted, none is the caller's business.
@@ -32,6 +33,7 @@
 
 #define MIRROR_REFRESH_NS (3600 * NS_PER_S)
 #define MIRROR_GATHER_NS  (50 * NS_PER_MS)
+#define MIRROR_AGAIN_NS   (30 * NS_PER_S)
 #define MIRROR_SLOTS      262144
 #define MIRROR_BYTES      (UINT64_C(64) << 20)
 #define MIRROR_BATCH      256
@@ -45,6 +47,9 @@ struct mirror_cfg {
     struct loop *loop;
     struct pubkey pk;
     struct seckey sk; /* copied, wiped */
+    /* Optional: a sink was away and may have lost what it was given; what was written is forgotten, and everything should be offered again. From the loop. */
+    void (*again)(void *arg);
+    void *arg;
 };
 
 struct mirror_write {
@@ -59,7 +64,7 @@ typedef int mirror_write_fn(void *arg, const struct mirror_write *w, size_t n, s
 struct mirror_stat {
     size_t slots, waiting;  /* gauges; waiting: of the sink that has most to do */
     uint64_t bytes_waiting; /* gauge */
-    uint64_t offered, unchanged, signatures, deleted, dropped, too_long, sign_failed;
+    uint64_t offered, unchanged, signatures, deleted, dropped, too_long, sign_failed, lost;
     struct mirror_sink_stat {
         const char *name;
         uint64_t written, batches, failed;
@@ -79,6 +84,8 @@ unsigned mirror_add_sink(struct mirror *m, const char *name, mirror_write_fn *fn
 void mirror_written(struct mirror *m, unsigned sink, int err);
 /* A sink that was away is there again: no need to wait for the next try. */
 void mirror_kick(struct mirror *m, unsigned sink);
+/* A sink may have lost what was written. */
+void mirror_lost(struct mirror *m);
 
 struct mirror_value {
     const char *salt; /* at most MIRROR_SALT_MAX bytes */

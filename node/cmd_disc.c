@@ -16,8 +16,10 @@
 #include "base/log.h"
 #include "compat-http/disc_service.h"
 #include "compat-http/kv_open.h"
+#include "compat-http/mirror_disc.h"
 #include "node/cmds.h"
 #include "node/keyfile.h"
+#include "node/mirroring.h"
 #include "node/node_int.h"
 #include "node/tool.h"
 
@@ -29,7 +31,8 @@
 
 struct disc_opts {
     const char *addr, *redis, *store, *whitelist, *official, *auth, *metrics, *keyfile, *config,
-        *tag, *syslog, *server_type, *log_level;
+        *tag, *syslog, *server_type, *log_level, *mirror_redis;
+    struct cmd_peers bootstrap;
     const char *ignored;
     uint64_t entry_timeout, dmsg_port, commit;
     bool test_mode, load_testing, test_environment, ready, trust_proxy;
@@ -141,6 +144,15 @@ static const struct cmd_opt opts[] = {
      CMD_STR_AT(struct disc_opts, config),
      .metavar = "FILE",
      .help = "JSON file with upstream's names for these settings; unknown ones are refused"},
+    {.name = "bootstrap",
+     CMD_PEERS_AT(struct disc_opts, bootstrap),
+     .help = "full node of the DHT that entries are mirrored to; needs a key, which the full node "
+             "has to have as --mirror"},
+    {.name = "mirror-redis",
+     CMD_STR_AT(struct disc_opts, mirror_redis),
+     .metavar = "URL",
+     .help = "mirror entries into this Redis, as items that Go full nodes load; needs a key; "
+             "REDIS_PASSWORD is its password"},
     {.name = "generation",
      CMD_CHOICE_AT(struct disc_opts, generation),
      .choices = "2023|2024|2026",
@@ -265,6 +277,8 @@ struct daemon {
     struct env_sys env;
     struct kv_open store;
     struct disc_service *disc;
+    struct mirroring *mirroring;
+    struct mirror_disc *walk;
     struct service *service, *metrics;
     struct node *node; /* over dmsg; NULL = not */
     struct pubkey pk;
@@ -363,39 +377,98 @@ static int open_store(struct daemon *m)
     return o->redis != NULL && m->redis_err != 0 ? tool_fail(m->redis_err, "redis: %s", m->why) : 0;
 }
 
-static void handle_metrics(struct service_req *q)
+static void write_metrics(struct daemon *m, FILE *f)
 {
-    struct daemon *m = q->app;
     struct disc_service_stat d;
     struct service_stat s;
     struct kv_stat k;
-    char text[4096];
     disc_service_stat(m->disc, &d);
     service_stat(m->service, &s);
     kv_stat(m->store.kv, &k);
-    int n = snprintf(text, sizeof(text),
-                     "# TYPE dmsg_discovery_clients_count gauge\ndmsg_discovery_clients_count %zu\n"
-                     "# TYPE dmsg_discovery_servers_count gauge\ndmsg_discovery_servers_count %zu\n"
-                     "# TYPE vm_request_ongoing_count gauge\nvm_request_ongoing_count %zu\n"
-                     "# TYPE kadmsg_disc_requests_total counter\n",
-                     d.clients, d.servers, s.requests);
+    fprintf(f,
+            "# TYPE dmsg_discovery_clients_count gauge\ndmsg_discovery_clients_count %zu\n"
+            "# TYPE dmsg_discovery_servers_count gauge\ndmsg_discovery_servers_count %zu\n"
+            "# TYPE vm_request_ongoing_count gauge\nvm_request_ongoing_count %zu\n"
+            "# TYPE kadmsg_disc_requests_total counter\n",
+            d.clients, d.servers, s.requests);
     for (unsigned i = 2; i < 6; i++)
-        n += snprintf(text + n, sizeof(text) - (size_t)n,
-                      "kadmsg_disc_requests_total{code=\"%uxx\"} %llu\n", i,
-                      (unsigned long long)s.status[i]);
-    n += snprintf(text + n, sizeof(text) - (size_t)n,
-                  "# TYPE kadmsg_disc_connections gauge\nkadmsg_disc_connections %zu\n"
-                  "# TYPE kadmsg_disc_posts_total counter\nkadmsg_disc_posts_total %llu\n"
-                  "# TYPE kadmsg_disc_refused_total counter\nkadmsg_disc_refused_total %llu\n"
-                  "# TYPE kadmsg_disc_store_errors_total counter\nkadmsg_disc_store_errors_total "
-                  "%llu\n"
-                  "# TYPE kadmsg_disc_store_pending gauge\nkadmsg_disc_store_pending %zu\n",
-                  s.conns, (unsigned long long)d.posts, (unsigned long long)d.refused,
-                  (unsigned long long)d.store_errors, k.pending);
-    service_answer(q, 200, "text/plain; version=0.0.4; charset=utf-8", text, (size_t)n);
+        fprintf(f, "kadmsg_disc_requests_total{code=\"%uxx\"} %llu\n", i,
+                (unsigned long long)s.status[i]);
+    fprintf(f,
+            "# TYPE kadmsg_disc_connections gauge\nkadmsg_disc_connections %zu\n"
+            "# TYPE kadmsg_disc_posts_total counter\nkadmsg_disc_posts_total %llu\n"
+            "# TYPE kadmsg_disc_refused_total counter\nkadmsg_disc_refused_total %llu\n"
+            "# TYPE kadmsg_disc_store_errors_total counter\nkadmsg_disc_store_errors_total %llu\n"
+            "# TYPE kadmsg_disc_store_pending gauge\nkadmsg_disc_store_pending %zu\n",
+            s.conns, (unsigned long long)d.posts, (unsigned long long)d.refused,
+            (unsigned long long)d.store_errors, k.pending);
+    mirroring_metrics(m->mirroring, f, "kadmsg_disc");
+}
+
+static void handle_metrics(struct service_req *q)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    if (f != NULL) {
+        write_metrics(q->app, f);
+        fclose(f);
+    }
+    service_answer(q, text != NULL ? 200 : 500, "text/plain; version=0.0.4; charset=utf-8",
+                   text != NULL ? text : "", n);
+    free(text);
 }
 
 static const struct service_route metrics_routes[] = {{SERVICE_GET, "/metrics", handle_metrics, 0}};
+
+/* ---- into the DHT ---- */
+
+static void on_stored(void *arg, const struct entry *e, const char *text, size_t n)
+{
+    struct daemon *m = arg;
+    mirror_entry(mirroring_mirror(m->mirroring), e, text, n);
+}
+
+static void on_deleted(void *arg, const struct pubkey *pk)
+{
+    struct daemon *m = arg;
+    mirror_delete(mirroring_mirror(m->mirroring), "dmsg", pk);
+}
+
+static void on_again(void *arg)
+{
+    struct daemon *m = arg;
+    if (m->walk != NULL)
+        mirror_disc_again(m->walk);
+}
+
+static int open_mirror(struct daemon *m)
+{
+    const struct disc_opts *o = m->o;
+    struct mirroring_cfg cfg = {
+        .drive = m->drive,
+        .env = &m->env.env,
+        .pk = m->pk,
+        .sk = m->sk,
+        .redis = o->mirror_redis,
+        .password = getenv("REDIS_PASSWORD"),
+        .n_full = o->bootstrap.n,
+        .again = on_again,
+        .arg = m,
+    };
+    if ((o->mirror_redis != NULL || o->bootstrap.n > 0) && !m->has_key)
+        return tool_fail(ERR_USAGE, "--bootstrap and --mirror-redis need --keyfile or --sk: items "
+                                    "are signed");
+    int rc = mirroring_open(&m->mirroring, &cfg);
+    seckey_wipe(&cfg.sk);
+    if (rc < 0)
+        return tool_fail(rc, "mirror: %s", rc == ERR_FORMAT ? "not a Redis URL" : err_str(rc));
+    if (m->mirroring == NULL)
+        return 0;
+    m->walk =
+        mirror_disc_new(mirroring_mirror(m->mirroring), m->store.kv, drive_loop_loop(m->drive));
+    return m->walk != NULL ? 0 : tool_fail(ERR_NOMEM, "mirror: %s", err_str(ERR_NOMEM));
+}
 
 static int open_service(struct daemon *m)
 {
@@ -414,6 +487,9 @@ static int open_service(struct daemon *m)
         .n_monitors = m->n_monitors,
         .client_ttl_ms = o->generation >= DISC_2026 ? o->entry_timeout / 1000000 : 0,
         .dmsg_address = m->has_key ? m->address : NULL,
+        .stored = m->mirroring != NULL ? on_stored : NULL,
+        .deleted = m->mirroring != NULL ? on_deleted : NULL,
+        .arg = m,
     };
     struct service_cfg cfg = {
         .drive = m->drive,
@@ -455,6 +531,12 @@ static void on_stream(void *arg, struct stream *st)
         (void)service_add_stream(m->service, fd, &pk, port);
 }
 
+static bool on_report(void *arg, const struct kad_report *r)
+{
+    struct daemon *m = arg;
+    return mirroring_report(m->mirroring, r);
+}
+
 static void on_node_stopped(void *arg)
 {
     struct daemon *m = arg;
@@ -482,13 +564,20 @@ static int open_node(struct daemon *m)
         .sessions = DMSG_SESSIONS,
         .base = drive_loop_base(m->drive),
         .pk_inline = true,
+        .bootstrap = m->o->bootstrap.v,
+        .n_bootstrap = m->o->bootstrap.n,
+        .mirrors = &m->pk,
+        .n_mirrors = 1,
+        .client_only = true,
         .stopped = on_node_stopped,
+        .report = on_report,
         .arg = m,
     };
     int rc = node_new(&m->node, &cfg, why);
     seckey_wipe(&cfg.sk);
     if (rc < 0)
         return tool_fail(rc, "%s", why);
+    mirroring_set_node(m->mirroring, m->node);
     rc = client_listen(m->node->client, (uint16_t)m->o->dmsg_port, on_stream, m);
     return rc < 0 ? tool_fail(rc, "dmsg port: %s", err_str(rc)) : 0;
 }
@@ -535,18 +624,22 @@ static int open_all(struct daemon *m)
     addr_dmsg_text(m->address, &at);
     if (o->mode == 1)
         m->has_key = false;
-    if ((rc = read_lists(m)) != 0 || (rc = open_store(m)) != 0 || (rc = open_service(m)) != 0)
+    if ((rc = read_lists(m)) != 0 || (rc = open_store(m)) != 0 || (rc = open_mirror(m)) != 0 ||
+        (rc = open_service(m)) != 0)
         return rc;
     return open_node(m);
 }
 
 static void close_all(struct daemon *m)
 {
+    mirroring_set_node(m->mirroring, NULL);
     node_free(m->node);
     service_free(m->metrics);
     service_free(m->service);
     disc_service_free(m->disc);
     kv_open_close(&m->store);
+    mirror_disc_free(m->walk);
+    mirroring_close(m->mirroring);
     if (m->sigint != NULL)
         event_free(m->sigint);
     if (m->sigterm != NULL)

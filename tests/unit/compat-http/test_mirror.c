@@ -113,6 +113,14 @@ static bool holds(struct taker *t, const char *salt, size_t i, const char *text)
            memcmp(h->item->item.v, text, strlen(text)) == 0;
 }
 
+static unsigned again; /* times that everything was to be offered anew */
+
+static void on_again(void *arg)
+{
+    (void)arg;
+    again++;
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -123,7 +131,8 @@ static int setup(void **state)
         env_keypair(&env.env, &subject_sk[i], &subject[i]);
     taker_init(&redis);
     taker_init(&dht);
-    struct mirror_cfg cfg = {.env = &env.env, .loop = &loop, .pk = pk, .sk = sk};
+    struct mirror_cfg cfg = {.env = &env.env, .loop = &loop, .pk = pk, .sk = sk, .again = on_again};
+    again = 0;
     mirror = mirror_new(&cfg);
     assert_non_null(mirror);
     redis.number = mirror_add_sink(mirror, "redis", take, &redis);
@@ -466,6 +475,20 @@ static void test_incident_70_sink_away_and_back(void **state)
     assert_true(holds(&redis, "svc", 3, "[99]"));
     assert_int_equal(stat_now().waiting, 0);
     assert_int_equal(stat_now().bytes_waiting, 0);
+    /* What it had before may be lost: the same content is written once more. */
+    assert_int_equal(again, 1);
+    set(1, "svc", "[99]");
+    run(NS_PER_S);
+    assert_int_equal(redis.writes, KEYS + 1);
+    set(1, "svc", "[99]");
+    run(NS_PER_S);
+    assert_int_equal(redis.writes, KEYS + 1);
+    for (int i = 0; i < 10; i++)
+        mirror_lost(mirror); /* flapping: once in 30 s */
+    run(NS_PER_S);
+    assert_int_equal(again, 1);
+    run(60 * NS_PER_S);
+    assert_int_equal(again, 2);
     redis.refuses = ERR_BUSY;
     set(0, "svc", "[new]");
     run(100 * NS_PER_S);
