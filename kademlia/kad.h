@@ -322,7 +322,7 @@ void kad_set_full(struct kad *k, bool full);
 /* Watch (pk, salt): KAD_ACT_DONE of KAD_OP_WATCH comes with the present item, if there is one, and then with
  * every newer one that this node learns of; err ERR_NOT_FOUND with an item is a tombstone. Two of the closest
  * nodes that speak the native dialect push changes, at most one a second; without any the slot is looked up
- * once a minute. The number (> 0) for kad_unwatch(), or 0: KAD_MAX_WATCHES, bounds or memory. */
+ * once a minute, or as often as 25 look-ups a second for all slots allow. The number (> 0) for kad_unwatch(), or 0: KAD_MAX_WATCHES, bounds or memory. */
 uint32_t kad_watch(struct kad *k, const struct pubkey *pk, const void *salt, size_t salt_len,
                    void *user, uint64_t now_ns);
 /* No report comes any more that is not in the queue of actions. */
