@@ -518,7 +518,8 @@ void kad_own_published(struct kad *k, const void *salt, size_t salt_len, bool ag
 
 /* ---- handover.c ---- */
 
-#define KAD_HANDOVER_MAX 8
+#define KAD_HANDOVER_MAX     8  /* newcomers of a walk over the store */
+#define KAD_HANDOVER_WAITING 64 /* that wait for the next one */
 
 /* A contact that was not there before. */
 void kad_handover_newcomer(struct kad *k, kad_peer peer);
@@ -620,5 +621,3 @@ void kad_maintain_bootstrap_now(struct kad *k);
 void kad_maintain_full_changed(struct kad *k);
 void kad_maintain_own_changed(struct kad *k);
 uint64_t kad_network_size(const struct kad *k);
-/* First 64 bits of the distance. */
-uint64_t kad_distance64(const struct kad_id *a, const struct kad_id *b);

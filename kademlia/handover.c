@@ -3,8 +3,8 @@
  * now on, from the one of their holders that is closest to them, so that each comes once. Without that a
  * look-up that ends at the newcomer finds nothing there until the owner publishes anew.
  *
- * A while after the last newcomer came, one walk over the store in slices; what a newcomer gets goes in
- * small batches, as its rate limit has them. Who speaks no PUT_BATCH closes the stream, and waits for the
+ * A while after newcomers came, one walk over the store in slices for some of them; the others wait for
+ * the next walk. What a newcomer gets goes in small batches, as its rate limit has them. Who speaks no PUT_BATCH closes the stream, and waits for the
  * owner as before. Nothing is handed over in the first minute: a node that joins itself meets everybody.
  */
 #include <stdlib.h>
@@ -23,9 +23,8 @@
 struct kad_handover {
     struct kad *k;
     struct loop_timer timer;
-    kad_peer to[KAD_HANDOVER_MAX]; /* references */
-    size_t n;
-    bool begun;
+    kad_peer to[KAD_HANDOVER_WAITING]; /* references; the first n are those of this walk */
+    size_t n, waiting;                 /* all of them */
     struct kad_id after;
 };
 
@@ -36,11 +35,22 @@ struct pass {
     bool full;
 };
 
-static void forget_all(struct kad_handover *h)
+static void wait_a_while(struct kad_handover *h)
 {
-    while (h->n > 0)
-        kad_unref(h->k, h->to[--h->n]);
-    h->begun = false;
+    loop_timer_set(&h->k->loop, &h->timer,
+                   kad_after(h->k, env_jitter_ns(h->k->env, SETTLE_NS, 20)));
+}
+
+/* The walk is over; those who came meanwhile are next. */
+static void end_walk(struct kad_handover *h)
+{
+    for (size_t i = 0; i < h->n; i++)
+        kad_unref(h->k, h->to[i]);
+    h->waiting -= h->n;
+    memmove(h->to, h->to + h->n, h->waiting * sizeof h->to[0]);
+    h->n = 0;
+    if (h->waiting > 0)
+        wait_a_while(h);
 }
 
 /* Is this the one that gives: closer to the item than all contacts but the newcomers? */
@@ -51,7 +61,7 @@ static bool is_giver(const struct kad_handover *h, const struct kad_id *target,
 
     for (size_t i = 0; i < n; i++) {
         bool is_new = false;
-        for (size_t j = 0; j < h->n; j++)
+        for (size_t j = 0; j < h->waiting; j++)
             is_new |= h->to[j] == closest[i];
         if (!is_new)
             return kad_id_closer(target, &k->table.self, k->peers.id(k->peers.arg, closest[i])) < 0;
@@ -117,13 +127,15 @@ static void step(struct loop_timer *t)
     struct kad *k = h->k;
     struct pass p = {.h = h};
 
+    bool begun = h->n > 0;
+    if (!begun)
+        h->n = h->waiting < KAD_HANDOVER_MAX ? h->waiting : KAD_HANDOVER_MAX;
     for (size_t j = 0; j < h->n; j++)
         kad_msg_init(&p.batch[j], KAD_PUT_BATCH, false);
-    int rc = k->store->ops->scan(k->store, h->begun ? &h->after : NULL, look_at, &p);
-    h->begun = true;
+    int rc = k->store->ops->scan(k->store, begun ? &h->after : NULL, look_at, &p);
     send_batches(&p);
     if (rc != 0 || (p.visited <= SLICE && !p.full))
-        forget_all(h);
+        end_walk(h);
     else
         loop_timer_set(&k->loop, &h->timer, kad_after(k, STEP_NS));
 }
@@ -145,19 +157,23 @@ void kad_handover_newcomer(struct kad *k, kad_peer peer)
         h->k = k;
         h->timer.fn = step;
     }
-    if (h->begun || h->n == KAD_HANDOVER_MAX)
-        return; /* the next one, or its owner, gives it what it should have */
+    if (h->waiting == KAD_HANDOVER_WAITING)
+        return; /* its owner gives it what it should have */
     k->peers.ref(k->peers.arg, peer);
-    h->to[h->n++] = peer;
-    loop_timer_set(&k->loop, &h->timer, kad_after(k, env_jitter_ns(k->env, SETTLE_NS, 20)));
+    h->to[h->waiting++] = peer;
+    if (!loop_timer_armed(&h->timer))
+        wait_a_while(h);
 }
 
 void kad_handover_free(struct kad *k)
 {
-    if (k->handover == NULL)
+    struct kad_handover *h = k->handover;
+
+    if (h == NULL)
         return;
-    loop_timer_cancel(&k->loop, &k->handover->timer);
-    forget_all(k->handover);
-    free(k->handover);
+    loop_timer_cancel(&k->loop, &h->timer);
+    while (h->waiting > 0)
+        kad_unref(k, h->to[--h->waiting]);
+    free(h);
     k->handover = NULL;
 }

@@ -34,6 +34,9 @@ int kad_id_cmp(const struct kad_id *a, const struct kad_id *b);
  * number. */
 int kad_id_closer(const struct kad_id *t, const struct kad_id *a, const struct kad_id *b);
 
+/* First 64 bits of the distance: they nearly always tell which of two IDs is closer. */
+uint64_t kad_id_distance64(const struct kad_id *a, const struct kad_id *b);
+
 /* Number of leading zero bits of a XOR b: 0 … 256. */
 unsigned kad_id_cpl(const struct kad_id *a, const struct kad_id *b);
 

@@ -31,8 +31,9 @@ enum state { NEW, ASKED, SILENT, ANSWERED, FAILED };
 struct kad_cand {
     kad_peer peer; /* a reference */
     uint8_t state;
-    uint8_t hop; /* 1 = from our own table */
-    bool anchor; /* asked whatever its distance */
+    uint8_t hop;  /* 1 = from our own table */
+    bool anchor;  /* asked whatever its distance */
+    uint64_t far; /* first bits of its distance */
     uint64_t asked_ns;
 };
 
@@ -60,15 +61,25 @@ static const struct kad_id *cand_id(const struct kad_lookup *lk, size_t i)
     return k->peers.id(k->peers.arg, lk->cands[i].peer);
 }
 
+/* Is a candidate closer than this one that is so far: <0, 0 (the same), >0. The first bits nearly
+ * always tell. */
+static int compare(const struct kad_lookup *lk, size_t i, const struct kad_id *id, uint64_t far)
+{
+    if (lk->cands[i].far != far)
+        return lk->cands[i].far < far ? -1 : 1;
+    return kad_id_closer(&lk->target, cand_id(lk, i), id);
+}
+
 /* Where an ID stands or would stand in the order of distance. */
-static size_t position(const struct kad_lookup *lk, const struct kad_id *id, bool *found)
+static size_t position(const struct kad_lookup *lk, const struct kad_id *id, uint64_t far,
+                       bool *found)
 {
     size_t lo = 0, hi = lk->n;
 
     *found = false;
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        int c = kad_id_closer(&lk->target, cand_id(lk, mid), id);
+        int c = compare(lk, mid, id, far);
         if (c == 0) {
             *found = true;
             return mid;
@@ -125,16 +136,17 @@ static struct kad_cand *add(struct kad_lookup *lk, kad_peer p, const struct kad_
                             unsigned hop)
 {
     struct kad *k = engine(lk);
+    uint64_t far = kad_id_distance64(&lk->target, id);
     bool found;
-    size_t at = position(lk, id, &found);
+    size_t at = position(lk, id, far, &found);
 
     if (found || kad_note_is_no_dht(k, p) || kad_note_is_shunned(k, p) || !make_room(lk, at)) {
         kad_unref(k, p);
         return NULL;
     }
     memmove(&lk->cands[at + 1], &lk->cands[at], (lk->n - at) * sizeof lk->cands[0]);
-    lk->cands[at] =
-        (struct kad_cand){.peer = p, .state = NEW, .hop = (uint8_t)(hop < 255 ? hop : 255)};
+    lk->cands[at] = (struct kad_cand){
+        .peer = p, .state = NEW, .hop = (uint8_t)(hop < 255 ? hop : 255), .far = far};
     lk->n++;
     return &lk->cands[at];
 }
@@ -444,7 +456,7 @@ static bool is_crowded(const struct kad_lookup *lk)
     if (size <= k->lim.k || n == 0 || n < k->lim.k)
         return false; /* everybody was asked */
     const struct kad_id *farthest = k->peers.id(k->peers.arg, peers[n - 1]);
-    return kad_distance64(&lk->target, farthest) < UINT64_MAX / size * k->lim.k / DENSER;
+    return kad_id_distance64(&lk->target, farthest) < UINT64_MAX / size * k->lim.k / DENSER;
 }
 
 /* Choose anchors and add them to the candidates; false when there is none. */

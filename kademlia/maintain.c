@@ -187,7 +187,7 @@ int kad_load_routing(struct kad *k, const uint8_t *p, size_t n, uint64_t now_ns)
  * network whose nodes start together stays apart until the first refresh. */
 static bool is_joining(const struct kad *k)
 {
-    return k->m.joined && k->m.join_bucket < k->table.n_slots;
+    return k->m.joined && k->m.join_bucket < (int)table_refresh_span(&k->table);
 }
 
 static void refreshed(struct kad_op *op, int err)
@@ -503,15 +503,6 @@ void kad_maintain_full_changed(struct kad *k)
 }
 
 /* ---- size of the network ---- */
-
-uint64_t kad_distance64(const struct kad_id *a, const struct kad_id *b)
-{
-    uint64_t d = 0;
-
-    for (int i = 0; i < 8; i++)
-        d = d << 8 | (uint64_t)(a->b[i] ^ b->b[i]);
-    return d;
-}
 
 #define SIZE_BUCKETS 3 /* looked at for the size */
 

@@ -22,6 +22,10 @@
 #define JITTER       20 /* percent */
 #define AT_ONCE      4  /* republished at the same time */
 
+/* What a node of this age knows of the network is still growing, and so may the network be: it publishes
+ * again as soon as a node that has restarted, not a whole period later. */
+#define YOUNG_NS (300 * NS_PER_S)
+
 #define KEEP_AHEAD_NS (60 * NS_PER_S) /* numbers are wall-clock nanoseconds */
 #define DURABLE_MS    2000            /* longest wait for the disk */
 
@@ -167,6 +171,14 @@ int kad_own_set(struct kad *k, const void *salt, size_t salt_len, uint64_t seq)
     return rc;
 }
 
+/* A tenth to a fifth of a period from now. */
+static uint64_t soon(const struct kad *k)
+{
+    uint64_t tenth = kad_ms(k->lim.republish_ms) / 10;
+
+    return kad_after(k, tenth + env_random_below(k->env, tenth + 1));
+}
+
 void kad_own_published(struct kad *k, const void *salt, size_t salt_len, bool again)
 {
     struct kad_own *o = find(k, salt, salt_len);
@@ -175,8 +187,12 @@ void kad_own_published(struct kad *k, const void *salt, size_t salt_len, bool ag
     if (o == NULL)
         return;
     /* Jittered downwards only: at the latest when half of the lifetime is over. */
-    o->due_ns = again ? kad_after(k, period - env_random_below(k->env, period / 100 * JITTER + 1))
-                      : LOOP_NEVER;
+    if (!again)
+        o->due_ns = LOOP_NEVER;
+    else if (k->now_ns - k->born_ns < YOUNG_NS)
+        o->due_ns = soon(k);
+    else
+        o->due_ns = kad_after(k, period - env_random_below(k->env, period / 100 * JITTER + 1));
     kad_maintain_own_changed(k);
 }
 
@@ -191,8 +207,7 @@ static bool load_one(struct kad *k, const uint8_t **p, size_t *left)
         return false;
     o->seq = o->kept = get_be64(*p + 1 + salt_len);
     /* Soon after a start, so that what others still hold of us does not run out. */
-    uint64_t period = kad_ms(k->lim.republish_ms);
-    o->due_ns = kad_after(k, period / 10 + env_random_below(k->env, period / 10 + 1));
+    o->due_ns = soon(k);
     *p += 9 + salt_len;
     *left -= 9 + salt_len;
     return true;

@@ -326,12 +326,6 @@ struct nearest {
     size_t n, max;
 };
 
-/* First 64 bits of the distance: all that comparing needs, but for equal ones. */
-static uint64_t distance64(const struct kad_id *a, const struct kad_id *b)
-{
-    return get_be64(a->b) ^ get_be64(b->b);
-}
-
 static bool is_nearer(const struct nearest *s, const struct kad_id *id, uint64_t far, size_t at)
 {
     return far != s->far[at] ? far < s->far[at] : kad_id_closer(s->target, id, s->ids[at]) < 0;
@@ -345,7 +339,7 @@ static void offer_bucket(struct nearest *s, unsigned index)
         if (is_dead(&b->e[i]))
             continue;
         const struct kad_id *id = id_of(s->t, b->e[i].peer);
-        uint64_t far = distance64(s->target, id);
+        uint64_t far = kad_id_distance64(s->target, id);
         size_t at = s->n;
         while (at > 0 && is_nearer(s, id, far, at - 1))
             at--;
@@ -427,12 +421,33 @@ void table_looked_up(struct table *t, const struct kad_id *target, uint64_t now_
         t->slots[index].looked_up = step_of(now_ns);
 }
 
+static unsigned live_in(const struct table *t, unsigned index)
+{
+    const struct table_bucket *b = bucket_at(t, index);
+    unsigned n = 0;
+
+    for (int i = 0; b != NULL && i < b->n; i++)
+        n += !is_dead(&b->e[i]);
+    return n;
+}
+
+unsigned table_refresh_span(const struct table *t)
+{
+    unsigned n = t->n_slots, behind = 0;
+
+    if (t->live <= t->k)
+        return n;
+    while (n > 0 && behind + live_in(t, n - 1) <= t->k)
+        behind += live_in(t, --n);
+    return n;
+}
+
 int table_refresh_next(const struct table *t, uint64_t interval_ns, uint64_t now_ns,
                        uint64_t *due_ns)
 {
-    int oldest = -1;
+    int oldest = -1, span = (int)table_refresh_span(t);
 
-    for (int i = 0; i < t->n_slots; i++) {
+    for (int i = 0; i < span; i++) {
         if (oldest < 0 || t->slots[i].looked_up < t->slots[oldest].looked_up)
             oldest = i;
     }

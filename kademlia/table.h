@@ -26,8 +26,8 @@
  * knows whom to try. A call of a peer shows that it lives but not that it can be reached: it brings
  * a contact back to at most one unanswered call, not to none.
  *
- * Refresh: every bucket up to the deepest one has the time of the last look-up in its range;
- * table_refresh_next() gives the one that is due.
+ * Refresh: every bucket has the time of the last look-up in its range; table_refresh_next() gives the
+ * one that is due, of those that a look-up of our own ID does not cover.
  *
  * Handles are counted: the table holds one reference for each place that it keeps one in. Times are
  * monotonic ns and are kept in steps of 2^30 ns (1.07 s): what comes back is rounded down.
@@ -139,7 +139,11 @@ void table_contacts(const struct table *t, kad_contact_fn *fn, void *arg);
 /* A look-up of target begins: its bucket needs no refresh for a while. */
 void table_looked_up(struct table *t, const struct kad_id *target, uint64_t now_ns);
 
-/* The bucket whose last look-up is longest ago, among 0 … deepest bucket, when that was interval_ns
+/* Buckets 0 … n-1 are to be refreshed. Those behind them, closer to us, have together no more than k
+ * contacts: a look-up of our own ID meets all of them. With no more than k in the whole table: all. */
+unsigned table_refresh_span(const struct table *t);
+
+/* The bucket whose last look-up is longest ago, among those of table_refresh_span(), when that was interval_ns
  * ago or longer; -1 when none is due. *due_ns (may be NULL) = when the next one is, UINT64_MAX in
  * an empty table. Follow with table_looked_up() of an ID in its range. */
 int table_refresh_next(const struct table *t, uint64_t interval_ns, uint64_t now_ns,

@@ -609,13 +609,17 @@ void net_stop(struct net_node *node)
     node->kad = NULL;
 }
 
+void net_wipe(struct net_node *node)
+{
+    node->store->ops->close(node->store);
+    assert_int_equal(store_memory_new(&node->store, 0), 0);
+}
+
 void net_restart(struct net_node *node, bool wipe)
 {
     net_stop(node);
-    if (wipe) {
-        node->store->ops->close(node->store);
-        assert_int_equal(store_memory_new(&node->store, 0), 0);
-    }
+    if (wipe)
+        net_wipe(node);
     net_start(node);
 }
 

@@ -121,6 +121,8 @@ void net_set_boot(struct net *n, const struct pubkey *pks, size_t count);
 /* Take down and start again with the same key; wipe: with an empty store. */
 void net_stop(struct net_node *node);
 void net_start(struct net_node *node);
+/* An empty store for a node that is stopped. */
+void net_wipe(struct net_node *node);
 void net_restart(struct net_node *node, bool wipe);
 
 /* Call fn at a virtual time, from net_run(). */

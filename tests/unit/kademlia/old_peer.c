@@ -8,7 +8,7 @@ struct serving {
     struct kad_frame in;
 };
 
-static size_t frame_max(const struct old_peer *o)
+size_t old_frame_max(const struct old_peer *o)
 {
     return o->form == OLD_EARLY ? 65536 : KAD_FRAME_MAX;
 }
@@ -30,23 +30,24 @@ static int put(struct old_peer *o, const struct kad_msg_item *mi)
 {
     struct kad_id target = mi->has_target ? mi->target : item_target(&mi->item->item);
     size_t i = find(o, &target);
-    int rc = item_verify(&mi->item->item);
+    int rc = o->verify != NULL ? o->verify(o->arg, &mi->item->item) : item_verify(&mi->item->item);
     if (rc == 0 && i < o->n && o->item[i].item->item.seq >= mi->item->item.seq)
         rc = ERR_SEQ;
     if (rc != 0 || i == OLD_ITEMS)
         return rc;
-    if (i < o->n)
+    if (i < o->n) {
         item_ref_put(o->item[i].item);
-    else
-        o->n++;
+    } else if (o->n++ % 64 == 0) {
+        o->item = realloc(o->item, (i + 64) * sizeof *o->item);
+        assert_non_null(o->item);
+    }
     o->item[i].target = target;
     o->item[i].item = item_ref_get(mi->item);
     return 0;
 }
 
-/* False: closed without an answer. */
-static bool answer(struct old_peer *o, const struct pubkey *self, struct kad_msg *req,
-                   struct kad_msg *rsp)
+bool old_answer(struct old_peer *o, const struct pubkey *self, struct kad_msg *req,
+                struct kad_msg *rsp)
 {
     kad_msg_init(rsp, req->method, true);
     rsp->sender = *self;
@@ -101,7 +102,7 @@ static void serve(struct serving *s, struct stream *st)
         return;
     }
     o->extended += req.network != 0 || req.offer != 0;
-    if (answer(o, &o->w->client[o->client].key.pk, &req, &rsp)) {
+    if (old_answer(o, &o->w->client[o->client].key.pk, &req, &rsp)) {
         assert_int_equal(kad_json_encode(&frame, &n, &rsp), 0);
         assert_int_equal(stream_write(st, frame, n), n);
         free(frame);
@@ -142,7 +143,7 @@ static void on_accept(void *arg, struct stream *st)
     struct serving *s = calloc(1, sizeof *s);
     assert_non_null(s);
     s->o = arg;
-    kad_frame_init(&s->in, frame_max(s->o));
+    kad_frame_init(&s->in, old_frame_max(s->o));
     stream_set_cb(st, &cb, s);
 }
 
@@ -159,6 +160,8 @@ void old_free(struct old_peer *o)
 {
     while (o->n > 0)
         item_ref_put(o->item[--o->n].item);
+    free(o->item);
+    o->item = NULL;
 }
 
 int old_ask(struct old_peer *o, const struct pubkey *to, struct kad_msg *req, struct kad_msg *rsp)
@@ -178,7 +181,7 @@ int old_ask(struct old_peer *o, const struct pubkey *to, struct kad_msg *req, st
     free(frame);
     world_until(o->w, app_is_over, &a);
     if (a.got_n >= KAD_FRAME_HEAD) {
-        assert_true(a.got_n <= frame_max(o) + 4);
+        assert_true(a.got_n <= old_frame_max(o) + 4);
         rc = kad_json_decode(rsp, method, true, a.got + KAD_FRAME_HEAD, a.got_n - KAD_FRAME_HEAD);
         o->extended += rc == 0 && (rsp->network != 0 || rsp->offer != 0);
     }

@@ -17,16 +17,19 @@
 
 enum old_form { OLD_EARLY, OLD_LATE };
 
-#define OLD_ITEMS 64
+#define OLD_ITEMS 4096
 
 struct old_peer {
-    struct world *w;
+    struct world *w; /* NULL: whoever owns it brings the requests */
     int client;
     enum old_form form;
-    struct {
+    /* Of another world: with signatures of its own. NULL: item_verify() */
+    int (*verify)(void *arg, const struct item *it);
+    void *arg;
+    struct old_item {
         struct kad_id target;
         struct item_ref *item;
-    } item[OLD_ITEMS];
+    } *item;
     size_t n;
     unsigned asked[KAD_METHOD__END]; /* requests that were answered */
     unsigned closed;                 /* … that were not */
@@ -36,6 +39,11 @@ struct old_peer {
 /* The client is started and joined to relay 0 already. */
 void old_start(struct old_peer *o, struct world *w, int client, enum old_form form);
 void old_free(struct old_peer *o);
+/* Without a client: the answer to a request to the peer with this key. False: closed without one. */
+bool old_answer(struct old_peer *o, const struct pubkey *self, struct kad_msg *req,
+                struct kad_msg *rsp);
 /* One request to another key; takes over req's contents. */
 int old_ask(struct old_peer *o, const struct pubkey *to, struct kad_msg *req, struct kad_msg *rsp);
 bool old_has(const struct old_peer *o, const struct kad_id *target);
+/* What an answer or request may have at most, in bytes. */
+size_t old_frame_max(const struct old_peer *o);
