@@ -124,6 +124,7 @@ static void many(struct rw_world *w, struct relay_cfg *cfg)
 }
 
 unsigned rw_workers = 1;
+bool rw_deferred;
 
 /* ---- the world ---- */
 
@@ -164,6 +165,16 @@ void rw_init(struct rw_world *w, const struct relay_cfg *cfg)
     else
         RW_MUST(relay_new(&w->worker[0], &own) == 0);
     w->relay = w->worker[0];
+    w->env.deferred = rw_deferred;
+    w->env.shuffle = rw_deferred;
+}
+
+void rw_twice(void (*test)(void))
+{
+    test();
+    rw_deferred = true;
+    test();
+    rw_deferred = false;
 }
 
 static void stream_free(struct rw_stream *s)
@@ -241,6 +252,11 @@ struct relay_stat rw_stat(const struct rw_world *w)
         relay_stat_add(&sum, &st);
     }
     return sum;
+}
+
+unsigned rw_code_count(const struct rw_world *w, int err)
+{
+    return (unsigned)rw_stat(w).refused_by_code[relay_code_index(err)];
 }
 
 bool rw_all_zero(const struct rw_world *w)

@@ -44,6 +44,9 @@ struct rw_key {
 
 #define RW_WORKERS_MAX 4
 extern unsigned rw_workers; /* of worlds that are made from now on; 1 */
+extern bool rw_deferred;    /* their relay's public-key work is done later, in any order */
+/* A test with work done at once, and deferred. */
+void rw_twice(void (*test)(void));
 
 struct rw_world {
     struct env_test env, peer_env;
@@ -144,6 +147,8 @@ void rw_free(struct rw_world *w);
 void rw_run(struct rw_world *w, uint64_t ns);
 /* Sums of all workers. */
 struct relay_stat rw_stat(const struct rw_world *w);
+/* Streams that were refused for this reason. */
+unsigned rw_code_count(const struct rw_world *w, int err);
 /* Worker i, or NULL: freed by the test. */
 struct relay *rw_worker(const struct rw_world *w, unsigned i);
 void rw_worker_free(struct rw_world *w, unsigned i);

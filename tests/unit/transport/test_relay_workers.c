@@ -1,7 +1,8 @@
 /*
  * Several workers of one relay, on one loop with trunks that the test can make bad: where sessions go,
  * what crosses, and what happens when a trunk or a worker ends. What holds for any number of workers is
- * in test_relay, test_relay_bridge and test_mesh, which run with three of them too.
+ * in test_relay, test_relay_setup, test_relay_bridge and the tests of the mesh, which run with three of
+ * them too.
  */
 #include "tests/unit/prop.h"
 #include "tests/unit/transport/relay_world.h"
