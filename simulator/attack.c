@@ -11,18 +11,21 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "simulator/world.h"
+#include "simulator/users.h"
 
 enum role attack_role(const struct sim *s, uint32_t node)
 {
     uint64_t r = rng_below(node_trait(s, node, TRAIT_ROLE), SIM_MILLION);
     const uint32_t share[] = {s->cfg.attack.mute_ppm,   s->cfg.attack.wrong_ppm,
                               s->cfg.attack.stale_ppm,  s->cfg.attack.slow_ppm,
-                              s->cfg.attack.poison_ppm, s->cfg.attack.flood_ppm};
+                              s->cfg.attack.poison_ppm, s->cfg.attack.flood_ppm,
+                              s->cfg.attack.replay_ppm};
 
-    if (node < s->cfg.join.bootstrap)
+    if (full_is_liar(s, node))
+        return ROLE_LIAR;
+    if (node < full_behind(&s->cfg))
         return ROLE_HONEST;
-    if (node - s->cfg.join.bootstrap < s->cfg.attack.eclipse)
+    if (node - full_behind(&s->cfg) < s->cfg.attack.eclipse)
         return ROLE_ECLIPSE;
     for (unsigned i = 0; i < sizeof share / sizeof share[0]; i++) {
         if (r < share[i])
@@ -176,6 +179,12 @@ bool attack_request(struct sim_shard *sh, uint32_t node, struct sim_msg *m)
         break;
     case ROLE_ECLIPSE:
         done = hide(sh, node, m);
+        break;
+    case ROLE_LIAR:
+        done = full_lie(sh, node, m);
+        break;
+    case ROLE_REPLAY:
+        replay_see(sh, node, m);
         break;
     case ROLE_SLOW:
     case ROLE_FLOOD:

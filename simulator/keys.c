@@ -112,6 +112,18 @@ static const struct kad_id *id_of(void *arg, kad_peer p)
     return &((const struct sim *)arg)->keys[p].id;
 }
 
+bool keys_is_native(const struct sim *s, uint32_t node)
+{
+    return s->cfg.native_ppm > 0 &&
+           draw_share(node_trait(s, node, TRAIT_NATIVE), s->cfg.native_ppm);
+}
+
+/* Whoever speaks JSON only is not asked for more by anybody. */
+static enum kad_dialect dialect_of(void *arg, kad_peer p)
+{
+    return keys_is_native(arg, p) ? KAD_DIALECT_NATIVE : KAD_DIALECT_JSON;
+}
+
 struct kad_peers keys_peers(struct sim_shard *sh)
 {
     struct kad_peers ops = {.arg = sh->sim,
@@ -119,7 +131,8 @@ struct kad_peers keys_peers(struct sim_shard *sh)
                             .ref = no_count,
                             .unref = no_count,
                             .pk = pk_of,
-                            .id = id_of};
+                            .id = id_of,
+                            .dialect = dialect_of};
 
     return ops;
 }

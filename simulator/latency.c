@@ -36,7 +36,7 @@ static int init_lognormal(struct sim *s)
     return 0;
 }
 
-/* ---- matrix file: a number of ms for each pair, rows of one length, white space between ---- */
+/* ---- matrix file: a number for each pair, rows of one length, white space between ---- */
 
 struct cells {
     uint32_t *v;
@@ -57,16 +57,16 @@ static int add_cell(struct cells *c, uint32_t us)
     return 0;
 }
 
-/* digits[.digits] ms of a round trip as us of one way; negative and other texts are "not measured". */
-static uint32_t cell_us(const char *word)
+/* digits[.digits] of a round trip as us of one way; negative and other texts are "not measured". */
+static uint32_t cell_us(const char *word, uint64_t unit_us)
 {
-    uint64_t us = 0, scale = 1000;
+    uint64_t us = 0, scale = unit_us;
 
     if (!isdigit((unsigned char)*word))
         return UINT32_MAX;
     for (; isdigit((unsigned char)*word); word++)
         us = us < MAX_US ? us * 10 + (uint64_t)(*word - '0') : us;
-    us *= 1000;
+    us *= unit_us;
     if (*word == '.') {
         for (word++; isdigit((unsigned char)*word) && scale > 1; word++) {
             scale /= 10;
@@ -77,30 +77,36 @@ static uint32_t cell_us(const char *word)
     return us < MAX_US ? (uint32_t)us : MAX_US;
 }
 
-static int read_cells(struct cells *c, FILE *f)
+static int read_cells(struct cells *c, FILE *f, uint64_t unit_us)
 {
     char word[64];
     int rc = 0;
 
     while (rc == 0 && fscanf(f, "%63s", word) == 1)
-        rc = add_cell(c, cell_us(word));
+        rc = add_cell(c, cell_us(word, unit_us));
     return rc;
 }
 
+/* 0 is how these files write "none": a machine to itself, or a pair that was not measured. */
+static bool is_gap(const struct cells *c, size_t rows, size_t i)
+{
+    return c->v[i] == UINT32_MAX || (c->v[i] == 0 && i / rows != i % rows);
+}
+
 /* Pairs that were not measured get the mean of the others. */
-static void fill_gaps(struct cells *c)
+static void fill_gaps(struct cells *c, size_t rows)
 {
     uint64_t sum = 0, n = 0;
 
     for (size_t i = 0; i < c->n; i++) {
-        if (c->v[i] != UINT32_MAX && c->v[i] != 0) {
+        if (!is_gap(c, rows, i) && i / rows != i % rows) {
             sum += c->v[i];
             n++;
         }
     }
-    for (size_t i = 0; i < c->n && n > 0; i++) {
-        if (c->v[i] == UINT32_MAX)
-            c->v[i] = (uint32_t)(sum / n);
+    for (size_t i = 0; i < c->n; i++) {
+        if (is_gap(c, rows, i))
+            c->v[i] = (uint32_t)(sum / (n > 0 ? n : 1));
     }
 }
 
@@ -115,7 +121,8 @@ static int init_matrix(struct sim *s, char *why, size_t why_cap)
         snprintf(why, why_cap, "%s: %s", s->cfg.net.matrix, err_str(rc));
         return rc;
     }
-    int rc = read_cells(&c, f);
+    int rc =
+        read_cells(&c, f, s->cfg.net.matrix_unit == SIM_UNIT_S ? SIM_MILLION : SIM_MILLION / 1000);
     (void)fclose(f);
     while (rows < MAX_ROWS && (size_t)rows * rows < c.n)
         rows++;
@@ -130,7 +137,7 @@ static int init_matrix(struct sim *s, char *why, size_t why_cap)
         free(c.v);
         return rc;
     }
-    fill_gaps(&c);
+    fill_gaps(&c, rows);
     s->matrix = c.v;
     s->n_rows = rows;
     for (uint32_t i = 0; i < s->cfg.nodes + s->cfg.relays.count; i++)

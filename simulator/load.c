@@ -12,12 +12,9 @@
 #include "base/cursor.h"
 #include "base/err.h"
 #include "simulator/fixed.h"
-#include "simulator/world.h"
+#include "simulator/users.h"
 
 #define VALUE_HEAD 12 /* node, version, seed */
-#define USER_PUT   (UINT64_C(1) << 32)
-#define USER_GET   (UINT64_C(2) << 32)
-#define USER_FLOOD (UINT64_C(4) << 32)
 
 static uint64_t default_ms(uint32_t given, uint32_t standard)
 {
@@ -37,8 +34,7 @@ static void make_value(const struct sim *s, uint8_t *out, uint32_t node, uint32_
         out[i] = (uint8_t)(h >> (8 * (i % 8))) ^ (uint8_t)(i >> 3);
 }
 
-/* Is this a value of that node? */
-static bool read_value(const struct sim *s, const struct item *it, uint32_t node, uint32_t *version)
+bool load_read_value(const struct sim *s, const struct item *it, uint32_t node, uint32_t *version)
 {
     uint8_t want[ITEM_MAX_VALUE];
 
@@ -78,7 +74,7 @@ int load_init(struct sim *s)
     return init_popularity(s);
 }
 
-static uint32_t draw_target(const struct sim *s, uint64_t random)
+uint32_t load_draw_target(const struct sim *s, uint64_t random)
 {
     uint64_t at = rng_below(random, s->popularity[s->n_publishers - 1]);
     uint32_t lo = 0, hi = s->n_publishers - 1;
@@ -108,6 +104,8 @@ void load_put(struct sim_shard *sh, uint32_t node)
     if (n->kad == NULL)
         return;
     n->version++;
+    if (s->put_ns != NULL)
+        s->put_ns[node] = sh->now_ns;
     make_value(s, value, node, n->version);
     if (kad_put(n->kad, SIM_SALT, 3, value, s->cfg.puts.bytes, false, 0,
                 (void *)(uintptr_t)(USER_PUT | n->version), sh->now_ns) == 0)
@@ -135,7 +133,7 @@ void load_get(struct sim_shard *sh, uint32_t node)
                   sh->now_ns + 1 + fixed_exponential(node_draw(sh, node, RNG_LOAD), mean));
     if (s->nodes[node].kad == NULL || s->n_publishers == 0 || !churn_is_active(sh, node))
         return;
-    get(sh, node, draw_target(s, node_draw(sh, node, RNG_LOAD)));
+    get(sh, node, load_draw_target(s, node_draw(sh, node, RNG_LOAD)));
 }
 
 void load_flash(struct sim_shard *sh, uint32_t node)
@@ -184,7 +182,7 @@ static void put_done(struct sim_shard *sh, uint32_t node, const struct kad_repor
     n->acks[0] = (struct sim_ack){sh->now_ns, (uint32_t)(uintptr_t)r->user};
 }
 
-static void post_check(struct sim_shard *sh, const struct sim_check *c)
+void load_post_check(struct sim_shard *sh, const struct sim_check *c)
 {
     unsigned to = c->target % sh->sim->shards;
 
@@ -210,8 +208,8 @@ static void get_done(struct sim_shard *sh, const struct kad_report *r)
 
     sh->sum.answers_rejected += r->rejected_items;
     c.found = r->err == 0 && r->item != NULL;
-    c.wrong = c.found && !read_value(sh->sim, &r->item->item, c.target, &c.version);
-    post_check(sh, &c);
+    c.wrong = c.found && !load_read_value(sh->sim, &r->item->item, c.target, &c.version);
+    load_post_check(sh, &c);
 }
 
 void load_check(struct sim_shard *sh, const struct sim_check *c)
@@ -233,12 +231,13 @@ void load_done(struct sim_shard *sh, uint32_t node, const struct kad_report *r)
         put_done(sh, node, r);
     else if (user & USER_GET)
         get_done(sh, r);
+    else if (user & USER_WATCH)
+        watches_told(sh, node, r);
 }
 
 /* ---- judging ---- */
 
-/* The version that everybody must see who asks from then on; 0: none that must still be there. */
-static uint32_t acknowledged(const struct sim *s, uint32_t node, uint64_t before_ns)
+uint32_t load_acknowledged(const struct sim *s, uint32_t node, uint64_t before_ns)
 {
     const struct sim_node *n = &s->nodes[node];
     uint64_t ttl = default_ms(s->cfg.kad.ttl_ms, 7200000);
@@ -254,8 +253,8 @@ static void judge(struct sim_shard *sh, const struct sim_check *c)
 {
     const struct sim *s = sh->sim;
     uint64_t grace = c->local ? default_ms(s->cfg.kad.cache_fresh_ms, 300000) : 0;
-    uint32_t must = acknowledged(s, c->target, c->started_ns);
-    uint32_t oldest = grace > 0 ? acknowledged(s, c->target, c->started_ns - grace) : must;
+    uint32_t must = load_acknowledged(s, c->target, c->started_ns);
+    uint32_t oldest = grace > 0 ? load_acknowledged(s, c->target, c->started_ns - grace) : must;
 
     sh->sum.wrong += c->wrong || c->version > s->nodes[c->target].version;
     if (must == 0) {
@@ -282,7 +281,11 @@ static void judge(struct sim_shard *sh, const struct sim_check *c)
 
 void load_judge(struct sim_shard *sh)
 {
-    for (size_t i = 0; i < sh->n_checks; i++)
-        judge(sh, &sh->checks[i]);
+    for (size_t i = 0; i < sh->n_checks; i++) {
+        if (sh->checks[i].kind == CHECK_GET)
+            judge(sh, &sh->checks[i]);
+        else
+            watches_judge(sh, &sh->checks[i]);
+    }
     sh->n_checks = 0;
 }

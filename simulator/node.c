@@ -3,7 +3,7 @@
 
 #include "base/cursor.h"
 #include "base/err.h"
-#include "simulator/world.h"
+#include "simulator/users.h"
 #include "store/memory.h"
 
 #define CHECK_TICKS 16 /* limits are looked at once in so many timers */
@@ -16,16 +16,28 @@ static uint64_t token_of(const struct sim_msg *m)
     return (uint64_t)m->life << 60 | (uint64_t)m->from << 32 | m->call;
 }
 
-void node_schedule(struct sim_shard *sh, uint32_t node, enum ev_type type, uint64_t at_ns)
+static void schedule(struct sim_shard *sh, uint32_t node, enum ev_type type, uint32_t aux,
+                     uint64_t at_ns)
 {
     struct sim_event ev = {.at_ns = at_ns,
                            .src = node,
                            .seq = sh->sim->nodes[node].next_seq++,
                            .dst = node & 0xfffffffu,
-                           .type = type & 0xfu};
+                           .type = type & 0xfu,
+                           .aux = aux};
 
     if (queue_add(&sh->queue, &ev) != 0)
         abort();
+}
+
+void node_schedule(struct sim_shard *sh, uint32_t node, enum ev_type type, uint64_t at_ns)
+{
+    schedule(sh, node, type, 0, at_ns);
+}
+
+void node_schedule_task(struct sim_shard *sh, uint32_t node, uint32_t task, uint64_t at_ns)
+{
+    schedule(sh, node, EV_TASK, task, at_ns);
 }
 
 /* ---- what the engine wants ---- */
@@ -58,6 +70,17 @@ static void answer(struct sim_shard *sh, uint32_t node, struct kad_act *a)
     memset(&a->msg, 0, sizeof a->msg);
     if (sh->sim->cfg.defect == SIM_DEFECT_NO_CLOSE)
         m->m.n_closest = 0;
+    if (sh->sim->nodes[node].role == ROLE_LIAR)
+        full_forge(sh, node, &m->m);
+    wire_send(sh, m);
+}
+
+static void notify(struct sim_shard *sh, uint32_t node, struct kad_act *a)
+{
+    struct sim_msg *m = wire_new(node, a->peer, MSG_NOTE);
+
+    m->m = a->msg;
+    memset(&a->msg, 0, sizeof a->msg);
     wire_send(sh, m);
 }
 
@@ -83,7 +106,8 @@ static void act(struct sim_shard *sh, uint32_t node, struct kad_act *a)
     case KAD_ACT_REFUSE:
         refuse(sh, node, a);
         break;
-    case KAD_ACT_NOTE: /* nobody is said to speak the native dialect, so nobody watches at a peer */
+    case KAD_ACT_NOTE:
+        notify(sh, node, a);
         break;
     case KAD_ACT_DONE:
         load_done(sh, node, &a->report);
@@ -138,12 +162,16 @@ void node_start(struct sim_shard *sh, uint32_t node, bool seeded)
                           .sk = keys_secret(s, node),
                           .bootstrap = boot,
                           .n_bootstrap = seeded ? 0 : boot_keys(s, node, boot),
+                          .full = full_is(s, node),
                           .limits = s->limits};
+    struct kad_peers peers = sh->peers;
 
     sh->node = node;
     if (n->store == NULL && store_memory_new(&n->store, 0) != 0)
         abort();
-    if (kad_new(&n->kad, &cfg, &sh->env.env, n->store, &sh->peers, NULL, sh->now_ns) != 0)
+    if (!keys_is_native(s, node))
+        peers.dialect = NULL;
+    if (kad_new(&n->kad, &cfg, &sh->env.env, n->store, &peers, NULL, sh->now_ns) != 0)
         abort();
     n->timer_ns = LOOP_NEVER;
     n->joined = true;
@@ -179,6 +207,8 @@ static void leave(struct sim_shard *sh, uint32_t node)
 {
     struct sim_node *n = &sh->sim->nodes[node];
 
+    full_count(sh->sim, node, &sh->sum);
+    watches_left(sh, node);
     kad_free(n->kad);
     n->kad = NULL;
     n->life = (uint8_t)((n->life + 1) % SIM_LIVES);
@@ -227,8 +257,9 @@ static void killed(struct sim_shard *sh, uint32_t node)
 
 /* ---- limits of tables ---- */
 
-static void check_bounds(struct sim_shard *sh, const struct sim_node *n)
+static void check_bounds(struct sim_shard *sh, uint32_t node)
 {
+    const struct sim_node *n = &sh->sim->nodes[node];
     struct kad_stat st;
     struct store_stat ss;
     size_t k = sh->sim->limits.k != 0 ? sh->sim->limits.k : KAD_K;
@@ -236,7 +267,7 @@ static void check_bounds(struct sim_shard *sh, const struct sim_node *n)
     kad_stat(n->kad, &st);
     n->store->ops->stat(n->store, &ss);
     if (st.routing_peers > st.buckets * k || st.ops > MAX_OPS || st.calls > MAX_CALLS ||
-        st.pending > 512 || ss.items > 10000)
+        st.pending > 512 || (ss.items > 10000 && !full_is(sh->sim, node)))
         sh->sum.bounds++;
 }
 
@@ -254,7 +285,7 @@ static void timer(struct sim_shard *sh, uint32_t node, uint32_t seq)
         sh->sum.timers++;
     }
     if (sh->sim->cfg.check && ++n->ticks % CHECK_TICKS == 0)
-        check_bounds(sh, n);
+        check_bounds(sh, node);
     node_settle(sh, node);
 }
 
@@ -271,11 +302,31 @@ static void request(struct sim_shard *sh, uint32_t node, struct sim_msg *m)
     if (n->role != ROLE_HONEST && attack_request(sh, node, m))
         return;
     n->served++;
-    sh->sum.requests[m->m.method & 7]++;
+    sh->sum.requests[m->m.method & 15]++;
     sh->sum.delivered++;
     kad_request(n->kad, m->from, &m->m, token_of(m), sh->now_ns);
     wire_free(m);
     node_settle(sh, node);
+}
+
+/* Somebody tells what is watched here, or that it can no longer be told. */
+static void note(struct sim_shard *sh, uint32_t node, struct sim_msg *m)
+{
+    struct sim_node *n = &sh->sim->nodes[node];
+
+    if (n->kad == NULL) {
+        if (m->kind == MSG_NOTE)
+            wire_gone(sh, m);
+    } else {
+        sh->sum.delivered++;
+        sh->sum.notes += m->kind == MSG_NOTE;
+        if (m->kind == MSG_NOTE)
+            kad_changed(n->kad, m->from, &m->m, sh->now_ns);
+        else
+            kad_watcher_gone(n->kad, m->from, sh->now_ns);
+        node_settle(sh, node);
+    }
+    wire_free(m);
 }
 
 static void message(struct sim_shard *sh, uint32_t node, struct sim_msg *m)
@@ -290,7 +341,11 @@ static void message(struct sim_shard *sh, uint32_t node, struct sim_msg *m)
         request(sh, node, m);
         return;
     }
-    if (n->kad != NULL && n->life == m->life) {
+    if (m->kind == MSG_NOTE || m->kind == MSG_GONE) {
+        note(sh, node, m);
+        return;
+    }
+    if (n->kad != NULL && n->life == m->life && !replay_answered(sh, node, m)) {
         sh->sum.delivered++;
         if (m->kind == MSG_ANSWER)
             kad_response(n->kad, m->call, &m->m, sh->now_ns);
@@ -315,7 +370,7 @@ static void digest(struct sim_node *n, const struct sim_event *ev)
         if (m->m.n_items > 0 && m->m.items[0].item != NULL)
             h = rng_mix(h, m->m.items[0].item->item.seq);
     }
-    n->digest = rng_mix(h, ev->type);
+    n->digest = rng_mix(h, ev->type | (uint64_t)ev->aux << 8);
 }
 
 void node_event(struct sim_shard *sh, const struct sim_event *ev)
@@ -335,6 +390,9 @@ void node_event(struct sim_shard *sh, const struct sim_event *ev)
     case EV_RELAY: /* wire.c */
     case EV_CHECK: /* load.c */
         return;
+    case EV_TASK:
+        users_task(sh, node, ev->aux);
+        break;
     case EV_JOIN:
         join(sh, node);
         break;

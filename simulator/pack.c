@@ -1,6 +1,5 @@
 #include "simulator/pack.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,13 +74,16 @@ static void get_item(const uint8_t **p, struct kad_msg_item *mi)
 /* The message is gone afterwards. */
 static void put_msg(struct pack_bytes *b, struct sim_msg *m)
 {
-    assert(m->m.n_ranges == 0 && m->m.n_answers == 0); /* full nodes are not simulated */
     put(b, m, sizeof *m);
     put(b, m->m.closest, m->m.n_closest * sizeof *m->m.closest);
     put(b, m->m.targets, m->m.n_targets * sizeof *m->m.targets);
     for (size_t i = 0; i < m->m.n_items; i++)
         put_item(b, &m->m.items[i]);
     put(b, m->m.salt, m->m.salt_len);
+    put(b, m->m.ranges, m->m.n_ranges * sizeof *m->m.ranges);
+    put(b, m->m.answers, m->m.n_answers * sizeof *m->m.answers);
+    for (size_t i = 0; i < m->m.n_answers; i++)
+        put(b, m->m.answers[i].entries, m->m.answers[i].n * sizeof *m->m.answers[i].entries);
     wire_free(m);
 }
 
@@ -96,6 +98,10 @@ static struct sim_msg *get_msg(const uint8_t **p)
     for (size_t i = 0; i < m->m.n_items; i++)
         get_item(p, &m->m.items[i]);
     m->m.salt = get_array(p, m->m.salt_len, 1);
+    m->m.ranges = get_array(p, m->m.n_ranges, sizeof *m->m.ranges);
+    m->m.answers = get_array(p, m->m.n_answers, sizeof *m->m.answers);
+    for (size_t i = 0; i < m->m.n_answers; i++)
+        m->m.answers[i].entries = get_array(p, m->m.answers[i].n, sizeof *m->m.answers[i].entries);
     return m;
 }
 

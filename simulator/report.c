@@ -332,6 +332,8 @@ static const struct picture pictures[] = {
     {"Time of a look-up", "ms", "% done", cumulative_curve, "get_us", NULL, 1000, PLOT_STEPS, true},
     {"Time of a publication", "ms", "% done", cumulative_curve, "put_us", NULL, 1000, PLOT_STEPS,
      true},
+    {"From a publication to the report of a watch", "ms", "% of reports", cumulative_curve,
+     "watch_us", NULL, 1000, PLOT_STEPS, true},
     {"Hops of a look-up", "hops", "% of look-ups", bars_curve, "get_hops", NULL, 1, PLOT_BOXES,
      false},
     {"Nodes asked in a look-up", "nodes", "% of look-ups", bars_curve, "get_asked", NULL, 1,

@@ -44,7 +44,8 @@ static json_t *counts_json(const struct sim_counts *n)
 static json_t *requests_json(const struct sim_counts *n)
 {
     static const char *const names[] = {NULL,        "ping",      "find_node", "get_value",
-                                        "put_value", "get_items", "put_batch"};
+                                        "put_value", "get_items", "put_batch", "get_batch",
+                                        "watch",     "changed",   "reconcile"};
     json_t *j = json_object();
 
     for (size_t i = 1; j != NULL && i < sizeof names / sizeof names[0]; i++)
@@ -72,6 +73,27 @@ static json_t *puts_json(const struct sim_result *r)
                      (json_int_t)r->sum.puts_failed, "p50_ms",
                      ms(hist_percentile(&r->put_us, 5000)), "p99_ms",
                      ms(hist_percentile(&r->put_us, 9900)));
+}
+
+static json_t *full_json(const struct sim_counts *n)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "pulled",
+                     (json_int_t)n->sync_pulled, "pushed", (json_int_t)n->sync_pushed, "bytes",
+                     (json_int_t)n->sync_bytes, "reconciled", (json_int_t)n->reconciled, "lies",
+                     (json_int_t)n->lies, "lies_seen", (json_int_t)n->lies_seen, "held",
+                     (json_int_t)n->held, "held_newest", (json_int_t)n->held_newest, "to_hold",
+                     (json_int_t)n->to_hold, "records", (json_int_t)n->records);
+}
+
+static json_t *watches_json(const struct sim_result *r)
+{
+    const struct sim_counts *n = &r->sum;
+
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "begun", (json_int_t)n->watches,
+                     "events", (json_int_t)n->watch_events, "notes", (json_int_t)n->notes, "audits",
+                     (json_int_t)n->watch_audits, "late", (json_int_t)n->watch_late, "p50_ms",
+                     ms(hist_percentile(&r->watch_us, 5000)), "p99_ms",
+                     ms(hist_percentile(&r->watch_us, 9900)));
 }
 
 static json_t *load_json(const struct sim_result *r)
@@ -112,13 +134,19 @@ json_t *results_summary(const struct sim_cfg *cfg, const struct sim_result *r,
         return NULL;
     json_object_set_new(j, "lookups", lookups_json(r));
     json_object_set_new(j, "puts", puts_json(r));
+    if (cfg->watches.share_ppm > 0)
+        json_object_set_new(j, "watches", watches_json(r));
+    if (cfg->full.count > 0)
+        json_object_set_new(j, "full", full_json(&r->sum));
     json_object_set_new(j, "load", load_json(r));
     json_object_set_new(j, "network", counts_json(&r->sum));
     json_object_set_new(j, "requests", requests_json(&r->sum));
     json_object_set_new(j, "attack",
-                        json_pack("{s:I, s:I, s:I}", "victim_ok", (json_int_t)r->sum.victim_ok,
-                                  "victim_failed", (json_int_t)r->sum.victim_failed, "floods",
-                                  (json_int_t)r->sum.floods));
+                        json_pack("{s:I, s:I, s:I, s:I, s:I}", "victim_ok",
+                                  (json_int_t)r->sum.victim_ok, "victim_failed",
+                                  (json_int_t)r->sum.victim_failed, "floods",
+                                  (json_int_t)r->sum.floods, "replays", (json_int_t)r->sum.replays,
+                                  "replays_taken", (json_int_t)r->sum.replays_taken));
     json_object_set_new(j, "checks", checks_json(r));
     return j;
 }
@@ -160,6 +188,7 @@ static void put_histograms(FILE *f, const json_t *summary, const struct sim_resu
     put_histogram(f, "get_hops", &r->get_hops);
     put_histogram(f, "get_asked", &r->get_asked);
     put_histogram(f, "put_us", &r->put_us);
+    put_histogram(f, "watch_us", &r->watch_us);
     put_histogram(f, "load", &r->load);
 }
 

@@ -9,7 +9,7 @@
 #include "base/cursor.h"
 #include "base/err.h"
 #include "simulator/fixed.h"
-#include "simulator/world.h"
+#include "simulator/users.h"
 
 #define PROGRESS_WINDOWS 64
 
@@ -46,9 +46,16 @@ void sim_cfg_default(struct sim_cfg *cfg)
                  .every_ns = 3600 * NS_PER_S,
                  .start_ns = 120 * NS_PER_S,
                  .bytes = 300},
+        .watches = {.each = 4,
+                    .start_ns = 180 * NS_PER_S,
+                    .audit_ns = 60 * NS_PER_S,
+                    .late_ns = 150 * NS_PER_S},
         .churn = {.shape_milli = 1000},
         .day = {.zones = 1, .length_ns = 86400 * NS_PER_S},
-        .attack = {.eclipse_bits = 32, .slow_by_ns = 4 * NS_PER_S, .flood_every_ns = 10 * NS_PER_S},
+        .attack = {.eclipse_bits = 32,
+                   .slow_by_ns = 4 * NS_PER_S,
+                   .flood_every_ns = 10 * NS_PER_S,
+                   .replay_every_ns = 30 * NS_PER_S},
         .gets = {.every_ns = 600 * NS_PER_S, .start_ns = 300 * NS_PER_S, .zipf_milli = 900},
     };
 }
@@ -121,10 +128,15 @@ static int check_cfg(const struct sim_cfg *cfg, char *why, size_t cap)
         snprintf(why, cap, "too many nodes, relays or threads");
         return ERR_USAGE;
     }
+    if (c->full.count > c->nodes || c->full.liars + (uint64_t)c->join.bootstrap > full_behind(c)) {
+        snprintf(why, cap, "full: more than there are, or liars among the bootstrap nodes");
+        return ERR_USAGE;
+    }
     if ((uint64_t)c->attack.mute_ppm + c->attack.wrong_ppm + c->attack.stale_ppm +
-                c->attack.slow_ppm + c->attack.poison_ppm + c->attack.flood_ppm >
+                c->attack.slow_ppm + c->attack.poison_ppm + c->attack.flood_ppm +
+                c->attack.replay_ppm >
             SIM_MILLION ||
-        c->attack.eclipse > c->nodes - c->join.bootstrap) {
+        (uint64_t)c->attack.eclipse + full_behind(c) > c->nodes) {
         snprintf(why, cap, "attackers: more than all nodes");
         return ERR_USAGE;
     }
@@ -224,6 +236,8 @@ static int init(struct sim *s, char *why, size_t why_cap)
     if (rc == 0)
         rc = attack_init(s);
     if (rc == 0)
+        rc = users_init(s);
+    if (rc == 0)
         rc = churn_init(s, why, why_cap);
     s->end_ns = SIM_EPOCH_NS + s->cfg.duration_ns;
     s->virtual_ns = SIM_EPOCH_NS;
@@ -308,6 +322,7 @@ static void begin(struct sim_shard *sh)
             node_schedule(sh, i, EV_JOIN, churn_join_time(s, i));
         }
         schedule_load(sh, i);
+        users_schedule(sh, i);
         churn_schedule(sh, i);
         schedule_script(sh, i);
     }
@@ -475,5 +490,6 @@ void sim_free(struct sim *s)
     free(s->popularity);
     free(s->steps);
     free(s->attackers);
+    users_free(s);
     free(s);
 }

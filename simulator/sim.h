@@ -40,11 +40,13 @@
 #define SIM_REGIONS_MAX 16
 #define SIM_MILLION     1000000u
 #define SIM_SERIES_MAX  1024 /* points of the time series */
+#define SIM_WATCHES_MAX 64
 
 enum sim_latency { SIM_LAT_CONSTANT, SIM_LAT_LOGNORMAL, SIM_LAT_REGIONS, SIM_LAT_MATRIX };
 enum sim_join { SIM_JOIN_PROTOCOL, SIM_JOIN_ORACLE };
 enum sim_law { SIM_LAW_EXPONENTIAL, SIM_LAW_WEIBULL, SIM_LAW_PARETO, SIM_LAW_TRACE };
-enum sim_codec { SIM_CODEC_MEMORY, SIM_CODEC_JSON };
+enum sim_codec { SIM_CODEC_MEMORY, SIM_CODEC_JSON, SIM_CODEC_NATIVE };
+enum sim_unit { SIM_UNIT_MS, SIM_UNIT_S };
 enum sim_signatures { SIM_SIG_MODEL, SIM_SIG_REAL };
 
 /* Faults that tests plant to see that the invariants can fail. No scenario file reaches them. */
@@ -77,9 +79,10 @@ struct sim_cfg { /* shares and losses in millionths */
     unsigned threads;
     enum sim_codec codec;
     enum sim_signatures signatures;
-    uint32_t sample;  /* model: one of so many signatures is also made for real; 0 = none */
-    uint64_t skew_ns; /* wall clocks are off by up to this, either way */
-    bool check;       /* look at limits of tables while running */
+    uint32_t sample;     /* model: one of so many signatures is also made for real; 0 = none */
+    uint64_t skew_ns;    /* wall clocks are off by up to this, either way */
+    uint32_t native_ppm; /* nodes that speak the native dialect of the DHT to each other */
+    bool check;          /* look at limits of tables while running */
 
     struct {
         enum sim_join by;
@@ -94,7 +97,8 @@ struct sim_cfg { /* shares and losses in millionths */
         uint32_t sigma_milli;         /* of ln(latency), thousandths */
         uint32_t jitter_ppm;          /* up to this is added to each message, of the latency */
         uint32_t loss_ppm;
-        char matrix[256]; /* file of round trips in ms */
+        char matrix[256]; /* file of round trips, in matrix_unit */
+        enum sim_unit matrix_unit;
         uint32_t n_regions;
         uint64_t region_ns[SIM_REGIONS_MAX][SIM_REGIONS_MAX];
     } net;
@@ -123,16 +127,26 @@ struct sim_cfg { /* shares and losses in millionths */
         char trace[256];                   /* file: SECONDS NODE up|down */
         bool keep;                         /* a node that comes back has its store */
     } churn;
+    struct {
+        uint32_t count; /* the first so many nodes, bootstrap nodes among them, are full nodes */
+        uint32_t liars; /* the last ones of these lie about what they hold */
+    } full;
+    struct {                         /* of entries: puts.share publishes, these look on */
+        uint32_t share_ppm;          /* of nodes that watch */
+        uint32_t each;               /* entries that such a node watches, SIM_WATCHES_MAX at most */
+        uint64_t start_ns, audit_ns; /* audit: how often what it knows is compared */
+        uint64_t late_ns;            /* what was acknowledged longer ago than this must be known */
+    } watches;
     struct {                /* gets and absences follow the hour */
         uint32_t swing_ppm; /* 0: no days */
         uint32_t zones;     /* of time, evenly spread over the nodes */
         uint64_t length_ns;
     } day;
     struct {
-        uint32_t mute_ppm, wrong_ppm, stale_ppm, slow_ppm, poison_ppm, flood_ppm;
+        uint32_t mute_ppm, wrong_ppm, stale_ppm, slow_ppm, poison_ppm, flood_ppm, replay_ppm;
         uint32_t eclipse;      /* this many nodes close in on the first publisher's item */
         uint32_t eclipse_bits; /* of its target that their IDs share */
-        uint64_t slow_by_ns, flood_every_ns;
+        uint64_t slow_by_ns, flood_every_ns, replay_every_ns;
     } attack;
     struct {
         uint32_t k, alpha, rpc_timeout_ms, hedge_ms, refresh_ms, republish_ms, ttl_ms,
@@ -144,6 +158,8 @@ struct sim_cfg { /* shares and losses in millionths */
         uint32_t success_ppm; /* at least, of gets of published items */
         uint32_t stale_ppm;   /* at most, of gets that brought anything */
         uint32_t hops_milli;  /* mean at most; 0 = any */
+        uint32_t late_ppm;    /* at most, of audits of watches that found an older value */
+        uint32_t held_ppm;    /* at least, of the records that any honest full node holds */
         uint64_t p99_ns;      /* at most; 0 = any */
     } expect;
 
@@ -172,11 +188,19 @@ struct sim_counts {
     uint64_t gets_local;
     uint64_t victim_ok, victim_failed; /* gets of the eclipsed item, counted above too */
     uint64_t floods;                   /* items that flooding nodes got stored somewhere */
+    uint64_t replays, replays_taken;   /* old versions put again; those that were stored */
     uint64_t wrong, stale, bounds, sampled, sampled_bad; /* violations, signatures */
     uint64_t signed_, verified, joins, leaves, handshakes;
     uint64_t answers_rejected;
-    uint64_t cpu_ns;      /* public-key work by the cost model */
-    uint64_t requests[8]; /* delivered, by enum kad_method */
+    uint64_t cpu_ns;       /* public-key work by the cost model */
+    uint64_t requests[16]; /* delivered, by enum kad_method */
+    uint64_t watches, watch_events, watch_audits, watch_late;  /* late: of audits */
+    uint64_t notes;                                            /* delivered notifications */
+    uint64_t sync_pulled, sync_pushed, sync_bytes, reconciled; /* of full nodes */
+    uint64_t lies, lies_seen; /* answers of lying full nodes; what full nodes noticed */
+    /* At the end, summed over honest full nodes: records that at least one of them holds, of them those
+     * that this one holds, and in the newest version; and records that any should find. */
+    uint64_t to_hold, held, held_newest, records;
 };
 
 struct sim_result {
@@ -185,7 +209,8 @@ struct sim_result {
     uint32_t nodes, live;
     uint64_t contacts_mean_milli, stored_items, queue_peak;
     struct hist get_us, get_hops, get_asked, put_us;
-    struct hist load; /* requests served per node */
+    struct hist watch_us; /* from the beginning of a put to the report of a watch */
+    struct hist load;     /* requests served per node */
     uint64_t load_gini_ppm;
     bool interrupted;
     bool passed; /* no wrong value, no bound passed, sampled signatures good, expectations met */

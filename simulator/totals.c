@@ -8,7 +8,7 @@
 
 #include "base/crypto.h"
 #include "base/cursor.h"
-#include "simulator/world.h"
+#include "simulator/users.h"
 
 /* ---- sums ---- */
 
@@ -143,6 +143,29 @@ static uint64_t look_at_nodes(const struct sim *s, struct sim_result *out)
     return contacts;
 }
 
+static uint64_t is_acknowledged(const struct sim *s, uint32_t i)
+{
+    return load_acknowledged(s, i, s->virtual_ns) != 0;
+}
+
+/* Full nodes that are up, and here. */
+static void look_at_full(const struct sim *s, struct sim_result *out)
+{
+    if (s->cfg.full.count == 0)
+        return;
+    uint64_t *v = numbers(s, s->cfg.nodes, is_acknowledged);
+    uint64_t records = 0;
+    for (uint32_t i = 0; i < s->cfg.nodes; i++)
+        records += v[i];
+    memset(v, 0, s->cfg.nodes * sizeof *v);
+    full_best(s, v);
+    if (s->cfg.others != NULL)
+        s->cfg.others->max(s->cfg.others->arg, v, s->cfg.nodes);
+    full_look(s, v, &out->sum);
+    out->sum.records = s->first == 0 ? records : 0; /* they will be summed up */
+    free(v);
+}
+
 /* ---- judgement ---- */
 
 static bool fail(struct sim_result *r, const char *what, uint64_t is, uint64_t bound)
@@ -170,6 +193,12 @@ static bool judge(const struct sim_cfg *c, struct sim_result *r)
     if (n->gets_ok * SIM_MILLION < n->gets * c->expect.success_ppm)
         return fail(r, "gets that found their item", n->gets_ok,
                     n->gets * c->expect.success_ppm / SIM_MILLION);
+    if (n->watch_late * SIM_MILLION > n->watch_audits * c->expect.late_ppm)
+        return fail(r, "watches that are behind", n->watch_late,
+                    n->watch_audits * c->expect.late_ppm / SIM_MILLION);
+    if (n->held * SIM_MILLION < n->to_hold * c->expect.held_ppm)
+        return fail(r, "records that full nodes hold", n->held,
+                    n->to_hold * c->expect.held_ppm / SIM_MILLION);
     if (c->expect.hops_milli > 0 && hops > c->expect.hops_milli)
         return fail(r, "mean hops (thousandths)", hops, c->expect.hops_milli);
     if (c->expect.p99_ns > 0 && p99 * NS_PER_US > c->expect.p99_ns)
@@ -202,6 +231,7 @@ static void add_shards(const struct sim *s, struct sim_result *out)
         hist_merge(&out->get_hops, &sh->get_hops);
         hist_merge(&out->get_asked, &sh->get_asked);
         hist_merge(&out->put_us, &sh->put_us);
+        hist_merge(&out->watch_us, &sh->watch_us);
         out->live += sh->live;
         out->queue_peak += sh->queue.peak;
     }
@@ -211,7 +241,8 @@ static void add_shards(const struct sim *s, struct sim_result *out)
 static void add_processes(const struct sim *s, struct sim_result *out, uint64_t *contacts)
 {
     uint64_t few[] = {out->live, out->queue_peak, out->stored_items, *contacts};
-    struct hist *all[] = {&out->get_us, &out->get_hops, &out->get_asked, &out->put_us, &out->load};
+    struct hist *all[] = {&out->get_us, &out->get_hops, &out->get_asked,
+                          &out->put_us, &out->watch_us, &out->load};
 
     sum_all(s, (uint64_t *)(void *)&out->sum, sizeof out->sum / sizeof(uint64_t));
     sum_all(s, few, sizeof few / sizeof few[0]);
@@ -228,6 +259,7 @@ void sim_result(struct sim *s, struct sim_result *out)
     memset(out, 0, sizeof *out);
     add_shards(s, out);
     uint64_t contacts = look_at_nodes(s, out);
+    look_at_full(s, out);
     add_processes(s, out, &contacts);
     if (out->live > 0)
         out->contacts_mean_milli = contacts * 1000 / out->live;

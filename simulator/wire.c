@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "kademlia/codec_json.h"
+#include "kademlia/codec_msgpack.h"
 #include "simulator/fixed.h"
 #include "simulator/world.h"
 
@@ -16,6 +17,9 @@
 #define BYTES_SENDER  230u /* sender_id and sender_pk */
 #define BYTES_TARGET  130u
 #define BYTES_CONTACT 290u
+#define BYTES_RANGE   5u /* native dialect */
+#define BYTES_ENTRY   44u
+#define BYTES_PART    20u
 
 void *sim_must(void *p)
 {
@@ -48,8 +52,11 @@ static uint32_t estimate(const struct sim_msg *m)
 {
     size_t n = BYTES_FRAME + m->m.n_closest * BYTES_CONTACT;
 
-    if (m->kind == MSG_FAIL)
+    if (m->kind == MSG_FAIL || m->kind == MSG_GONE)
         return BYTES_FRAME;
+    n += m->m.n_targets * sizeof(struct kad_id) + m->m.n_ranges * BYTES_RANGE;
+    for (size_t i = 0; i < m->m.n_answers; i++)
+        n += m->m.answers[i].is_list ? m->m.answers[i].n * BYTES_ENTRY : RECON_PARTS * BYTES_PART;
     if (!m->m.response || m->m.method == KAD_PING)
         n += BYTES_SENDER + (m->m.method != KAD_PING ? BYTES_TARGET : 0);
     for (size_t i = 0; i < m->m.n_items; i++) {
@@ -59,19 +66,44 @@ static uint32_t estimate(const struct sim_msg *m)
     return (uint32_t)n;
 }
 
-/* Through the codec and back, as the peers would see it. What cannot be written or read is a failure. */
-static void transcode(struct sim_msg *m)
+static int read_native(struct kad_msg *out, enum kad_method method, bool response,
+                       const uint8_t *bytes, size_t n)
 {
+    struct kad_mp_frame f;
+    struct kad_mp_head head;
+    size_t used = 0;
+
+    kad_mp_frame_init(&f);
+    int rc = kad_mp_frame_feed(&f, bytes, n, &used, &head);
+    if (rc == 0)
+        rc = kad_codec_msgpack.decode(out, method, response, head.body, head.body_len);
+    kad_mp_frame_clear(&f);
+    return rc;
+}
+
+static bool between_natives(const struct sim *s, const struct sim_msg *m)
+{
+    return s->cfg.codec == SIM_CODEC_NATIVE ||
+           (keys_is_native(s, m->from) && keys_is_native(s, m->to));
+}
+
+/* Through the codec and back, as the peers would see it. What cannot be written or read is a failure. */
+static void transcode(const struct sim *s, struct sim_msg *m)
+{
+    bool native = between_natives(s, m);
+    const struct kad_codec *codec = native ? &kad_codec_msgpack : &kad_codec_json;
     enum kad_method method = m->m.method;
     bool response = m->m.response;
     uint8_t *bytes = NULL;
     size_t n = 0;
-    int rc = kad_json_encode(&bytes, &n, &m->m);
+    int rc = codec->encode(&bytes, &n, &m->m, m->call);
 
     kad_msg_clear(&m->m);
     m->bytes = (uint32_t)n;
-    if (rc == 0)
-        rc = kad_json_decode(&m->m, method, response, bytes + FRAME_HEAD, n - FRAME_HEAD);
+    if (rc == 0 && native)
+        rc = read_native(&m->m, method, response, bytes, n);
+    else if (rc == 0)
+        rc = codec->decode(&m->m, method, response, bytes + FRAME_HEAD, n - FRAME_HEAD);
     free(bytes);
     m->m.wire_bytes = m->bytes;
     if (rc != 0 && response) {
@@ -82,8 +114,10 @@ static void transcode(struct sim_msg *m)
 
 static void weigh(struct sim_shard *sh, struct sim_msg *m)
 {
-    if (m->kind != MSG_FAIL && sh->sim->cfg.codec == SIM_CODEC_JSON)
-        transcode(m);
+    bool is_message = m->kind == MSG_REQUEST || m->kind == MSG_ANSWER || m->kind == MSG_NOTE;
+
+    if (is_message && sh->sim->cfg.codec != SIM_CODEC_MEMORY)
+        transcode(sh->sim, m);
     else
         m->bytes = estimate(m);
     m->m.wire_bytes = m->bytes;
@@ -314,6 +348,11 @@ void wire_send(struct sim_shard *sh, struct sim_msg *m)
     struct sim_event ev = event_of(m, m->from, n->next_seq++, m->to, EV_MSG,
                                    begin + with_jitter(s, latency_of(s, m->from, m->to), b.w[1]));
     wire_post(sh, &ev);
+}
+
+void wire_gone(struct sim_shard *sh, const struct sim_msg *note)
+{
+    wire_send(sh, wire_new(note->to, note->from, MSG_GONE));
 }
 
 void wire_fail(struct sim_shard *sh, const struct sim_msg *req, enum kad_fail why)

@@ -7,6 +7,7 @@
  *     churn.c     lives, traces, days, waves
  *     wire.c      messages between nodes: latency, loss, partitions, relays, size
  *     load.c      puts, gets, and whether what a get brought is right
+ *     users.h     other things that users do: watches, full nodes
  *     attack.c    what attackers do instead of answering
  *     oracle.c    routing tables as they would be after a long time, without traffic
  *     keys.c      keys, IDs and handles of all nodes: the table that all engines share
@@ -49,7 +50,8 @@ enum ev_type {
     EV_LEAVE,
     EV_FLASH,
     EV_FLOOD,
-    EV_CHECK /* a get to be judged by its target's shard; in no queue */
+    EV_CHECK, /* a get to be judged by its target's shard; in no queue */
+    EV_TASK,  /* what a user does; aux: which (users.h) */
 };
 
 enum role {
@@ -60,10 +62,18 @@ enum role {
     ROLE_SLOW,
     ROLE_POISON,
     ROLE_FLOOD,
-    ROLE_ECLIPSE
+    ROLE_REPLAY,
+    ROLE_ECLIPSE,
+    ROLE_LIAR /* full node */
 };
 
-enum msg_kind { MSG_REQUEST, MSG_ANSWER, MSG_FAIL };
+enum msg_kind {
+    MSG_REQUEST,
+    MSG_ANSWER,
+    MSG_FAIL,
+    MSG_NOTE, /* a notification: no answer */
+    MSG_GONE, /* there is no stream for it any more */
+};
 
 struct sim_msg { /* under way; owned by its event */
     struct kad_msg m;
@@ -116,9 +126,12 @@ struct sim_key {
     struct kad_id id;
 };
 
-struct sim_check { /* a get that has ended, to be judged between windows */
+enum check_kind { CHECK_GET, CHECK_WATCH, CHECK_AUDIT };
+
+struct sim_check { /* what somebody has learnt of an entry, to be judged between windows */
     uint64_t started_ns, took_ns;
     uint32_t target, version, hops, asked;
+    uint8_t kind; /* enum check_kind */
     bool found, wrong, local;
 };
 
@@ -146,8 +159,11 @@ struct sim_shard {
     size_t n_checks, cap_checks;
     uint32_t live;
     struct sim_counts sum;
-    struct hist get_us, get_hops, get_asked, put_us;
+    struct hist get_us, get_hops, get_asked, put_us, watch_us;
 };
+
+struct watcher;
+struct replayer;
 
 struct sim {
     struct sim_cfg cfg;
@@ -171,6 +187,9 @@ struct sim {
     struct sim_step *steps;
     size_t n_steps;
     uint32_t *attackers, n_attackers; /* that name each other */
+    struct watcher **watchers;        /* users.h; NULL: nobody watches */
+    struct replayer **replayers;      /* the same; NULL: there are none */
+    uint64_t *put_ns;                 /* with watchers: when each began to put its last version */
     struct kad_id victim;             /* target of the eclipsed item */
     uint64_t *order_key;              /* oracle */
     uint32_t *order;
@@ -209,6 +228,8 @@ enum trait {
     TRAIT_JOIN,
     TRAIT_RELAY,
     TRAIT_ZONE,
+    TRAIT_NATIVE,
+    TRAIT_WATCHES,
     TRAIT_KEY = 16,    /* four draws */
     TRAIT_SCRIPT = 32, /* SIM_EVENTS_MAX draws */
     TRAIT_TABLE = 256  /* from here on: oracle */
@@ -218,6 +239,8 @@ enum trait {
 
 /* An event of a node for itself. */
 void node_schedule(struct sim_shard *sh, uint32_t node, enum ev_type type, uint64_t at_ns);
+/* The same for a task of its user. */
+void node_schedule_task(struct sim_shard *sh, uint32_t node, uint32_t task, uint64_t at_ns);
 void node_event(struct sim_shard *sh, const struct sim_event *ev);
 /* Create the engine; seeded = the routing table comes from the oracle. */
 void node_start(struct sim_shard *sh, uint32_t node, bool seeded);
@@ -235,6 +258,8 @@ void wire_free(struct sim_msg *m);
 void wire_relay(struct sim_shard *sh, const struct sim_event *ev);
 /* Give an event to the shard of its destination. */
 void wire_post(struct sim_shard *sh, const struct sim_event *ev);
+/* Say that a notification found nobody. */
+void wire_gone(struct sim_shard *sh, const struct sim_msg *note);
 /* Answer with a failure. */
 void wire_fail(struct sim_shard *sh, const struct sim_msg *req, enum kad_fail why);
 
@@ -248,6 +273,14 @@ void load_flash(struct sim_shard *sh, uint32_t node);
 /* One more item of a flooding node. */
 void load_flood(struct sim_shard *sh, uint32_t node);
 void load_done(struct sim_shard *sh, uint32_t node, const struct kad_report *r);
+/* A publisher, by the popularity that the scenario says. n_publishers > 0. */
+uint32_t load_draw_target(const struct sim *s, uint64_t random);
+/* Is this a value that the node has made? Its version. */
+bool load_read_value(const struct sim *s, const struct item *it, uint32_t node, uint32_t *version);
+/* The version that everybody must see who asks from then on; 0: none that must still be there. */
+uint32_t load_acknowledged(const struct sim *s, uint32_t node, uint64_t before_ns);
+/* Have it judged by the shard of its target. */
+void load_post_check(struct sim_shard *sh, const struct sim_check *c);
 /* A get of one of this shard's nodes' items has ended. */
 void load_check(struct sim_shard *sh, const struct sim_check *c);
 /* Judge the gets that ended in this window; between windows. */
@@ -288,6 +321,8 @@ void keys_make(struct sim *s, uint32_t node);
 int keys_index(struct sim *s);
 struct seckey keys_secret(const struct sim *s, uint32_t node);
 struct kad_peers keys_peers(struct sim_shard *sh);
+/* Does the node speak the native dialect of the DHT? */
+bool keys_is_native(const struct sim *s, uint32_t node);
 
 /* ---- simenv.c ---- */
 

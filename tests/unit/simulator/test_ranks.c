@@ -147,6 +147,16 @@ static struct sim_cfg lively(void)
     c.churn.down_ns = 20 * S;
     c.attack.wrong_ppm = 50000;
     c.attack.eclipse = 3;
+    c.attack.replay_ppm = 50000;
+    c.attack.replay_every_ns = 5 * S;
+    c.native_ppm = SIM_MILLION;
+    c.full.count = 4;
+    c.full.liars = 1;
+    c.watches.share_ppm = 500000;
+    c.watches.start_ns = 40 * S;
+    c.watches.audit_ns = 10 * S;
+    c.watches.late_ns = 60 * S;
+    c.expect.late_ppm = SIM_MILLION;
     c.expect.success_ppm = 0;
     c.expect.stale_ppm = 1000000;
     return c;

@@ -222,6 +222,14 @@ static void test_matrix(void **state)
     const struct sim_result *r = nets_run(&c);
     assert_true(r->passed);
     assert_true(r->sum.gets_ok > 0);
+    uint64_t p50 = hist_percentile(&r->get_us, 5000);
+    f = fopen(file, "w");
+    assert_non_null(f);
+    fprintf(
+        f, "0 0.0605 0.2\n0.0605 0.001 0\n0.2 0.10025 0\n"); /* 0: not measured, unless to itself */
+    fclose(f);
+    c.net.matrix_unit = SIM_UNIT_S;
+    assert_int_equal(hist_percentile(&nets_run(&c)->get_us, 5000), p50);
     f = fopen(file, "w");
     assert_non_null(f);
     fprintf(f, "1 2 3\n");
