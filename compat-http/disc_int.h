@@ -29,6 +29,7 @@ enum disc_kind {
     DISC_JOB_DEREGISTER,
     DISC_JOB_SNAPSHOT,
     DISC_JOB_SWEEP,
+    DISC_JOB_UPTIME,
 };
 
 struct disc_job {
@@ -43,7 +44,7 @@ struct disc_job {
     struct hash digest[2];
     int n_digest, at;
     struct pk_wait wait;
-    bool has_turn, existed, all, clients;
+    bool has_turn, existed, was_server, all, clients;
     struct pubkey pk;
     char hex[PUBKEY_HEX + 1];
     char *keys;   /* lists of keys: n of PUBKEY_HEX each */
@@ -77,6 +78,7 @@ struct disc_service {
     bool snapshot_under_way, sweep_under_way;
     struct list waiting; /* jobs that wait for the snapshot */
     struct loop_timer sweep;
+    struct uptime *uptime; /* NULL before 2026 */
     char started[64];
     struct disc_service_stat stat;
 };
@@ -121,13 +123,12 @@ int disc_layout_delete(struct disc_service *d, const char *hex, size_t n, kv_don
 
 /* The key's turn is over: whoever waits for it goes on. */
 void disc_turn_end(struct disc_job *j);
-/* At most 8 operations; keys and seen must live until they are written. */
-size_t disc_uptime_add(const struct disc_job *j, struct kv_op *op, char keys[3][160],
-                       char seen[24]);
+/* d->uptime; none before 2026. 0, ERR_NOMEM. */
+int disc_uptime_new(struct disc_service *d);
 /* Servers have changed. */
 void disc_lists_forget(struct disc_service *d);
 void disc_on_sweep(struct loop_timer *t);
 
 service_handler disc_get, disc_set, disc_delete, disc_batch, disc_deregister;
 service_handler disc_list_clients, disc_list_visors, disc_list_available, disc_list_servers;
-service_handler disc_clients_by_server, disc_clients_of;
+service_handler disc_clients_by_server, disc_clients_of, disc_uptimes_get, disc_uptimes_post;

@@ -25,8 +25,8 @@ void disc_layout_set(struct disc_job *j, kv_done_fn *fn)
 {
     struct disc_service *d = j->d;
     const struct entry *e = j->entry;
-    char keys[3][160], seen[24], timeout[8];
-    struct kv_op op[16];
+    char timeout[8];
+    struct kv_op op[4];
     struct kv_str key = disc_key(j->hex);
     bool brief = j->q != NULL && service_query(j->q, "timeout", timeout, sizeof(timeout)) > 0 &&
                  strcmp(timeout, "true") == 0;
@@ -40,8 +40,6 @@ void disc_layout_set(struct disc_job *j, kv_done_fn *fn)
         op[n++] = (struct kv_op){.cmd = KV_SADD, .key = disc_clients, .member = key};
     if (d->cfg.generation >= DISC_2024 && strcmp(e->client_type, "visor") == 0)
         op[n++] = (struct kv_op){.cmd = KV_SADD, .key = disc_visors, .member = key};
-    if (d->cfg.generation >= DISC_2026 && e->has_client)
-        n += disc_uptime_add(j, op + n, keys, seen);
     disc_try(j, kv_write(d->cfg.kv, op, n, fn, j));
 }
 

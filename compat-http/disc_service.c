@@ -60,6 +60,8 @@ const struct service_route disc_service_routes[] = {
     {SERVICE_GET, "/dmsg-discovery/servers/clients", disc_clients_by_server, 0},
     {SERVICE_GET, "/dmsg-discovery/server/{}/clients", disc_clients_of, 0},
     {SERVICE_DELETE, "/dmsg-discovery/deregister", disc_deregister, 0},
+    {SERVICE_GET, "/uptimes", disc_uptimes_get, 0},
+    {SERVICE_POST, "/uptimes", disc_uptimes_post, 0},
     {SERVICE_GET, "/health", handle_health, 0},
 };
 const size_t disc_service_n_routes = sizeof(disc_service_routes) / sizeof(disc_service_routes[0]);
@@ -84,6 +86,10 @@ int disc_service_new(struct disc_service **out, const struct disc_service_cfg *c
     list_init(&d->jobs);
     list_init(&d->waiting);
     map_init(&d->turns, MAP_KEY(struct disc_turn, pk), cfg->env->hash_key, 0);
+    if (disc_uptime_new(d) < 0) {
+        free(d);
+        return ERR_NOMEM;
+    }
     time_text(d->started, env_wall_ns(cfg->env));
     d->sweep.fn = disc_on_sweep;
     loop_timer_set(cfg->loop, &d->sweep, cfg->loop->now_ns);
@@ -106,6 +112,7 @@ void disc_service_free(struct disc_service *d)
     }
     while ((j = list_first_as(&d->jobs, struct disc_job, node)) != NULL)
         disc_job_free(j);
+    uptime_free(d->uptime);
     map_free(&d->turns);
     free(d->available.text);
     free(d->all.text);
@@ -116,4 +123,6 @@ void disc_service_free(struct disc_service *d)
 void disc_service_stat(const struct disc_service *d, struct disc_service_stat *out)
 {
     *out = d->stat;
+    if (d->uptime != NULL)
+        uptime_stat(d->uptime, &out->uptime);
 }

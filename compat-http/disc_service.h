@@ -5,6 +5,8 @@
  * after. What is better than upstream: a key that changes its role does not break the lists, a bad point of the curve is 400, and registrations of one key are serialised, so that
  * of two with the same sequence number one is refused (incident 42). An entry whose signature covers members that are not known is kept as it came (§2.2 rule 2).
  *
+ * Heartbeats (2026) are gathered for gather_ns and written together (compat-http/uptime.h), so that a registration itself is a write that may be sent again.
+ *
  * Lists of servers are made at most once a second, and anew after every registration of a server here; those of clients by server are at most 15 s old. Every 10 s members whose
  * entry has expired leave the sets, and clients' entries without a life get one (incident 44; generation 2026 with client_ttl_ms).
  *
@@ -17,6 +19,7 @@
 #pragma once
 
 #include "compat-http/service.h"
+#include "compat-http/uptime.h"
 #include "store/kv.h"
 #include "transport/entry.h"
 
@@ -37,6 +40,7 @@ struct disc_service_cfg {
     const char *const *monitors; /* keys that may deregister */
     size_t n_monitors;
     uint64_t client_ttl_ms;   /* 0 = for ever */
+    uint64_t gather_ns;       /* heartbeats (2026) are written together after this time; 0 = soon */
     const char *dmsg_address; /* "PK:80" for /health; NULL = none */
     /* Optional: an entry was stored, or is gone. */
     void (*stored)(void *arg, const struct entry *e, const char *text, size_t n);
@@ -49,6 +53,7 @@ struct disc_service_cfg {
 struct disc_service_stat {
     size_t clients, servers, waiting; /* gauges, the first two as of the last sweep */
     uint64_t posts, refused, deletes, gets, misses, lists, store_errors;
+    struct uptime_stat uptime;
 };
 
 extern const struct service_route disc_service_routes[];

@@ -1,37 +1,83 @@
-#include <stdio.h>
-#include <string.h>
-#include <time.h>
+/*
+ * /uptimes of 2026: a client that registers was seen.
+ */
+#include <stdlib.h>
 
+#include "base/err.h"
 #include "compat-http/disc_int.h"
 
-#define UPTIME_MS (UINT64_C(8) * 86400000)
+#define HEARTBEATS 288 /* of a day */
 
-/* A client that registers is there: §3.4, dmsgd:uptime. */
-size_t disc_uptime_add(const struct disc_job *j, struct kv_op *op, char keys[3][160], char seen[24])
+static bool is_online(void *arg, const struct pubkey *pk, struct kv_str value)
 {
-    struct tm tm;
-    time_t now = (time_t)(env_wall_ns(j->d->cfg.env) / 1000000000);
-    char day[16];
-    gmtime_r(&now, &tm);
-    strftime(day, sizeof(day), "%Y-%m-%d", &tm);
-    snprintf(keys[0], 160, "dmsgd:uptime:%s:%s", j->hex, day);
-    snprintf(keys[1], 160, "dmsgd:uptime:online:%s", day);
-    snprintf(keys[2], 160, "dmsgd:uptime:%s:%s:timeline", j->hex, day);
-    snprintf(seen, 24, "%lld", (long long)now);
-    struct kv_str hash = {keys[0], strlen(keys[0])}, online = {keys[1], strlen(keys[1])},
-                  line = {keys[2], strlen(keys[2])};
-    const char *type = j->entry->client_type;
-    size_t n = 0;
-    op[n++] = (struct kv_op){.cmd = KV_HINCR, .key = hash, .member = KV_STR("count"), .number = 1};
-    op[n++] = (struct kv_op){
-        .cmd = KV_HSET, .key = hash, .member = KV_STR("version"), .value = {type, strlen(type)}};
-    op[n++] = (struct kv_op){
-        .cmd = KV_HSET, .key = hash, .member = KV_STR("last_seen"), .value = {seen, strlen(seen)}};
-    op[n++] = (struct kv_op){.cmd = KV_EXPIRE, .key = hash, .ttl_ms = UPTIME_MS};
-    op[n++] = (struct kv_op){.cmd = KV_SADD, .key = online, .member = disc_key(j->hex)};
-    op[n++] = (struct kv_op){.cmd = KV_EXPIRE, .key = online, .ttl_ms = UPTIME_MS};
-    op[n++] = (struct kv_op){
-        .cmd = KV_SETBIT, .key = line, .number = (uint64_t)(tm.tm_hour * 12 + tm.tm_min / 5)};
-    op[n++] = (struct kv_op){.cmd = KV_EXPIRE, .key = line, .ttl_ms = UPTIME_MS};
-    return n;
+    struct entry *e;
+    (void)arg, (void)pk;
+    if (value.p == NULL || entry_parse(&e, value.p, value.n) < 0)
+        return false;
+    bool online = e->has_client && e->client.n_delegated > 0;
+    entry_free(e);
+    return online;
+}
+
+int disc_uptime_new(struct disc_service *d)
+{
+    struct uptime_cfg cfg = {
+        .env = d->cfg.env,
+        .loop = d->cfg.loop,
+        .kv = d->cfg.kv,
+        .prefix = "dmsgd",
+        .expected = HEARTBEATS,
+        .gather_ns = d->cfg.gather_ns,
+        .online = is_online,
+    };
+    return d->cfg.generation >= DISC_2026 ? uptime_new(&d->uptime, &cfg) : 0;
+}
+
+static void on_list(void *arg, int err, const char *text, size_t n)
+{
+    struct disc_job *j = arg;
+    if (err != 0) {
+        disc_store_failed(j, err);
+        return;
+    }
+    if (j->q != NULL)
+        service_answer(j->q, 200, SERVICE_JSON, text, n);
+    j->q = NULL;
+    disc_job_free(j);
+}
+
+static void list(struct service_req *q, struct uptime_spec *spec)
+{
+    struct disc_service *d = q->app;
+    struct disc_job *j = disc_job_new(d, DISC_JOB_UPTIME, q);
+    d->stat.lists++;
+    if (j == NULL)
+        disc_say(q, DISC_UNEXPECTED);
+    else
+        disc_try(j, uptime_list(d->uptime, spec, on_list, j));
+    free(spec->pk);
+}
+
+void disc_uptimes_get(struct service_req *q)
+{
+    struct disc_service *d = q->app;
+    struct uptime_spec spec;
+    if (d->uptime == NULL)
+        service_answer_unknown(q);
+    else if (uptime_spec_query(&spec, q) < 0)
+        disc_say(q, DISC_BAD_INPUT);
+    else
+        list(q, &spec);
+}
+
+void disc_uptimes_post(struct service_req *q)
+{
+    struct disc_service *d = q->app;
+    struct uptime_spec spec;
+    if (d->uptime == NULL)
+        service_answer_unknown(q);
+    else if (uptime_spec_body(&spec, q->body, q->body_len) < 0)
+        service_answer_text(q, 400, SERVICE_JSON, "{\"error\":\"invalid JSON body\"}");
+    else
+        list(q, &spec);
 }

@@ -21,7 +21,10 @@ static void on_stored(void *arg, const struct kv_answer *a)
         disc_store_failed(j, a->err);
         return;
     }
-    disc_lists_forget(d);
+    if (j->entry->has_server || j->was_server)
+        disc_lists_forget(d);
+    if (d->uptime != NULL && j->entry->has_client)
+        uptime_note(d->uptime, &j->pk, j->entry->client_type, strlen(j->entry->client_type));
     if (d->cfg.stored != NULL)
         d->cfg.stored(d->cfg.arg, j->entry, j->text, j->text_len);
     disc_finish(j, j->existed ? DISC_WROTE_NEXT : DISC_WROTE_NEW);
@@ -44,6 +47,7 @@ static void on_old(void *arg, const struct kv_answer *a)
             t = DISC_SEQUENCE;
         else if (j->entry->timestamp_ns < old->timestamp_ns)
             t = DISC_TIMESTAMP;
+        j->was_server = old != NULL && old->has_server;
         entry_free(old);
         if (t != DISC_WROTE_NEXT) {
             disc_finish(j, t);

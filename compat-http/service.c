@@ -257,14 +257,19 @@ void service_answer_text(struct service_req *q, unsigned status, const char *typ
     service_answer(q, status, type, body, strlen(body));
 }
 
+void service_answer_unknown(struct service_req *q)
+{
+    service_answer_header(q, "X-Content-Type-Options", "nosniff");
+    service_answer_text(q, MHD_HTTP_NOT_FOUND, SERVICE_PLAIN, "404 page not found\n");
+}
+
 /* What the frame itself answers. */
 static void answer_early(struct request *r)
 {
     char text[80];
     switch (r->early) {
     case MHD_HTTP_NOT_FOUND:
-        service_answer_header(&r->q, "X-Content-Type-Options", "nosniff");
-        service_answer_text(&r->q, r->early, SERVICE_PLAIN, "404 page not found\n");
+        service_answer_unknown(&r->q);
         break;
     case MHD_HTTP_CONTENT_TOO_LARGE:
         snprintf(text, sizeof(text), "{\"message\":\"%s\",\"code\":413}",

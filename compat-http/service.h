@@ -134,4 +134,7 @@ void service_answer_owned(struct service_req *q, unsigned status, const char *ty
 void service_answer_text(struct service_req *q, unsigned status, const char *type,
                          const char *body);
 
+/* As if there were no such path. */
+void service_answer_unknown(struct service_req *q);
+
 void service_stat(const struct service *s, struct service_stat *out);

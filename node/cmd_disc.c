@@ -28,6 +28,7 @@
 #define DMSG_BURST     200
 #define DMSG_SESSIONS  16
 #define REDIS_ATTEMPTS 10
+#define GATHER_NS      (5 * NS_PER_S)
 
 struct disc_opts {
     const char *addr, *redis, *store, *whitelist, *official, *auth, *metrics, *keyfile, *config,
@@ -399,9 +400,13 @@ static void write_metrics(struct daemon *m, FILE *f)
             "# TYPE kadmsg_disc_posts_total counter\nkadmsg_disc_posts_total %llu\n"
             "# TYPE kadmsg_disc_refused_total counter\nkadmsg_disc_refused_total %llu\n"
             "# TYPE kadmsg_disc_store_errors_total counter\nkadmsg_disc_store_errors_total %llu\n"
-            "# TYPE kadmsg_disc_store_pending gauge\nkadmsg_disc_store_pending %zu\n",
+            "# TYPE kadmsg_disc_store_pending gauge\nkadmsg_disc_store_pending %zu\n"
+            "# TYPE kadmsg_disc_heartbeats_gathered gauge\nkadmsg_disc_heartbeats_gathered %zu\n"
+            "# TYPE kadmsg_disc_heartbeats_lost_total counter\n"
+            "kadmsg_disc_heartbeats_lost_total %llu\n",
             s.conns, (unsigned long long)d.posts, (unsigned long long)d.refused,
-            (unsigned long long)d.store_errors, k.pending);
+            (unsigned long long)d.store_errors, k.pending, d.uptime.gathered,
+            (unsigned long long)d.uptime.lost);
     mirroring_metrics(m->mirroring, f, "kadmsg_disc");
 }
 
@@ -486,6 +491,7 @@ static int open_service(struct daemon *m)
         .monitors = m->monitors,
         .n_monitors = m->n_monitors,
         .client_ttl_ms = o->generation >= DISC_2026 ? o->entry_timeout / 1000000 : 0,
+        .gather_ns = o->redis == NULL ? GATHER_NS : 0, /* others may look at a Redis */
         .dmsg_address = m->has_key ? m->address : NULL,
         .stored = m->mirroring != NULL ? on_stored : NULL,
         .deleted = m->mirroring != NULL ? on_deleted : NULL,

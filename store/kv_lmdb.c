@@ -144,6 +144,14 @@ static int tx_put(const struct tx *t, const struct raw *key, const void *p, size
     return mdb_put(t->txn, t->k->dbi, &k, &v, 0);
 }
 
+/* A row without a value; when it is there no page changes. */
+static int tx_add(const struct tx *t, const struct raw *key)
+{
+    MDB_val k = val_of(key), v = db_val("", 0);
+    int rc = mdb_put(t->txn, t->k->dbi, &k, &v, MDB_NOOVERWRITE);
+    return rc == MDB_KEYEXIST ? 0 : rc;
+}
+
 static int tx_del(const struct tx *t, const struct raw *key)
 {
     MDB_val k = val_of(key);
@@ -355,7 +363,7 @@ static int do_op(const struct tx *t, const struct kv_op *op)
         return key_expire(t, op->key, t->now_ms + op->ttl_ms);
     case KV_SADD:
         r = raw_member('m', op->key, op->member);
-        return tx_put(t, &r, "", 0);
+        return tx_add(t, &r);
     case KV_SREM:
         r = raw_member('m', op->key, op->member);
         return tx_del(t, &r);
