@@ -57,8 +57,7 @@ char *tp_id_text(char out[TP_ID_TEXT + 1], const struct tp_id *id)
     return out;
 }
 
-/* With dashes, also in braces or behind urn:uuid:, or bare digits: what the peers' parser takes. */
-static int id_from_text(struct tp_id *out, const char *text, size_t n)
+int tp_id_from_text(struct tp_id *out, const char *text, size_t n)
 {
     static const char urn[] = "urn:uuid:";
     char hex[HEX_LEN(TP_ID_BYTES)];
@@ -83,6 +82,25 @@ static int id_from_text(struct tp_id *out, const char *text, size_t n)
             hex[len++] = text[i];
     }
     return hex_decode(out->b, sizeof out->b, hex, len);
+}
+
+void tp_entry_write(struct json_out *o, const struct tp_entry *e)
+{
+    char id[TP_ID_TEXT + 1];
+
+    json_out_object(o);
+    json_out_name(o, "t_id");
+    json_out_str(o, tp_id_text(id, &e->id));
+    json_out_name(o, "edges");
+    json_out_array(o);
+    json_out_hex(o, e->edges[0].b, PUBKEY_BYTES);
+    json_out_hex(o, e->edges[1].b, PUBKEY_BYTES);
+    json_out_array_end(o);
+    json_out_name(o, "type");
+    json_out_str(o, e->type);
+    json_out_name(o, "label");
+    json_out_str(o, e->label);
+    json_out_object_end(o);
 }
 
 /* ---- values ---- */
@@ -114,7 +132,7 @@ static void read_tp_id(struct reader *r, struct tp_id *id)
     const char *text;
     size_t n;
 
-    if (json_read_text(&r->in, &r->text, &text, &n) && id_from_text(id, text, n) != 0)
+    if (json_read_text(&r->in, &r->text, &text, &n) && tp_id_from_text(id, text, n) != 0)
         json_in_fail(&r->in, ERR_FORMAT);
 }
 

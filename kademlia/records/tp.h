@@ -31,6 +31,7 @@
 #include <stdint.h>
 
 #include "base/crypto.h"
+#include "base/json.h"
 
 #define TP_TEXT_MAX   31
 #define TP_ID_BYTES   16
@@ -58,6 +59,13 @@ struct tp_id tp_id_of(const struct pubkey *a, const struct pubkey *b, const char
 
 /* 8-4-4-4-12 lower-case digits and a NUL. Returns out. */
 char *tp_id_text(char out[TP_ID_TEXT + 1], const struct tp_id *id);
+
+/* The spellings that the peers' parser takes: with dashes, also in braces or behind urn:uuid:, or 32 bare digits. 0 or ERR_FORMAT. */
+int tp_id_from_text(struct tp_id *out, const char *text, size_t n)
+    __attribute__((warn_unused_result));
+
+/* {"t_id","edges","type","label"}, the shape 1 of one entry. */
+void tp_entry_write(struct json_out *o, const struct tp_entry *e);
 
 /* Read a value. On errors *out is empty. */
 int tp_decode(struct tp_list *out, const struct pubkey *subject, const void *v, size_t n)

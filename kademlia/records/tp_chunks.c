@@ -39,26 +39,7 @@ int tp_salt_chunk(const void *salt, size_t n)
 
 /* ---- writing ---- */
 
-static void write_entry(struct json_out *o, const struct tp_entry *e)
-{
-    char id[TP_ID_TEXT + 1];
-
-    json_out_object(o);
-    json_out_name(o, "t_id");
-    json_out_str(o, tp_id_text(id, &e->id));
-    json_out_name(o, "edges");
-    json_out_array(o);
-    json_out_hex(o, e->edges[0].b, PUBKEY_BYTES);
-    json_out_hex(o, e->edges[1].b, PUBKEY_BYTES);
-    json_out_array_end(o);
-    json_out_name(o, "type");
-    json_out_str(o, e->type);
-    json_out_name(o, "label");
-    json_out_str(o, e->label);
-    json_out_object_end(o);
-}
-
-/* An upper bound of what write_entry() gives: every byte of the texts escaped. */
+/* An upper bound of what tp_entry_write() gives: every byte of the texts escaped. */
 static size_t entry_size(const struct tp_entry *e)
 {
     return 64 + TP_ID_TEXT + 2 * (PUBKEY_HEX + 3) + 6 * (strlen(e->type) + strlen(e->label));
@@ -74,7 +55,7 @@ static int write_chunk(struct tp_chunk *out, const struct tp_entry *e, size_t le
     json_out_grow(&o, JSON_STD, ITEM_MAX_VALUE);
     json_out_array(&o);
     while (n < left && n < TP_CHUNK_SIZE && o.len + entry_size(&e[n]) + 2 <= ITEM_MAX_VALUE)
-        write_entry(&o, &e[n++]);
+        tp_entry_write(&o, &e[n++]);
     json_out_array_end(&o);
     if (o.err != 0) {
         int rc = o.err;
