@@ -56,8 +56,10 @@ CODE := -std=gnu11 -D_GNU_SOURCE -I. $(OPT) -fPIC -fvisibility=hidden -fstack-pr
 ALL_CFLAGS  = $(CODE) $(WARN) -Wconversion $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 # Test programs are not held to -Wconversion; fuzz targets define a function nobody declares.
 TEST_CFLAGS = $(CODE) $(WARN) -Wno-missing-prototypes $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS)
+# What base/arena.h stands in for.
+ARENAS := $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc reallocarray free strdup strndup)
 ALL_LDFLAGS = -pie -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,-z,relro,-z,now -Wl,-z,noexecstack \
-              -Wl,--gc-sections -Wl,--as-needed $(LDFLAGS)
+              -Wl,--gc-sections -Wl,--as-needed $(ARENAS) $(LDFLAGS)
 
 # ---- sources ----------------------------------------------------------------------------------
 LIB_DIRS  := base transport kademlia store compat-http apps node simulator

@@ -160,6 +160,7 @@ int main(int argc, char **argv)
     struct cmd root = cmd_sim;
 
     root.name = "kadmsg-sim-mpi";
+    sim_addresses_settle(); /* MPI does not begin twice */
     if (crypto_init() != 0 || begin(&argc, &argv) != 0)
         return 1;
     int rc = run_command(&root, argc, argv);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/arena.h"
 #include "base/err.h"
 #include "simulator/pack.h"
 
@@ -38,13 +39,8 @@ unsigned exchange_sources(const struct exchange *x)
     return x->shards + 1;
 }
 
-int exchange_new(struct exchange **out, unsigned shards, const struct exchange_net *net)
+static int make(struct exchange *x, unsigned shards, const struct exchange_net *net)
 {
-    struct exchange *x = calloc(1, sizeof *x);
-
-    *out = x;
-    if (x == NULL)
-        return ERR_NOMEM;
     x->net = net;
     x->shards = shards;
     x->all = shards * ranks_of(x);
@@ -61,9 +57,22 @@ int exchange_new(struct exchange **out, unsigned shards, const struct exchange_n
     if (x->boxes != NULL && x->out != NULL && x->join != NULL && x->spans != NULL &&
         x->reports != NULL)
         return 0;
-    exchange_free(x);
-    *out = NULL;
     return ERR_NOMEM;
+}
+
+int exchange_new(struct exchange **out, unsigned shards, const struct exchange_net *net)
+{
+    struct arena *before = arena_use(NULL);
+    struct exchange *x = calloc(1, sizeof *x);
+    int rc = x != NULL ? make(x, shards, net) : ERR_NOMEM;
+
+    (void)arena_use(before);
+    if (rc != 0) {
+        exchange_free(x);
+        x = NULL;
+    }
+    *out = x;
+    return rc;
 }
 
 static void free_bytes(struct pack_bytes *v, size_t n)
@@ -89,11 +98,20 @@ void exchange_free(struct exchange *x)
     free(x);
 }
 
+static void *heap_realloc(void *p, size_t n)
+{
+    struct arena *before = arena_use(NULL);
+
+    p = realloc(p, n);
+    (void)arena_use(before);
+    return p;
+}
+
 static int box_add(struct box *b, const struct sim_event *ev)
 {
     if (b->n == b->cap) {
         size_t cap = b->cap > 0 ? 2 * b->cap : 64;
-        struct sim_event *v = realloc(b->v, cap * sizeof *v);
+        struct sim_event *v = heap_realloc(b->v, cap * sizeof *v);
         if (v == NULL)
             return ERR_NOMEM;
         b->v = v;
@@ -173,8 +191,15 @@ static void swap_with_others(struct exchange *x)
         }
         x->spans[r] = (struct exchange_span){join->v, join->n};
     }
+    struct arena *before = arena_use(NULL);
     x->net->swap(x->net->arg, x->spans, &in);
+    (void)arena_use(before);
     receive(x, &in);
+}
+
+void exchange_wait(struct exchange *x)
+{
+    wait_for_all(x);
 }
 
 void exchange_meet(struct exchange *x, unsigned shard)
@@ -206,7 +231,9 @@ const struct exchange_report *exchange_agree(struct exchange *x, unsigned shard,
     if (shard == x->first) {
         struct exchange_report own[SIM_THREADS_MAX];
         memcpy(own, x->reports + x->first, x->shards * sizeof own[0]);
+        struct arena *before = arena_use(NULL);
         x->net->gather(x->net->arg, own, x->shards * sizeof own[0], x->reports);
+        (void)arena_use(before);
     }
     wait_for_all(x);
     return x->reports;

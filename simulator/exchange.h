@@ -15,6 +15,7 @@
  * while the others wait, through the caller's struct exchange_net: the exchange itself knows nothing
  * of messages between processes.
  *
+ * Memory: on the heap, not in arenas (base/arena.h); what is sent stays where it was allocated.
  * Threads: each shard of this process is one thread; send and take are for the own shard only. The
  * first one's thread also calls the net. The meeting spins for a moment and then sleeps. Limits:
  * memory; ERR_NOMEM from exchange_send().
@@ -62,6 +63,8 @@ void exchange_free(struct exchange *x);
 /* from is a shard of this process. */
 int exchange_send(struct exchange *x, unsigned from, unsigned to, const struct sim_event *ev);
 void exchange_meet(struct exchange *x, unsigned shard);
+/* Wait for the other shards of this process. */
+void exchange_wait(struct exchange *x);
 /* What shard `to` was sent: by the n-th shard of this process, and behind these, with the number
  * exchange_sources() - 1, by other processes. The box is empty afterwards. Valid until the next
  * exchange_agree(). */

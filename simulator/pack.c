@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/arena.h"
 #include "simulator/world.h"
 
 void pack_room(struct pack_bytes *b, size_t n)
@@ -11,7 +12,9 @@ void pack_room(struct pack_bytes *b, size_t n)
         return;
     while (b->cap - b->n < n)
         b->cap = b->cap > 0 ? 2 * b->cap : 4096;
+    struct arena *before = arena_use(NULL); /* the exchange's */
     b->v = sim_must(realloc(b->v, b->cap));
+    (void)arena_use(before);
 }
 
 static void put(struct pack_bytes *b, const void *p, size_t n)

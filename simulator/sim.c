@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/arena.h"
 #include "base/cursor.h"
 #include "base/err.h"
 #include "simulator/fixed.h"
@@ -86,8 +87,10 @@ struct task {
 static void *run_task(void *arg)
 {
     struct task *t = arg;
+    struct arena *before = arena_use(t->shard->arena);
 
     t->fn(t->shard);
+    (void)arena_use(before);
     return NULL;
 }
 
@@ -114,6 +117,12 @@ static int in_parallel(struct sim *s, void (*fn)(struct sim_shard *sh))
 }
 
 /* ---- creation ---- */
+
+static void free_arenas(struct arena *const *v, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        arena_free(v[i]);
+}
 
 static int check_cfg(const struct sim_cfg *cfg, char *why, size_t cap)
 {
@@ -158,26 +167,33 @@ static int check_cfg(const struct sim_cfg *cfg, char *why, size_t cap)
     return 0;
 }
 
+static int init_shard(struct sim *s, unsigned i, struct arena *arena)
+{
+    struct sim_shard *sh = &s->shard[i];
+
+    sh->sim = s;
+    sh->id = s->first + i;
+    sh->arena = arena;
+    sh->now_ns = SIM_EPOCH_NS;
+    simenv_init(&sh->env, sh);
+    sh->peers = keys_peers(sh);
+    struct arena *before = arena_use(arena);
+    int rc = queue_init(&sh->queue);
+    (void)arena_use(before);
+    return rc;
+}
+
 static int init_shards(struct sim *s)
 {
-    unsigned ranks = s->cfg.others != NULL ? s->cfg.others->ranks : 1;
-    s->locals = s->cfg.threads < s->cfg.nodes ? s->cfg.threads : s->cfg.nodes;
-    s->shards = s->locals * ranks;
-    s->first = s->cfg.others != NULL ? s->locals * s->cfg.others->rank : 0;
+    int rc = 0;
+
+    s->shards = s->locals * (s->cfg.others != NULL ? s->cfg.others->ranks : 1);
     s->shard = calloc(s->locals, sizeof *s->shard);
     if (s->shard == NULL)
         return ERR_NOMEM;
-    for (unsigned i = 0; i < s->locals; i++) {
-        struct sim_shard *sh = &s->shard[i];
-        sh->sim = s;
-        sh->id = s->first + i;
-        sh->now_ns = SIM_EPOCH_NS;
-        simenv_init(&sh->env, sh);
-        sh->peers = keys_peers(sh);
-        if (queue_init(&sh->queue) != 0)
-            return ERR_NOMEM;
-    }
-    return exchange_new(&s->exchange, s->locals, s->cfg.others);
+    for (unsigned i = 0; rc == 0 && i < s->locals; i++)
+        rc = init_shard(s, i, s->arenas[i]);
+    return rc == 0 ? exchange_new(&s->exchange, s->locals, s->cfg.others) : rc;
 }
 
 /* Of all processes: the work is shared between the threads of this one. */
@@ -244,6 +260,19 @@ static int init(struct sim *s, char *why, size_t why_cap)
     return rc;
 }
 
+/* Either all shards have an arena or none has one: then there are no checkpoints, and no more. */
+static void get_arenas(struct arena **v, unsigned first, unsigned n)
+{
+    memset(v, 0, n * sizeof *v);
+    for (unsigned i = 0; i < n; i++) {
+        if (arena_new(&v[i], first + i) != 0) {
+            free_arenas(v, i);
+            memset(v, 0, n * sizeof *v);
+            return;
+        }
+    }
+}
+
 int sim_new(struct sim **out, const struct sim_cfg *cfg, char *why, size_t why_cap)
 {
     *out = NULL;
@@ -251,15 +280,28 @@ int sim_new(struct sim **out, const struct sim_cfg *cfg, char *why, size_t why_c
     int rc = check_cfg(cfg, why, why_cap);
     if (rc != 0)
         return rc;
+    unsigned locals = cfg->threads < cfg->nodes ? cfg->threads : cfg->nodes;
+    unsigned first = cfg->others != NULL ? locals * cfg->others->rank : 0;
+    struct arena *arenas[SIM_THREADS_MAX] = {0};
+    get_arenas(arenas, first, locals);
+    struct arena *before = arena_use(arenas[0]);
     struct sim *s = calloc(1, sizeof *s);
-    if (s == NULL)
-        return ERR_NOMEM;
-    s->cfg = *cfg;
-    rc = init(s, why, why_cap);
-    if (rc != 0) {
-        sim_free(s);
-        return rc;
+    if (s != NULL) {
+        s->cfg = *cfg;
+        s->locals = locals;
+        s->first = first;
+        memcpy(s->arenas, arenas, sizeof arenas);
+        rc = init(s, why, why_cap);
     }
+    (void)arena_use(before);
+    if (s == NULL)
+        free_arenas(arenas, locals);
+    if (s == NULL || rc != 0) {
+        sim_free(s);
+        return s == NULL ? ERR_NOMEM : rc;
+    }
+    if (arenas[0] != NULL)
+        arena_set_root(arenas[0], s);
     *out = s;
     return 0;
 }
@@ -407,30 +449,45 @@ static void keep_books(struct sim *s, const struct exchange_report *r, uint64_t 
     s->virtual_ns = now_ns;
 }
 
+/* The first event of all, and whether any process was told to stop. */
+static uint64_t first_event(const struct sim *s, const struct exchange_report *all, bool *stop)
+{
+    uint64_t next = QUEUE_NEVER;
+
+    *stop = false;
+    for (unsigned i = 0; i < s->shards; i++) {
+        next = all[i].next_ns < next ? all[i].next_ns : next;
+        *stop = *stop || all[i].stop;
+    }
+    return next;
+}
+
 static void run_shard(struct sim_shard *sh)
 {
     struct sim *s = sh->sim;
-    uint64_t end = SIM_EPOCH_NS;
+    uint64_t end = s->virtual_ns, begun = end, next;
+    bool again = s->resumed, stop;
 
-    for (;;) {
+    for (;; again = false) {
         exchange_meet(s->exchange, sh->id);
         receive(sh);
         load_judge(sh);
         struct exchange_report mine = report(sh);
         const struct exchange_report *all = exchange_agree(s->exchange, sh->id, &mine);
-        uint64_t next = QUEUE_NEVER;
-        bool stop = false;
-        for (unsigned i = 0; i < s->shards; i++) {
-            next = all[i].next_ns < next ? all[i].next_ns : next;
-            stop = stop || all[i].stop;
-        }
-        if (sh->id == s->first)
+        next = first_event(s, all, &stop);
+        if (sh->id == s->first && !again)
             keep_books(s, all, end);
+        if (!again && checkpoint_is_due(s, begun, next, stop)) {
+            if (sh->id == s->first)
+                checkpoint_save(s);
+            exchange_wait(s->exchange);
+        }
         if (stop || next >= s->end_ns) {
             if (sh->id == s->first)
                 s->interrupted = stop;
             break;
         }
+        begun = next;
         end = next + s->cfg.net.floor_ns;
         if (end > s->end_ns)
             end = s->end_ns;
@@ -441,16 +498,33 @@ static void run_shard(struct sim_shard *sh)
 
 int sim_run(struct sim *s)
 {
-    int rc = s->cfg.join.by == SIM_JOIN_ORACLE ? oracle_init(s) : 0;
+    int rc = 0;
 
-    if (rc == 0)
-        rc = in_parallel(s, begin);
-    oracle_free(s);
+    if (!s->resumed) {
+        rc = s->cfg.join.by == SIM_JOIN_ORACLE ? oracle_init(s) : 0;
+        if (rc == 0)
+            rc = in_parallel(s, begin);
+        oracle_free(s);
+    }
     if (rc == 0)
         rc = in_parallel(s, run_shard);
     if (rc == 0 && !s->interrupted)
         s->virtual_ns = s->end_ns;
     return rc;
+}
+
+const struct sim_cfg *sim_cfg(const struct sim *s)
+{
+    return &s->cfg;
+}
+
+uint64_t sim_memory(const struct sim *s)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < s->locals && s->arenas[i] != NULL; i++)
+        n += arena_taken(s->arenas[i]);
+    return n;
 }
 
 /* ---- the end ---- */
@@ -470,11 +544,23 @@ static void end_shard(struct sim_shard *sh)
     free(sh->checks);
 }
 
+/* Arenas go at once; that nothing was left in them shows that whoever allocated has freed. */
+static void free_world(struct arena *const *arenas, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        assert(arenas[i] == NULL || arena_used(arenas[i]) == 0);
+    free_arenas(arenas, n);
+}
+
 void sim_free(struct sim *s)
 {
+    struct arena *arenas[SIM_THREADS_MAX];
+
     if (s == NULL)
         return;
-    for (unsigned i = 0; s->nodes != NULL && s->shard != NULL && i < s->locals; i++)
+    unsigned n = s->locals;
+    memcpy(arenas, s->arenas, sizeof arenas);
+    for (unsigned i = 0; s->nodes != NULL && s->shard != NULL && i < n; i++)
         end_shard(&s->shard[i]);
     exchange_free(s->exchange);
     oracle_free(s);
@@ -492,4 +578,5 @@ void sim_free(struct sim *s)
     free(s->attackers);
     users_free(s);
     free(s);
+    free_world(arenas, n);
 }

@@ -12,6 +12,10 @@
  * any number of threads, and of processes (cfg.others), each of which has as many threads: every process
  * calls the same functions, and each gets the result of all.
  *
+ * Checkpoints: the state is written as it lies in memory (base/arena.h), so a file is good for the very
+ * program that wrote it, on a machine of its kind, with as many threads and processes. A resumed run ends with
+ * the digest of one that was never interrupted.
+ *
  * Owner: one thread calls these functions; sim_run() starts cfg.threads - 1 more and ends them.
  * Limits: SIM_NODES_MAX nodes; memory, which sim_predict() tells before. Errors: sim_new() gives
  * ERR_NOMEM, ERR_USAGE (combination of settings, with the reason), ERR_FORMAT or a system error
@@ -166,6 +170,10 @@ struct sim_cfg { /* shares and losses in millionths */
     const struct exchange_net
         *others;            /* optional: other processes (exchange.h) with the same settings */
     enum sim_defect defect; /* tests */
+    /* Optional: the whole state goes to this file every so often in virtual time, and when the run is stopped;
+     * each process has a file of its own, with its number behind the name. Only the last one is kept. */
+    char checkpoint[256];
+    uint64_t checkpoint_every_ns; /* 0: only when stopped */
     /* Optional. Set by a signal handler: the run ends at the next window, with what there is. */
     const volatile sig_atomic_t *stop;
     /* Optional: called by the thread of sim_run() every so many windows. */
@@ -217,6 +225,16 @@ struct sim_result {
     char failed[160]; /* the first that was not */
     struct sim_point series[SIM_SERIES_MAX];
     size_t n_series;
+    unsigned checkpoints; /* written */
+    int checkpoint_err;   /* 0, or why the last one that failed did; the run went on */
+    char checkpoint_why[256];
+};
+
+struct sim_saved { /* a checkpoint */
+    char name[64];
+    uint64_t seed, virtual_ns, bytes; /* of memory that it will take */
+    uint32_t nodes;
+    unsigned threads;
 };
 
 struct sim;
@@ -228,6 +246,17 @@ uint64_t sim_predict(const struct sim_cfg *cfg);
 
 int sim_new(struct sim **out, const struct sim_cfg *cfg, char *why, size_t why_cap)
     __attribute__((warn_unused_result));
+/* What is saved in a file; with others, in that of this process. ERR_VERSION: of another build or format;
+ * ERR_CORRUPT; ERR_STATE: of another number of processes; a system error. */
+int sim_saved(struct sim_saved *out, const char *path, const struct exchange_net *others, char *why,
+              size_t why_cap) __attribute__((warn_unused_result));
+/* A simulation as it was saved, sim_run() goes on from there. Of run only others, stop, progress, progress_arg
+ * and the settings of checkpoints are used: all else is as it was. Errors as above. */
+int sim_resume(struct sim **out, const char *path, const struct sim_cfg *run, char *why,
+               size_t why_cap) __attribute__((warn_unused_result));
+const struct sim_cfg *sim_cfg(const struct sim *s);
+/* Bytes of memory that it has taken here; 0: it has no arenas (base/arena.h). */
+uint64_t sim_memory(const struct sim *s);
 int sim_run(struct sim *s) __attribute__((warn_unused_result));
 void sim_result(struct sim *s, struct sim_result *out);
 void sim_free(struct sim *s);

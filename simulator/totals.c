@@ -267,6 +267,9 @@ void sim_result(struct sim *s, struct sim_result *out)
     out->windows = s->windows;
     out->nodes = s->cfg.nodes;
     out->interrupted = s->interrupted;
+    out->checkpoints = s->checkpoints;
+    out->checkpoint_err = s->checkpoint_err;
+    memcpy(out->checkpoint_why, s->checkpoint_why, sizeof out->checkpoint_why);
     put_series(s, out);
     make_digest(s, out);
     out->load_gini_ppm = gini(s);

@@ -15,11 +15,16 @@
  *     latency.c   latency of a pair of nodes
  *     pack.c      events as bytes, for other processes
  *     intern.c    one copy of an item per shard
+ *     checkpoint.c  the whole state to a file and back
  *
  * Every node belongs to the shard (number % shards), which alone touches its state. Shards of other
  * processes have their nodes there; what follows from seed and scenario (keys, roles, places) is known
- * of all nodes everywhere. Times are virtual ns that
- * start at SIM_EPOCH_NS, so that 0 stays "never" for whoever uses it so.
+ * of all nodes everywhere. Times are virtual ns that start at SIM_EPOCH_NS, so that 0 stays "never" for
+ * whoever uses it so, and no time looks like an address of the program (base/arena.h).
+ *
+ * Memory: what is allocated between sim_new() and the end of sim_run() lies in the arenas of the shards, and
+ * points to nothing but these and the program, so that a checkpoint is a copy of them. Only the exchange, which
+ * is empty between windows, and what cfg refers to are not; a resumed run has others.
  */
 #pragma once
 
@@ -31,7 +36,7 @@
 #include "simulator/rng.h"
 #include "simulator/sim.h"
 
-#define SIM_EPOCH_NS  (1000 * NS_PER_S)
+#define SIM_EPOCH_NS  (100000 * NS_PER_S)
 #define SIM_WALL_NS   INT64_C(1700000000000000000) /* wall clock at virtual time 0 */
 #define SIM_SALT      "sim"
 #define SIM_LIVES     16 /* lives of a node are told apart modulo this */
@@ -145,9 +150,12 @@ struct intern {
     size_t n, cap;
 };
 
+struct arena;
+
 struct sim_shard {
     struct sim *sim;
-    unsigned id; /* among those of all processes */
+    struct arena *arena; /* what its thread allocates from; NULL: there are none */
+    unsigned id;         /* among those of all processes */
     struct queue queue;
     uint64_t now_ns;
     struct sim_event cur; /* being handled */
@@ -168,9 +176,10 @@ struct replayer;
 struct sim {
     struct sim_cfg cfg;
     struct kad_limits limits;
-    unsigned shards;         /* of all processes */
-    unsigned first, locals;  /* number of the first one here; how many there are */
-    struct sim_shard *shard; /* the locals */
+    unsigned shards;                       /* of all processes */
+    unsigned first, locals;                /* number of the first one here; how many there are */
+    struct sim_shard *shard;               /* the locals */
+    struct arena *arenas[SIM_THREADS_MAX]; /* theirs */
     struct exchange *exchange;
     struct sim_node *nodes;
     struct sim_relay *relays;
@@ -196,7 +205,10 @@ struct sim {
     uint64_t end_ns, virtual_ns, windows;
     struct sim_point series[SIM_SERIES_MAX];
     size_t n_series;
-    bool interrupted;
+    bool interrupted, resumed;
+    unsigned checkpoints; /* written since sim_new() or sim_resume() */
+    int checkpoint_err;   /* of the last one that failed */
+    char checkpoint_why[256];
 };
 
 /* Out of memory in the middle of a run: there is no sensible way on. */
@@ -339,3 +351,11 @@ uint64_t latency_of(const struct sim *s, uint32_t a, uint32_t b);
 /* The shard's own copy of an item that came from another shard; takes the reference over. */
 struct item_ref *intern_item(struct intern *t, struct item_ref *item);
 void intern_free(struct intern *t);
+
+/* ---- checkpoint.c ---- */
+
+/* Between two windows that begin at begun_ns and next_ns: is the state to be saved? All shards of all processes
+ * get the same answer. */
+bool checkpoint_is_due(const struct sim *s, uint64_t begun_ns, uint64_t next_ns, bool stop);
+/* By the first shard, while the others wait. What goes wrong is kept in s->checkpoint_err. */
+void checkpoint_save(struct sim *s);

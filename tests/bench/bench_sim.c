@@ -9,7 +9,6 @@
  *
  * CPU time, not wall time. The queue's ceiling is the median of REPEATS; a network runs once.
  */
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,8 +117,8 @@ static struct sim_cfg config(uint32_t nodes)
     return c;
 }
 
-/* CPU seconds of the run, without setting up; bytes of heap while it is at its end. */
-static double run(const struct sim_cfg *cfg, size_t *heap)
+/* CPU seconds of the run, without setting up; bytes of memory at its end. */
+static double run(const struct sim_cfg *cfg, uint64_t *memory)
 {
     struct sim *s;
     char why[256];
@@ -130,10 +129,8 @@ static double run(const struct sim_cfg *cfg, size_t *heap)
     if (sim_run(s) != 0)
         die("run");
     double took = cpu_s() - begun;
-    if (heap != NULL) {
-        struct mallinfo2 m = mallinfo2();
-        *heap = m.uordblks + m.hblkhd;
-    }
+    if (memory != NULL)
+        *memory = sim_memory(s);
     sim_result(s, &result);
     sim_free(s);
     return took;
@@ -157,17 +154,17 @@ static void bench_events(void)
 static void bench_memory(void)
 {
     const uint32_t small = 10000, large = 40000;
-    size_t heap[2];
+    uint64_t memory[2];
     uint64_t contacts;
 
     for (int i = 0; i < 2; i++) {
         struct sim_cfg c = config(i == 0 ? small : large);
         c.puts.every_ns = c.gets.every_ns = 0;
         c.duration_ns = S;
-        (void)run(&c, &heap[i]);
+        (void)run(&c, &memory[i]);
     }
     contacts = result.contacts_mean_milli;
-    report("sim_node", "{\"nodes\":40000}", (double)(heap[1] - heap[0]) / (large - small),
+    report("sim_node", "{\"nodes\":40000}", (double)(memory[1] - memory[0]) / (large - small),
            "bytes/node", 0, 65.0 + 4.0 * (double)contacts / 1000);
 }
 

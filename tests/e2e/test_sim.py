@@ -74,6 +74,36 @@ def test_shipped_with_a_trace(tool):
     assert result['checks']['passed'] and result['network']['leaves'] == 12 and result['live'] == 40
 
 
+def test_checkpoint(tool, runs, tmp_path):
+    """Saved, interrupted, resumed: by processes that lie elsewhere in memory each time."""
+    state, whole = tmp_path / 'state', runs[1][1]['digest']
+    saving = ['sim', 'run', TINY, *SMALL, '--json', '--seed', 1, '--threads', 2, '--checkpoint', state]
+    assert tool.cli(*saving, '--checkpoint-every', '3m').json['digest'] == whole
+    for _ in range(2):
+        assert tool.cli('sim', 'resume', state, '--quiet', '--json').json['digest'] == whole
+    run = tool.start('sim', 'run', TINY, '--set', 'duration=1000h', '--json', '--checkpoint', state)
+    wait_until(lambda: 'events' in run.log, 30, 'a progress line')
+    run.signal(signal.SIGINT)
+    first = run.result(30).json
+    run = tool.start('sim', 'resume', state, '--json', '--checkpoint', state)
+    wait_until(lambda: 'events' in run.log, 30, 'a progress line')
+    run.signal(signal.SIGINT)
+    second = run.result(30).json
+    assert second['interrupted'] and second['virtual_s'] > first['virtual_s'] and second['seed'] == first['seed']
+
+
+def test_no_checkpoint(tool, tmp_path):
+    state = tmp_path / 'state'
+    assert 'no such file' in tool.cli('sim', 'resume', state, code=1).err.lower()
+    state.write_text('kadmsg\n')
+    assert 'not a checkpoint' in tool.cli('sim', 'resume', state, code=1).err
+    assert '--checkpoint' in tool.cli('sim', 'run', TINY, '--checkpoint-every', 5, code=2).err
+    (tmp_path / 'state.part').symlink_to('/dev/full')
+    result = tool.cli('sim', 'run', TINY, *SMALL, '--json', '--checkpoint', state, '--checkpoint-every', '7m', code=1)
+    assert 'no space left' in result.err and result.json['events'] > 0
+    assert state.read_text() == 'kadmsg\n'
+
+
 def mpirun(world, ranks, *args):
     program = world.program.parent / 'kadmsg-sim-mpi'
     done = subprocess.run(['mpirun', '--allow-run-as-root', '--oversubscribe', '-np', str(ranks), program, *map(str, args)],
@@ -89,6 +119,17 @@ def test_mpi(world, tool, runs):
         result = json.loads(out)
         assert result['digest'] == runs[1][1]['digest'] and result['processes'] == ranks
         assert result['lookups'] == runs[1][1]['lookups'] and result['load'] == runs[1][1]['load']
+
+
+def test_mpi_checkpoint(world, runs, tmp_path):
+    state = tmp_path / 'state'
+    args = ['run', TINY, *SMALL, '--json', '--seed', 1, '--checkpoint', state, '--checkpoint-every', '5m']
+    for args in args, ['resume', state, '--quiet', '--json']:
+        code, out, err = mpirun(world, 2, *args)
+        assert code == 0, err
+        assert json.loads(out)['digest'] == runs[1][1]['digest']
+    code, out, err = mpirun(world, 3, 'resume', state)
+    assert code != 0 and out == '' and 'of process 0 of 2, this is 0 of 3' in err
 
 
 def test_mpi_mistakes(world, tmp_path):
