@@ -5,8 +5,8 @@
 #include <time.h>
 
 #include "base/err.h"
-#include "base/version.h"
 #include "compat-http/disc_int.h"
+#include "compat-http/health_text.h"
 
 void disc_service_dropped(struct service_req *q)
 {
@@ -22,24 +22,9 @@ static void handle_health(struct service_req *q)
     struct disc_service *d = q->app;
     char buf[512];
     struct json_out o;
-    const char *address = d->cfg.dmsg_address;
     json_out_fixed(&o, JSON_FAST, buf, sizeof(buf));
     json_out_object(&o);
-    json_out_name(&o, "build_info");
-    json_out_object(&o);
-    json_out_name(&o, "version");
-    json_out_str(&o, version_str());
-    json_out_name(&o, "commit");
-    json_out_str(&o, "unknown");
-    json_out_name(&o, "date");
-    json_out_str(&o, "unknown");
-    json_out_object_end(&o);
-    json_out_name(&o, "started_at");
-    json_out_str(&o, d->started);
-    if (address != NULL) {
-        json_out_name(&o, "dmsg_address");
-        json_out_str(&o, address);
-    }
+    health_text_write(&o, NULL, d->started, d->cfg.dmsg_address);
     json_out_object_end(&o);
     service_answer(q, 200, SERVICE_JSON, o.p, o.err == 0 ? o.len : 0);
 }
@@ -66,16 +51,6 @@ const struct service_route disc_service_routes[] = {
 };
 const size_t disc_service_n_routes = sizeof(disc_service_routes) / sizeof(disc_service_routes[0]);
 
-static void time_text(char out[64], int64_t wall_ns)
-{
-    struct tm tm;
-    char day[40];
-    time_t s = (time_t)(wall_ns / 1000000000);
-    gmtime_r(&s, &tm);
-    strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &tm);
-    snprintf(out, 64, "%s.%09dZ", day, (int)(wall_ns % 1000000000));
-}
-
 int disc_service_new(struct disc_service **out, const struct disc_service_cfg *cfg)
 {
     struct disc_service *d = calloc(1, sizeof(*d));
@@ -90,7 +65,7 @@ int disc_service_new(struct disc_service **out, const struct disc_service_cfg *c
         free(d);
         return ERR_NOMEM;
     }
-    time_text(d->started, env_wall_ns(cfg->env));
+    (void)health_text_time(d->started, env_wall_ns(cfg->env));
     d->sweep.fn = disc_on_sweep;
     loop_timer_set(cfg->loop, &d->sweep, cfg->loop->now_ns);
     *out = d;

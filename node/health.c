@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/version.h"
+#include "compat-http/health_text.h"
 #include "compat-http/pages.h"
 #include "node/node_int.h"
 
@@ -35,16 +36,6 @@ struct health {
 };
 
 /* ---- /health ---- */
-
-/* RFC 3339 with nanoseconds, UTC. */
-static void time_text(char out[64], const struct timespec *t)
-{
-    struct tm tm;
-    char day[40];
-    gmtime_r(&t->tv_sec, &tm);
-    strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &tm);
-    snprintf(out, 64, "%s.%09ldZ", day, t->tv_nsec);
-}
 
 static void add_servers(struct node *n, json_t *o)
 {
@@ -79,8 +70,9 @@ static void add_checks(struct node *n, json_t *o)
 
 static void write_health(struct node *n)
 {
-    char started[64], pk[PUBKEY_HEX + 1];
-    time_text(started, &n->health_http->started);
+    char started[HEALTH_TIME], pk[PUBKEY_HEX + 1];
+    const struct timespec *at = &n->health_http->started;
+    (void)health_text_time(started, at->tv_sec * INT64_C(1000000000) + at->tv_nsec);
     json_t *o = json_pack("{s:{s:s, s:s, s:s}, s:s}", "build_info", "version", version_str(),
                           "commit", "unknown", "date", "unknown", "started_at", started);
     if (o == NULL)
