@@ -252,6 +252,16 @@ void service_answer_owned(struct service_req *q, unsigned status, const char *ty
     respond(q, status, type, res);
 }
 
+void service_answer_shared(struct service_req *q, unsigned status, const char *type,
+                           const void *body, size_t n, void (*release)(void *arg), void *arg)
+{
+    struct MHD_Response *res = MHD_create_response_from_buffer_with_free_callback_cls(
+        n, (void *)(uintptr_t)body, release, arg);
+    if (res == NULL)
+        release(arg);
+    respond(q, status, type, res);
+}
+
 void service_answer_text(struct service_req *q, unsigned status, const char *type, const char *body)
 {
     service_answer(q, status, type, body, strlen(body));

@@ -130,6 +130,9 @@ void service_answer(struct service_req *q, unsigned status, const char *type, co
 /* The same with memory from malloc() that is handed over. */
 void service_answer_owned(struct service_req *q, unsigned status, const char *type,
                           void *owned_body, size_t n);
+/* The same with memory that several answers share: release(arg) is called when this one needs it no more, at the latest by service_free(). */
+void service_answer_shared(struct service_req *q, unsigned status, const char *type,
+                           const void *body, size_t n, void (*release)(void *arg), void *arg);
 /* The same with a text. */
 void service_answer_text(struct service_req *q, unsigned status, const char *type,
                          const char *body);
