@@ -269,9 +269,9 @@ lint-cppcheck:
 API_H    := $(firstword $(wildcard kadmsg.h */kadmsg.h))
 MANPAGES := $(sort $(wildcard docs/man/*.[1578]))
 SOVERSION := 0
-API_PKGS := $(filter-out libmicrohttpd libcurl libsystemd hiredis yaml-0.1,$(PKGS))
-# Shared whatever the caller does: libcurl's own list of private libraries asks for packages nobody has.
-API_LIBS := $(shell $(PKG_CONFIG) --libs libmicrohttpd libcurl 2>/dev/null)
+# What the program alone needs (node/node.h, parts) is not linked: a reference to it is an error here.
+API_PKGS := $(filter-out libevent_pthreads libmicrohttpd libcurl jansson libsystemd hiredis yaml-0.1,$(PKGS))
+API_LIBS := $(shell $(PKG_CONFIG) --libs $(API_PKGS) 2>/dev/null)
 BINDIR := $(PREFIX)/bin
 LIBDIR := $(PREFIX)/lib
 UNITDIR := $(LIBDIR)/systemd/system
@@ -288,7 +288,7 @@ INSTALLED := $(if $(PROG_SRC),$(BINDIR)/kadmsg $(UNITDIR)/kadmsg.service $(comp_
 
 $(O)/libkadmsg.so.$(SOVERSION): $(call obj,$(API_H:.h=.c)) $(LIB)
 	$(call say,LD)
-	$(Q)$(CC) -shared $(filter-out -pie,$(ALL_LDFLAGS)) -Wl,-soname,$(@F) -Wl,-z,defs -o $@ $(filter %.o %.a,$^) $(PKG_LIBS)
+	$(Q)$(CC) -shared $(filter-out -pie,$(ALL_LDFLAGS)) -Wl,-soname,$(@F) -Wl,-z,defs -o $@ $(filter %.o %.a,$^) $(API_LIBS)
 # One object with the hidden names made local, so that the caller's own functions may have any name.
 $(O)/api/kadmsg.o: $(call obj,$(API_H:.h=.c)) $(LIB)
 	@mkdir -p $(@D)
@@ -303,7 +303,7 @@ $(O)/kadmsg.service: node/kadmsg.service.in FORCE
 	@mkdir -p $(@D); sed 's|@BINDIR@|$(BINDIR)|' $< > $@
 $(O)/kadmsg.pc: Makefile FORCE
 	@mkdir -p $(@D); printf '%s\n' 'Name: kadmsg' 'Description: DHT-first node of the DMSG protocols' 'Version: $(VERSION)' \
-	    'Requires.private: $(API_PKGS)' 'Libs: -L$(LIBDIR) -lkadmsg' 'Libs.private: $(API_LIBS) -pthread' 'Cflags: -I$(PREFIX)/include' > $@
+	    'Requires.private: $(API_PKGS)' 'Libs: -L$(LIBDIR) -lkadmsg' 'Libs.private: -pthread' 'Cflags: -I$(PREFIX)/include' > $@
 
 install: all $(O)/kadmsg.service $(addprefix $(O)/completion/,bash zsh fish) $(if $(API_H),$(O)/libkadmsg.so.$(SOVERSION) $(O)/api/libkadmsg.a $(O)/kadmsg.pc)
 ifneq ($(PROG_SRC),)

@@ -6,6 +6,7 @@
 #include "node/config.h"
 #include "node/keyfile.h"
 #include "node/tool_compat.h"
+#include "node/tool_key.h"
 
 struct conf_opts {
     struct tool_opts conn;
@@ -142,7 +143,7 @@ static int print(struct cmdline *cl)
 static int gen_keys(struct cmdline *cl)
 {
     const struct conf_opts *o = cl->opts;
-    return keyfile_gen(NULL, o->conn.json);
+    return tool_key_gen(NULL, o->conn.json);
 }
 
 static int verify_keys(struct cmdline *cl)
@@ -155,7 +156,7 @@ static int verify_keys(struct cmdline *cl)
         return cmdline_usage_error(cl, "SK or --sk-file");
     int rc = on_argv ? seckey_pubkey(&pk, &o->sk) : keyfile_read(&o->sk, &pk, o->conn.sk_file);
     if (rc < 0 && !on_argv)
-        return keyfile_tell(rc, o->conn.sk_file);
+        return tool_key_tell(rc, o->conn.sk_file);
     if (rc < 0)
         return tool_fail(rc, "failed to derive public key: %s", err_str(rc));
     if (o->conn.json)

@@ -22,6 +22,7 @@
 #include "node/mirroring.h"
 #include "node/node_int.h"
 #include "node/tool.h"
+#include "node/tool_key.h"
 
 #define DMSG_PORT      80
 #define DMSG_RATE      100
@@ -565,6 +566,7 @@ static int open_node(struct daemon *m)
         .sk = m->sk,
         .discovery = m->url,
         .mode = NODE_MODE_HTTP,
+        .parts = node_parts,
         .publish = true,
         .lock = false,
         .sessions = DMSG_SESSIONS,
@@ -619,7 +621,7 @@ static int open_all(struct daemon *m)
     drive_loop_now(m->drive);
     if (o->keyfile != NULL) {
         if ((rc = keyfile_open(&m->sk, &m->pk, o->keyfile, &made)) < 0)
-            return keyfile_tell(rc, o->keyfile);
+            return tool_key_tell(rc, o->keyfile);
         m->has_key = true;
     } else if (m->has_key) {
         m->sk = o->sk;

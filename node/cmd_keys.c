@@ -7,6 +7,7 @@
 #include "node/cmds.h"
 #include "node/keyfile.h"
 #include "node/tool.h"
+#include "node/tool_key.h"
 
 struct keys_opts {
     const char *out, *sk_file, *payload, *sig;
@@ -19,7 +20,7 @@ struct keys_opts {
 static int gen(struct cmdline *cl)
 {
     const struct keys_opts *o = cl->opts;
-    return keyfile_gen(o->out, o->json);
+    return tool_key_gen(o->out, o->json);
 }
 
 /* ---- show, sign, verify ---- */
@@ -29,7 +30,7 @@ static int read_key(const struct keys_opts *o, struct seckey *sk, struct pubkey 
     if (o->sk_file == NULL)
         return tool_fail(ERR_USAGE, "which key? --sk-file FILE is missing");
     int rc = keyfile_read(sk, pk, o->sk_file);
-    return rc < 0 ? keyfile_tell(rc, o->sk_file) : 0;
+    return rc < 0 ? tool_key_tell(rc, o->sk_file) : 0;
 }
 
 static int show(struct cmdline *cl)

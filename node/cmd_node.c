@@ -14,6 +14,7 @@
 #include "node/paths.h"
 #include "node/serve.h"
 #include "node/tool.h"
+#include "node/tool_key.h"
 
 /* ---- the key ---- */
 
@@ -26,7 +27,7 @@ static int find_key(const struct node_opts *o, struct node_cfg *cfg)
     int rc = 0;
     if (o->sk_file != NULL) {
         rc = keyfile_read(&cfg->sk, &cfg->pk, o->sk_file);
-        return rc < 0 ? keyfile_tell(rc, o->sk_file) : 0;
+        return rc < 0 ? tool_key_tell(rc, o->sk_file) : 0;
     }
     rc = o->store != NULL
              ? (snprintf(dir, sizeof(dir), "%s", o->store) < (int)sizeof(dir) ? 0 : ERR_TOO_LONG)
@@ -38,7 +39,7 @@ static int find_key(const struct node_opts *o, struct node_cfg *cfg)
     if ((rc = paths_join(key, dir, "node.key")) == 0)
         rc = keyfile_open(&cfg->sk, &cfg->pk, key, &made);
     if (rc < 0)
-        return keyfile_tell(rc, key);
+        return tool_key_tell(rc, key);
     if (made)
         log_info(LOG_NODE, "made a new key file=%s pk=%s", key, LOG_PK(&cfg->pk));
     return 0;

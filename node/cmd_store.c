@@ -6,6 +6,7 @@
 #include "node/keyfile.h"
 #include "node/paths.h"
 #include "node/tool.h"
+#include "node/tool_key.h"
 #include "store/lmdb.h"
 #include "store/tools.h"
 
@@ -33,7 +34,7 @@ static int find_dir(struct cmdline *cl, char dir[PATHS_MAX])
         return cmdline_usage_error(cl, "which store? --store DIR is missing");
     int rc = keyfile_read(&sk, &pk, o->sk_file);
     if (rc < 0)
-        return keyfile_tell(rc, o->sk_file);
+        return tool_key_tell(rc, o->sk_file);
     seckey_wipe(&sk);
     rc = paths_store(dir, &pk);
     return rc < 0 ? tool_fail(rc, "state directory: %s", err_str(rc)) : 0;

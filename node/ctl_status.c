@@ -198,7 +198,7 @@ static json_t *http_json(const struct node *n)
     if (n->publish != NULL)
         publish_stat(n->publish, &pub);
     return json_pack("{s:s?, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "address",
-                     facade_addr(n), "registered", (json_int_t)st.registered, "answered_own",
+                     node_http_addr(n), "registered", (json_int_t)st.registered, "answered_own",
                      (json_int_t)st.own, "carried", (json_int_t)st.carried, "carry_failed",
                      (json_int_t)st.carry_failed, "forwarded", (json_int_t)st.forwarded,
                      "forward_failed", (json_int_t)st.forward_failed, "published",
@@ -215,27 +215,6 @@ static json_t *control_json(struct node *n)
                      (json_int_t)st.refused_user, "refused_limit", (json_int_t)st.refused_limit,
                      "bad_packets", (json_int_t)st.bad_packets, "dropped", (json_int_t)st.dropped,
                      "accept_failed", (json_int_t)st.accept_failed);
-}
-
-const char *node_health(struct node *n)
-{
-    struct kad_stat kad;
-    struct client_stat client;
-    if (n->stopping)
-        return "stopping";
-    struct store_stat store;
-    n->store->ops->stat(n->store, &store);
-    if (store.busy_pid != 0) {
-        snprintf(n->health_text, sizeof(n->health_text), "store busy, pid %d", store.busy_pid);
-        return n->health_text;
-    }
-    client_stat(n->client, &client);
-    if (client.sessions_up == 0)
-        return "no session to any relay";
-    kad_stat(node_kad(n), &kad);
-    if (kad.alone && n->cfg.n_bootstrap > 0)
-        return "no DHT peer answers";
-    return "ok";
 }
 
 void ctl_status(struct ctl_req *req)

@@ -139,7 +139,7 @@ static void on_servers(void *arg, const struct disc_answer *a)
     bootstrap(d->node, a);
 }
 
-void discovery_ask_servers(struct node *n)
+static void ask_servers(struct node *n)
 {
     struct discovery *d = n->discovery;
     if (d == NULL || d->servers != 0)
@@ -150,11 +150,9 @@ void discovery_ask_servers(struct node *n)
 
 /* ---- life ---- */
 
-int discovery_open(struct node *n)
+static int build(struct node *n)
 {
     struct discovery *d;
-    if (n->cfg.discovery == NULL)
-        return 0;
     if ((d = calloc(1, sizeof(*d))) == NULL)
         return ERR_NOMEM;
     n->discovery = d;
@@ -168,35 +166,37 @@ int discovery_open(struct node *n)
     struct disc_client_cfg cfg = {.http = d->http, .env = n->env, .url = n->cfg.discovery};
     if ((rc = disc_client_new(&d->client, &cfg)) < 0)
         return rc;
-    struct disc_port port = disc_client_port(d->client);
-    resolve_set_http(n->resolve, &port, n->cfg.mode == NODE_MODE_HTTP);
-    discovery_ask_servers(n);
+    n->disc = disc_client_port(d->client);
+    n->ask_servers = ask_servers;
+    resolve_set_http(n->resolve, &n->disc, n->cfg.mode == NODE_MODE_HTTP);
+    ask_servers(n);
     return 0;
 }
 
-bool discovery_port(const struct node *n, struct disc_port *out)
+static int discovery_open(struct node *n, char why[NODE_WHY])
 {
-    if (n->discovery == NULL)
-        return false;
-    *out = disc_client_port(n->discovery->client);
-    return true;
+    int rc = n->cfg.discovery != NULL ? build(n) : 0;
+    if (rc < 0)
+        snprintf(why, NODE_WHY, "discovery %s: %s", n->cfg.discovery, err_str(rc));
+    return rc;
 }
 
-struct http_client *discovery_http(const struct node *n)
-{
-    return n->discovery != NULL ? n->discovery->http : NULL;
-}
-
-void discovery_free(struct node *n)
+static void discovery_close(struct node *n)
 {
     struct discovery *d = n->discovery;
     struct service_socket *s;
     if (d == NULL)
         return;
+    publish_free(n->publish); /* asks us */
+    n->publish = NULL;
+    resolve_set_http(n->resolve, NULL, false);
     n->discovery = NULL;
+    n->ask_servers = NULL;
     disc_client_free(d->client);
     http_client_free(d->http);
     while ((s = list_first_as(&d->sockets, struct service_socket, node)) != NULL)
         socket_drop(d, s);
     free(d);
 }
+
+const struct node_part node_part_discovery = {.open = discovery_open, .close = discovery_close};

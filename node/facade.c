@@ -150,9 +150,9 @@ static void on_forwarded(void *arg, const struct disc_answer *a)
 
 static void forward(struct facade *f, bool withdraw, const char *text, size_t n)
 {
-    struct disc_port port;
-    if (discovery_port(f->node, &port))
-        (void)port.send(port.arg, withdraw, text, n, on_forwarded, f);
+    const struct disc_port *port = &f->node->disc;
+    if (f->node->discovery != NULL)
+        (void)port->send(port->arg, withdraw, text, n, on_forwarded, f);
 }
 
 static void on_stored(void *arg, const struct entry *e, const char *text, size_t n)
@@ -519,7 +519,7 @@ static int serve(struct facade *f)
     return rc == 0 ? service_listen(f->service, n->cfg.http) : rc;
 }
 
-int facade_open(struct node *n, char why[NODE_WHY])
+static int facade_open(struct node *n, char why[NODE_WHY])
 {
     struct facade *f;
     if (n->cfg.http == NULL)
@@ -542,7 +542,7 @@ int facade_open(struct node *n, char why[NODE_WHY])
     return rc;
 }
 
-void facade_free(struct node *n)
+static void facade_close(struct node *n)
 {
     struct facade *f = n->facade;
     struct registered *r;
@@ -562,7 +562,7 @@ void facade_free(struct node *n)
     free(f);
 }
 
-const char *facade_addr(const struct node *n)
+const char *node_http_addr(const struct node *n)
 {
     return n->facade != NULL ? service_addr(n->facade->service, 0) : NULL;
 }
@@ -571,3 +571,5 @@ void facade_stat(const struct node *n, struct facade_stat *out)
 {
     *out = n->facade != NULL ? n->facade->stat : (struct facade_stat){0};
 }
+
+const struct node_part node_part_facade = {.open = facade_open, .close = facade_close};

@@ -239,7 +239,7 @@ static int listen_on(struct node *n, const char *addr, drive_accept_fd_fn *fn, i
     return rc;
 }
 
-int health_open(struct node *n, char why[NODE_WHY])
+static int health_open(struct node *n, char why[NODE_WHY])
 {
     if (n->cfg.health == NULL && n->cfg.metrics == NULL && !n->cfg.health_on_dmsg)
         return 0;
@@ -261,7 +261,7 @@ int health_open(struct node *n, char why[NODE_WHY])
     return rc;
 }
 
-void health_tick(struct node *n)
+static void health_tick(struct node *n)
 {
     struct health *h = n->health_http;
     struct relay_stat st = {0};
@@ -293,7 +293,7 @@ const char *node_metrics_addr(const struct node *n)
                : NULL;
 }
 
-void health_close(struct node *n)
+static void health_close(struct node *n)
 {
     struct health *h = n->health_http;
     if (h == NULL)
@@ -306,3 +306,6 @@ void health_close(struct node *n)
     free(h);
     n->health_http = NULL;
 }
+
+const struct node_part node_part_health = {
+    .open = health_open, .close = health_close, .tick = health_tick};

@@ -20,10 +20,5 @@ int keyfile_open(struct seckey *sk, struct pubkey *pk, const char *path, bool *m
     __attribute__((warn_unused_result));
 /* May an open file be trusted to hold a key? 0, ERR_UNSAFE, -errno; warns when others can read it. */
 int keyfile_check(int fd, const char *path) __attribute__((warn_unused_result));
-/* Say on stderr what is wrong with a key file; returns the exit code. */
-int keyfile_tell(int err, const char *path);
-/* Make a pair and print it, as lines or JSON; with a path write it there, and print lines without the secret. Returns
- * the exit code. */
-int keyfile_gen(const char *path, bool json);
 /* A key of the system's random source. */
 void keyfile_fresh(struct seckey *sk, struct pubkey *pk);

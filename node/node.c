@@ -29,9 +29,46 @@
 #define META_ROUTING    "routing"
 #define ROUTING_MAX     (64u * 1024u)
 
+/* ---- parts ---- */
+
+static int open_parts(struct node *n, char why[NODE_WHY])
+{
+    int rc = 0;
+    for (const struct node_part *const *p = n->cfg.parts; rc >= 0 && p != NULL && *p != NULL; p++)
+        rc = (*p)->open(n, why);
+    return rc;
+}
+
+static void close_parts(struct node *n)
+{
+    const struct node_part *const *p = n->cfg.parts;
+    size_t count = 0;
+    while (p != NULL && p[count] != NULL)
+        count++;
+    while (count > 0)
+        p[--count]->close(n);
+}
+
+static void tick_parts(struct node *n)
+{
+    for (const struct node_part *const *p = n->cfg.parts; p != NULL && *p != NULL; p++)
+        if ((*p)->tick != NULL)
+            (*p)->tick(n);
+}
+
+static bool report_to_parts(struct node *n, const struct kad_report *r)
+{
+    bool taken = false;
+    for (const struct node_part *const *p = n->cfg.parts; !taken && p != NULL && *p != NULL; p++)
+        taken = (*p)->report != NULL && (*p)->report(n, r);
+    return taken;
+}
+
 static void changed(struct node *n)
 {
-    ctl_wait_check(n);
+    for (const struct node_part *const *p = n->cfg.parts; p != NULL && *p != NULL; p++)
+        if ((*p)->changed != NULL)
+            (*p)->changed(n);
     if (n->cfg.changed != NULL)
         n->cfg.changed(n->cfg.arg);
 }
@@ -153,13 +190,12 @@ static void on_report(void *arg, const struct kad_report *r)
     bool taken = (n->follow != NULL && follow_report(n->follow, r)) ||
                  resolve_report(n->resolve, r) ||
                  (n->publish != NULL && publish_report(n->publish, r)) || servers_report(n, r) ||
-                 ctl_report(n, r) || (n->cfg.report != NULL && n->cfg.report(n->cfg.arg, r));
+                 report_to_parts(n, r) || (n->cfg.report != NULL && n->cfg.report(n->cfg.arg, r));
     (void)taken; /* bootstrap and refresh are nobody's */
     if (r->type == KAD_OP_BOOTSTRAP)
         note_network(n, r->err == ERR_NETWORK);
     look_for_peers(n);
     changed(n);
-    ctl_publish_check(n);
 }
 
 /* A record was accepted into the store. */
@@ -201,6 +237,27 @@ static void routing_load(struct node *n)
     free(p);
 }
 
+const char *node_health(struct node *n)
+{
+    struct kad_stat kad;
+    struct client_stat client;
+    if (n->stopping)
+        return "stopping";
+    struct store_stat store;
+    n->store->ops->stat(n->store, &store);
+    if (store.busy_pid != 0) {
+        snprintf(n->health_text, sizeof(n->health_text), "store busy, pid %d", store.busy_pid);
+        return n->health_text;
+    }
+    client_stat(n->client, &client);
+    if (client.sessions_up == 0)
+        return "no session to any relay";
+    kad_stat(node_kad(n), &kad);
+    if (kad.alone && n->cfg.n_bootstrap > 0)
+        return "no DHT peer answers";
+    return "ok";
+}
+
 /* A change that lasts is worth a line: at the start, and between two sessions, everything is
  * missing for a moment. */
 static void log_health(struct node *n)
@@ -234,7 +291,7 @@ static void on_housekeeping(struct loop_timer *t)
     }
     servers_tick(n);
     log_health(n);
-    health_tick(n);
+    tick_parts(n);
     changed(n);
     loop_timer_set(n->loop, t, n->loop->now_ns + HOUSEKEEPING_NS);
 }
@@ -580,11 +637,10 @@ static int open_dht(struct node *n)
 
 static int open_publish(struct node *n)
 {
-    struct disc_port port;
     if (!n->cfg.publish || (n->cfg.no_dht && n->cfg.mode != NODE_MODE_HTTP))
         return 0;
     struct publish_cfg cfg = {
-        .port = discovery_port(n, &port) && n->cfg.mode != NODE_MODE_DHT ? &port : NULL,
+        .port = n->discovery != NULL && n->cfg.mode != NODE_MODE_DHT ? &n->disc : NULL,
         .http_only = n->cfg.mode == NODE_MODE_HTTP,
         .env = n->env,
         .loop = n->loop,
@@ -601,26 +657,6 @@ static int open_publish(struct node *n)
     return n->publish != NULL ? 0 : ERR_NOMEM;
 }
 
-static int open_control(struct node *n, char why[NODE_WHY])
-{
-    int rc = control_new(&n->control, n->drive, n->cfg.control, ctl_commands, n);
-    const char *path = n->cfg.control != NULL ? n->cfg.control : "(none)";
-    if (rc == ERR_BUSY)
-        snprintf(why, NODE_WHY, "control socket %s: a living process has it", path);
-    else if (rc == ERR_EXISTS)
-        snprintf(why, NODE_WHY, "control socket %s: there is something that is no socket", path);
-    else if (rc == ERR_UNSAFE)
-        snprintf(why, NODE_WHY, "control socket %s: others can write its directory, or own it",
-                 path);
-    else if (rc < 0)
-        fail(why, rc, "control socket", path);
-    if (rc < 0)
-        return rc;
-    if (n->cfg.control != NULL)
-        snprintf(n->control_path, sizeof(n->control_path), "%s", n->cfg.control);
-    return 0;
-}
-
 static void on_stop(struct drive_msg *m);
 static void drain(struct loop_timer *t);
 
@@ -633,8 +669,6 @@ static int build(struct node *n, char why[NODE_WHY])
         rc = open_store(n, why);
     if (rc == 0)
         rc = open_relay(n, why);
-    if (rc == 0)
-        rc = open_control(n, why);
     if (rc == 0) {
         servers_init(n);
         n->resolve = resolve_new(n->loop, n->env);
@@ -645,21 +679,18 @@ static int build(struct node *n, char why[NODE_WHY])
             return rc;
         if (rc == 0)
             rc = open_dht(n);
-        if (rc == 0 && (rc = discovery_open(n)) == ERR_FORMAT)
-            return fail(why, rc, "discovery", n->cfg.discovery);
-        if (rc == 0)
-            rc = open_publish(n);
+        if (rc < 0)
+            return fail(why, rc, "node", "");
+        if ((rc = open_parts(n, why)) < 0)
+            return rc;
+        rc = open_publish(n);
         if (rc == 0 && n->cfg.control_port)
             rc = ctrl_new(&n->ctrl, n->client);
         if (rc < 0)
             fail(why, rc, "node", "");
-        else
-            rc = health_open(n, why);
-        if (rc == 0)
-            rc = facade_open(n, why);
     }
     if (rc == 0)
-        health_tick(n);
+        tick_parts(n);
     return rc;
 }
 
@@ -710,19 +741,10 @@ void node_free(struct node *n)
     if (n == NULL)
         return;
     n->stopping = true; /* a stop that was posted comes too late */
-    control_free(n->control);
-    health_close(n);
     ctrl_free(n->ctrl);
-    fresh_dir_remove(&n->forward_dir);
-    ctl_operations_free(n);
-    ctl_pings_free(n);
-    ctl_sessions_free(n);
-    facade_free(n);
+    close_parts(n);
     publish_free(n->publish);
     n->publish = NULL; /* what is closed below still reports changes */
-    if (n->resolve != NULL)
-        resolve_set_http(n->resolve, NULL, false);
-    discovery_free(n);
     if (n->host != NULL)
         resolve_set_host(n->resolve, NULL);
     follow_free(n->follow);
@@ -838,10 +860,11 @@ static void on_signal(evutil_socket_t sig, short what, void *arg)
 static void on_hangup(evutil_socket_t sig, short what, void *arg)
 {
     struct node *n = arg;
+    char why[NODE_WHY];
     (void)sig;
     (void)what;
     drive_loop_now(n->drive);
-    node_reload(n);
+    (void)node_reload(n, why);
 }
 
 int node_handle_signals(struct node *n)
@@ -880,19 +903,4 @@ const char *node_relay_addr(const struct node *n)
 const char *node_public_addr(const struct node *n)
 {
     return n->public_addr;
-}
-
-const char *node_http_addr(const struct node *n)
-{
-    return facade_addr(n);
-}
-
-const char *node_control_path(const struct node *n)
-{
-    return n->control_path[0] != '\0' ? n->control_path : NULL;
-}
-
-int node_control_adopt(struct node *n, int fd)
-{
-    return control_adopt(n->control, fd);
 }

@@ -8,10 +8,13 @@
  *     pk threads      public-key work of both (transport/drive_env.h)
  *     store writer    group commit (store/lmdb.h)
  *
- * Life: node_new() opens everything in the order key lock, store, relay socket, control socket, so
- * that a failure is one line in `why` and nothing has been changed; node_run() serves until
+ * Life: node_new() opens everything in the order key lock, store, relay socket, parts, so that a failure is one
+ * line in `why` and nothing has been changed; node_run() serves until
  * node_stop() or a signal (node_handle_signals()), and then stops in order: entry withdrawn, streams
  * that tools hold drained, store synced. node_free() closes the sessions and releases what is left.
+ *
+ * Parts are what the program adds: control socket, HTTP discovery, its API, pages over HTTP. libkadmsg has a
+ * node without any, and links none of what they need.
  *
  * The same struct serves a tool without a running node: memory store, no sockets, its commands come
  * through node_control_adopt() (tool.h).
@@ -38,6 +41,10 @@ enum node_mode {
 };
 struct kad_report;
 struct kad_writer;
+struct node_part;
+
+/* All parts, for cfg.parts. */
+extern const struct node_part *const node_parts[];
 
 struct node_cfg {
     struct pubkey pk;
@@ -45,6 +52,9 @@ struct node_cfg {
     const char *listen;         /* relay role on "host:port"; NULL = none */
     const char *public_address; /* NULL: the listening address */
     bool full;
+    /* Ended by NULL; NULL: none. Members of this struct that only a part knows are ignored without it:
+     * discovery, http, publish_sk_file, control, health, metrics, health_on_dmsg. */
+    const struct node_part *const *parts;
     const struct addr_peer *bootstrap;
     size_t n_bootstrap;
     const char *store_dir; /* NULL = memory */

@@ -48,9 +48,11 @@ struct node {
     struct client *client;
     struct host *host;
     struct resolve *resolve;
-    struct follow *follow;       /* NULL: a tool, which is gone in a moment */
-    struct discovery *discovery; /* discovery.c; NULL = none */
-    struct facade *facade;       /* facade.c; NULL = none */
+    struct follow *follow;               /* NULL: a tool, which is gone in a moment */
+    struct discovery *discovery;         /* discovery.c; NULL = none */
+    void (*ask_servers)(struct node *n); /* its way to servers_listed(), soon; NULL without it */
+    struct disc_port disc;               /* of it */
+    struct facade *facade;               /* facade.c; NULL = none */
     struct publish *publish;
     struct relay_thread *relay;
     struct control *control;
@@ -109,6 +111,25 @@ static inline unsigned node_dial_flags(const struct node *n, const struct ctl_re
     return n->cfg.no_dht || ctl_arg_bool(req, "local") ? CLIENT_DIAL_LOCAL : 0;
 }
 
+/* What the program adds to a node (node.h). node.c knows it by this table alone. All but open and close may
+ * be NULL. */
+struct node_part {
+    int (*open)(struct node *n,
+                char why[NODE_WHY]); /* with client and engine, before anything is published */
+    void (*close)(struct node *n);   /* also when open() failed, or was not called */
+    void (*tick)(struct node *n);    /* once a second, and first when all is open */
+    void (*changed)(struct node *n); /* as cfg.changed */
+    bool (*report)(struct node *n, const struct kad_report *r); /* as cfg.report */
+};
+
+/* Opened in this order, closed in the other one. */
+extern const struct node_part
+    node_part_discovery;                        /* discovery.c: the HTTP discovery beside the DHT */
+extern const struct node_part node_part_facade; /* facade.c: the discovery's API on this node */
+extern const struct node_part node_part_health; /* health.c: /health and /metrics */
+extern const struct node_part
+    node_part_control; /* ctl_part.c: the control socket and its commands */
+
 /* Room for the steps of a dial in an error message: every server that was tried. */
 #define CTL_STEPS_TEXT 4096
 
@@ -120,16 +141,11 @@ int node_attach_relay(struct node *n);
 /* ctl_stream.c: one end of a socketpair that leads to the stream, which is taken over; or an error. */
 int node_stream_to_fd(struct node *n, struct stream *st);
 
-/* health.c: /health and /metrics over HTTP, as cfg says. */
-int health_open(struct node *n, char why[NODE_WHY]) __attribute__((warn_unused_result));
-void health_tick(struct node *n); /* once a second */
-void health_close(struct node *n);
-
 /* reload.c: the keys that may come to the relay, from their files. 0, or an error with the reason in
  * why and nothing changed. */
 int node_load_keys(struct node *n, char why[NODE_WHY]) __attribute__((warn_unused_result));
-/* Them, and what cfg.reload reads again; failures are logged. */
-void node_reload(struct node *n);
+/* Them, and what cfg.reload reads again; failures are logged, the first one is in why. */
+int node_reload(struct node *n, char why[NODE_WHY]);
 
 /* Tables of command handlers, ended by a NULL name. */
 extern const struct ctl_cmd ctl_commands[];
@@ -169,25 +185,10 @@ void ctl_publish_check(struct node *n);
 void ctl_operations_free(struct node *n);
 void ctl_pings_free(struct node *n);
 
-/* discovery.c: the HTTP discovery beside the DHT, if one is configured. */
-int discovery_open(struct node *n) __attribute__((warn_unused_result));
-void discovery_free(struct node *n);
-/* Ask it for servers, soon; the answer goes to servers_listed(). */
-void discovery_ask_servers(struct node *n);
-/* False: there is none. */
-bool discovery_port(const struct node *n, struct disc_port *out);
-/* NULL: there is none. */
-struct http_client *discovery_http(const struct node *n);
-
-/* facade.c: the discovery's API over HTTP on this node, if it is configured. */
 struct facade_stat {
     uint64_t own; /* answered from what was registered here */
     uint64_t registered, carried, carry_failed, forwarded, forward_failed;
 };
-int facade_open(struct node *n, char why[NODE_WHY]) __attribute__((warn_unused_result));
-void facade_free(struct node *n);
-/* "host:port", or NULL. */
-const char *facade_addr(const struct node *n);
 void facade_stat(const struct node *n, struct facade_stat *out);
 
 /* servers.c: which relays this node holds sessions to. */

@@ -40,7 +40,7 @@ int node_load_keys(struct node *n, char why[NODE_WHY])
 }
 
 /* Everything is tried, and what fails stays as it was. */
-static int reload(struct node *n, char why[NODE_WHY])
+int node_reload(struct node *n, char why[NODE_WHY])
 {
     int rc = node_load_keys(n, why);
     if (rc < 0) {
@@ -57,28 +57,4 @@ static int reload(struct node *n, char why[NODE_WHY])
     if (rc == 0 && other < 0)
         snprintf(why, NODE_WHY, "%.*s", NODE_WHY - 1, other_why);
     return rc < 0 ? rc : other;
-}
-
-void node_reload(struct node *n)
-{
-    char why[NODE_WHY] = "";
-    (void)reload(n, why);
-}
-
-void ctl_reload(struct ctl_req *req)
-{
-    struct node *n = req->node_arg;
-    struct guard_stat st = {0};
-    char why[NODE_WHY] = "";
-    int rc = reload(n, why);
-    if (rc < 0) {
-        ctl_fail(req, rc, "%s", why);
-        return;
-    }
-    if (n->relay != NULL)
-        guard_stat(relay_thread_guard(n->relay), &st);
-    ctl_ok(
-        req,
-        json_pack("{s:I, s:I}", "allowed", (json_int_t)st.allowed, "denied", (json_int_t)st.denied),
-        -1);
 }

@@ -83,6 +83,7 @@ int serve(struct node_cfg *cfg, bool ready)
     char why[NODE_WHY];
     struct node *n;
     cfg->stopping = stopping;
+    cfg->parts = node_parts;
     int rc = node_new(&n, cfg, why);
     if (rc < 0)
         return tool_fail(rc, "%s", why);

@@ -357,7 +357,8 @@ void servers_tick(struct node *n)
     uint64_t wait_ns = short_of ? LOOK_SOON_NS : n->relay != NULL ? LOOK_RELAY_NS : LOOK_LATER_NS;
     n->servers_next_ns = n->loop->now_ns + env_jitter_ns(n->env, wait_ns, 20);
     learn_from_store(n);
-    discovery_ask_servers(n);
+    if (n->ask_servers != NULL)
+        n->ask_servers(n);
     /* A full node gets them anyway, in its own time: not soon enough for a relay (measured: a relay
      * that joined a second after another one did not know of it 20 s later). */
     if (st.sessions_up > 0 && (!n->cfg.full || n->relay != NULL))

@@ -16,6 +16,7 @@
 #include "node/keyfile.h"
 #include "node/node.h"
 #include "node/paths.h"
+#include "node/tool_key.h"
 
 #define TIMEOUT_DEFAULT_MS 20000
 #define ANSWER_GRACE_MS    5000 /* the node has the deadline; this one is for a node that hangs */
@@ -165,6 +166,7 @@ static int start_own(struct tool *t, const struct tool_opts *opts, struct node_c
     cfg->client_only = true;
     cfg->no_dht = opts->direct;
     cfg->proxy = opts->proxy;
+    cfg->parts = node_parts;
     /* a command tells of its own failures */
     if (log_set_levels(opts->log_level != NULL ? opts->log_level : "warn", why, sizeof(why)) < 0)
         return tool_fail(ERR_STATE, "log: %s", why);
@@ -196,7 +198,7 @@ static int key_read(struct node_cfg *cfg, const struct tool_opts *opts)
 {
     if (opts->sk_file != NULL) {
         int rc = keyfile_read(&cfg->sk, &cfg->pk, opts->sk_file);
-        return rc < 0 ? keyfile_tell(rc, opts->sk_file) : 0;
+        return rc < 0 ? tool_key_tell(rc, opts->sk_file) : 0;
     }
     if (opts->sk == NULL)
         return 0;

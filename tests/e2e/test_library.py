@@ -62,10 +62,21 @@ def test_only_its_own_names_are_visible():
     assert symbols('-g', LIB / 'libkadmsg.a') == names
 
 
+def test_it_needs_no_http():
+    """What only the program needs is not asked of those who link the library."""
+    needed = re.findall(r'NEEDED.*\[lib(\w+)', run('readelf', '-d', LIB / 'libkadmsg.so'))
+    assert 'lmdb' in needed
+    assert not {'microhttpd', 'curl', 'jansson', 'hiredis', 'yaml', 'systemd'} & set(needed)
+    undefined = run('nm', '-u', LIB / 'libkadmsg.a')
+    assert not re.search(r' (MHD|curl|json|redis)_', undefined)
+
+
 def test_pkg_config():
     assert f'-I{STAGE}/usr/local/include' in pkg_config('--cflags')
     assert pkg_config('--libs') == [f'-L{STAGE}/usr/local/lib', '-lkadmsg']
-    assert '-llmdb' in pkg_config('--libs', '--static')
+    static = pkg_config('--libs', '--static')
+    assert '-llmdb' in static
+    assert not {'-lmicrohttpd', '-lcurl', '-ljansson'} & set(static)
 
 
 def test_the_header_stands_alone(tmp_path):

@@ -30,7 +30,7 @@ static void leave(void)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    struct node_cfg cfg = {.full = true, .pk_threads = 1, .publish = true};
+    struct node_cfg cfg = {.full = true, .pk_threads = 1, .publish = true, .parts = node_parts};
     char why[NODE_WHY];
     (void)argc;
     (void)argv;
