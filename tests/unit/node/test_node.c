@@ -48,7 +48,8 @@ static int teardown(void **state)
 
 static struct node_cfg some_cfg(void)
 {
-    struct node_cfg cfg = {.pk_threads = 1, .full = true, .publish = true, .lock = true, .parts = node_parts};
+    struct node_cfg cfg = {
+        .pk_threads = 1, .full = true, .publish = true, .lock = true, .parts = node_parts};
     keyfile_fresh(&cfg.sk, &cfg.pk);
     return cfg;
 }
