@@ -64,3 +64,20 @@ void json_read_short(struct json_in *j, struct json_scratch *s, char *out, size_
     memcpy(out, text, n);
     out[n] = '\0';
 }
+
+int json_read_record(void *rec, size_t size, const void *p, size_t n, json_members_fn *fn)
+{
+    struct json_in j = json_in_init(p, n);
+    struct json_scratch s = {0};
+
+    memset(rec, 0, size);
+    if (json_in_object(&j))
+        fn(&j, &s, rec);
+    else
+        json_in_fail(&j, ERR_FORMAT); /* null, which the reader lets pass */
+    int rc = json_in_end_input(&j);
+    json_scratch_free(&s);
+    if (rc != 0)
+        memset(rec, 0, size);
+    return rc == 0 || rc == ERR_NOMEM || rc == ERR_TOO_LONG ? rc : ERR_FORMAT;
+}

@@ -447,75 +447,63 @@ static const struct cmd_group groups[] = {
     {"Connection flags", tool_flags, offsetof(struct dht_opts, conn)},
     {TOOL_COMPAT_TITLE, tool_compat_flags_dht, offsetof(struct dht_opts, compat)},
     {0}};
-static const struct cmd_opt put_args[] = {
-    {.name = "SALT",
-     CMD_STR_AT(struct dht_opts, salt),
-     .help = "namespace of the slot, at most 200 bytes"},
-    {.name = "VALUE",
-     CMD_STR_AT(struct dht_opts, value),
-     .help = "the value, at most 65536 bytes; - reads standard input"},
-    {0}};
-static const struct cmd_opt put_flags[] = {{.name = "seq",
-                                            CMD_U64_AT(struct dht_opts, seq),
-                                            .metavar = "N",
-                                            .def_text = "above every known one, from the clock",
-                                            .help = "force this sequence number"},
-                                           {0}};
-static const struct cmd_opt get_args[] = {
-    {.name = "PK", CMD_PUBKEY_AT(struct dht_opts, pk), .help = "key of the publisher"},
-    {.name = "SALT", CMD_STR_AT(struct dht_opts, salt), .help = "namespace of the slot"},
-    {0}};
-static const struct cmd_opt get_flags[] = {{.name = "network",
-                                            CMD_FLAG_AT(struct dht_opts, network),
-                                            .help = "do not answer from the local store"},
-                                           {0}};
-static const struct cmd_opt list_flags[] = {{.name = "salt",
-                                             CMD_STR_AT(struct dht_opts, salt),
-                                             .metavar = "S",
-                                             .help = "only this namespace"},
-                                            {0}};
-static const struct cmd_opt del_args[] = {
-    {.name = "SALT", CMD_STR_AT(struct dht_opts, salt), .help = "namespace of the slot"}, {0}};
-static const struct cmd_opt lookup_args[] = {
-    {.name = "TARGET",
-     CMD_STR_AT(struct dht_opts, who),
-     .help = "a target of 64 hex digits, or a public key"},
-    {.name = "SALT",
-     CMD_STR_AT(struct dht_opts, salt),
-     .optional = true,
-     .help = "look for the value of this slot of the key, not for the nodes closest to it"},
-    {0}};
-static const struct cmd_opt lookup_flags[] = {{.name = "trace",
-                                               CMD_FLAG_AT(struct dht_opts, trace),
-                                               .help = "list every contact that was asked"},
-                                              {0}};
-static const struct cmd_opt sync_args[] = {{.name = "PK",
-                                            CMD_PUBKEY_AT(struct dht_opts, pk),
-                                            .optional = true,
-                                            .help = "the peer; without it a bootstrap node"},
-                                           {0}};
-static const struct cmd_opt sync_flags[] = {{.name = "salt",
-                                             CMD_STR_AT(struct dht_opts, salt),
-                                             .metavar = "S",
-                                             .help = "pull only this namespace, push nothing"},
-                                            {0}};
-static const struct cmd_opt reconcile_args[] = {
-    {.name = "PK", CMD_PUBKEY_AT(struct dht_opts, pk), .help = "the peer"}, {0}};
-static const struct cmd_opt full_args[] = {{.name = "STATE",
-                                            CMD_STR_AT(struct dht_opts, value),
-                                            .optional = true,
-                                            .help = "on or off; without it, what the node is"},
-                                           {0}};
-static const struct cmd_opt why_args[] = {
-    {.name = "PK", CMD_PUBKEY_AT(struct dht_opts, pk), .help = "key to be reached"}, {0}};
+#define SALT_ARG(text)                                                                             \
+    {                                                                                              \
+        .name = "SALT", CMD_STR_AT(struct dht_opts, salt), .help = text                            \
+    }
+#define PK_ARG(text)                                                                               \
+    {                                                                                              \
+        .name = "PK", CMD_PUBKEY_AT(struct dht_opts, pk), .help = text                             \
+    }
+#define SALT_FLAG(text)                                                                            \
+    {                                                                                              \
+        .name = "salt", CMD_STR_AT(struct dht_opts, salt), .metavar = "S", .help = text            \
+    }
+#define SWITCH(flag, member, text)                                                                 \
+    {                                                                                              \
+        .name = flag, CMD_FLAG_AT(struct dht_opts, member), .help = text                           \
+    }
+#define OPTS(name, ...) static const struct cmd_opt name[] = {__VA_ARGS__, {0}}
 
-static const struct cmd_opt watch_flags[] = {{.name = "count",
-                                              CMD_U64_AT(struct dht_opts, count),
-                                              .metavar = "N",
-                                              .min = 1,
-                                              .def_text = "no end",
-                                              .help = "end after so many lines"},
-                                             {0}};
+OPTS(put_args, SALT_ARG("namespace of the slot, at most 200 bytes"),
+     {.name = "VALUE",
+      CMD_STR_AT(struct dht_opts, value),
+      .help = "the value, at most 65536 bytes; - reads standard input"});
+OPTS(put_flags, {.name = "seq",
+                 CMD_U64_AT(struct dht_opts, seq),
+                 .metavar = "N",
+                 .def_text = "above every known one, from the clock",
+                 .help = "force this sequence number"});
+OPTS(get_args, PK_ARG("key of the publisher"), SALT_ARG("namespace of the slot"));
+OPTS(get_flags, SWITCH("network", network, "do not answer from the local store"));
+OPTS(list_flags, SALT_FLAG("only this namespace"));
+OPTS(del_args, SALT_ARG("namespace of the slot"));
+OPTS(lookup_args,
+     {.name = "TARGET",
+      CMD_STR_AT(struct dht_opts, who),
+      .help = "a target of 64 hex digits, or a public key"},
+     {.name = "SALT",
+      CMD_STR_AT(struct dht_opts, salt),
+      .optional = true,
+      .help = "look for the value of this slot of the key, not for the nodes closest to it"});
+OPTS(lookup_flags, SWITCH("trace", trace, "list every contact that was asked"));
+OPTS(sync_args, {.name = "PK",
+                 CMD_PUBKEY_AT(struct dht_opts, pk),
+                 .optional = true,
+                 .help = "the peer; without it a bootstrap node"});
+OPTS(sync_flags, SALT_FLAG("pull only this namespace, push nothing"));
+OPTS(reconcile_args, PK_ARG("the peer"));
+OPTS(full_args, {.name = "STATE",
+                 CMD_STR_AT(struct dht_opts, value),
+                 .optional = true,
+                 .help = "on or off; without it, what the node is"});
+OPTS(why_args, PK_ARG("key to be reached"));
+OPTS(watch_flags, {.name = "count",
+                   CMD_U64_AT(struct dht_opts, count),
+                   .metavar = "N",
+                   .min = 1,
+                   .def_text = "no end",
+                   .help = "end after so many lines"});
 
 #define COMMON .groups = groups, .opts_size = sizeof(struct dht_opts)
 static const struct cmd subs[] = {

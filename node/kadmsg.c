@@ -768,37 +768,34 @@ int kadmsg_entry_get(struct kadmsg *k, const struct kadmsg_pk *pk, unsigned flag
 
 /* ---- streams ---- */
 
+static void tell(struct kadmsg_stream *s, void (*fn)(struct kadmsg_stream *s, void *arg))
+{
+    struct kadmsg *k = s->k;
+    if (fn == NULL || !enter_callback(k))
+        return;
+    fn(s, s->arg);
+    leave_callback(k);
+}
+
 static void on_opened(struct stream *st, void *arg)
 {
     struct kadmsg_stream *s = arg;
-    struct kadmsg *k = s->k;
     (void)st;
-    if (s->cb.opened == NULL || !enter_callback(k))
-        return;
-    s->cb.opened(s, s->arg);
-    leave_callback(k);
+    tell(s, s->cb.opened);
 }
 
 static void on_readable(struct stream *st, void *arg)
 {
     struct kadmsg_stream *s = arg;
-    struct kadmsg *k = s->k;
     (void)st;
-    if (s->cb.readable == NULL || !enter_callback(k))
-        return;
-    s->cb.readable(s, s->arg);
-    leave_callback(k);
+    tell(s, s->cb.readable);
 }
 
 static void on_writable(struct stream *st, void *arg)
 {
     struct kadmsg_stream *s = arg;
-    struct kadmsg *k = s->k;
     (void)st;
-    if (s->cb.writable == NULL || !enter_callback(k))
-        return;
-    s->cb.writable(s, s->arg);
-    leave_callback(k);
+    tell(s, s->cb.writable);
 }
 
 static void on_ended(struct stream *st, void *arg, int err)

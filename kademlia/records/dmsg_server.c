@@ -42,8 +42,9 @@ static void read_peers(struct json_in *j, struct json_scratch *s, struct dmsg_se
     }
 }
 
-static void read_members(struct json_in *j, struct json_scratch *s, struct dmsg_server_rec *out)
+static void read_members(struct json_in *j, struct json_scratch *s, void *rec)
 {
+    struct dmsg_server_rec *out = rec;
     static const char *const names[] = {"address", "dht_bootstrap", "max_sessions", "pk",
                                         "server_type"};
 
@@ -72,19 +73,7 @@ static void read_members(struct json_in *j, struct json_scratch *s, struct dmsg_
 
 int dmsg_server_decode(struct dmsg_server_rec *out, const void *v, size_t n)
 {
-    struct json_in j = json_in_init(v, n);
-    struct json_scratch s = {0};
-
-    memset(out, 0, sizeof *out);
-    if (json_in_object(&j))
-        read_members(&j, &s, out);
-    else
-        json_in_fail(&j, ERR_FORMAT); /* null, which the reader lets pass */
-    int rc = json_in_end_input(&j);
-    json_scratch_free(&s);
-    if (rc != 0)
-        memset(out, 0, sizeof *out);
-    return rc == 0 || rc == ERR_NOMEM ? rc : ERR_FORMAT;
+    return json_read_record(out, sizeof *out, v, n, read_members);
 }
 
 static void write_peers(struct json_out *o, const struct dmsg_server_rec *rec)

@@ -5,8 +5,9 @@
 #include "base/err.h"
 #include "kademlia/json_read.h"
 
-static void read_members(struct json_in *j, struct json_scratch *s, struct fullnode_rec *out)
+static void read_members(struct json_in *j, struct json_scratch *s, void *rec)
 {
+    struct fullnode_rec *out = rec;
     static const char *const names[] = {"pk", "stored_items", "full_node", "ts"};
 
     while (json_in_member(j)) {
@@ -31,19 +32,7 @@ static void read_members(struct json_in *j, struct json_scratch *s, struct fulln
 
 int fullnode_decode(struct fullnode_rec *out, const void *v, size_t n)
 {
-    struct json_in j = json_in_init(v, n);
-    struct json_scratch s = {0};
-
-    memset(out, 0, sizeof *out);
-    if (json_in_object(&j))
-        read_members(&j, &s, out);
-    else
-        json_in_fail(&j, ERR_FORMAT); /* null, which the reader lets pass */
-    int rc = json_in_end_input(&j);
-    json_scratch_free(&s);
-    if (rc != 0)
-        memset(out, 0, sizeof *out);
-    return rc == 0 || rc == ERR_NOMEM ? rc : ERR_FORMAT;
+    return json_read_record(out, sizeof *out, v, n, read_members);
 }
 
 int fullnode_encode(char *out, size_t cap, size_t *n, const struct fullnode_rec *rec)

@@ -22,8 +22,10 @@ static void read_addresses(struct json_in *j, struct json_scratch *s, struct vis
     }
 }
 
-static void read_members(struct json_in *j, struct json_scratch *s, struct visor_addr *out)
+static void read_members(struct json_in *j, struct json_scratch *s, void *rec)
 {
+    struct visor_addr *out = rec;
+    out->addresses_null = true;
     static const char *const names[] = {"remote_addr",  "remote_addr_v6", "is_local",
                                         "port",         "addresses",      "public_ip",
                                         "public_ip_v6", "cert_hash"};
@@ -62,20 +64,7 @@ static void read_members(struct json_in *j, struct json_scratch *s, struct visor
 
 int visor_addr_decode(struct visor_addr *out, const void *v, size_t n)
 {
-    struct json_in j = json_in_init(v, n);
-    struct json_scratch s = {0};
-
-    memset(out, 0, sizeof *out);
-    out->addresses_null = true;
-    if (json_in_object(&j))
-        read_members(&j, &s, out);
-    else
-        json_in_fail(&j, ERR_FORMAT); /* null, which the reader lets pass */
-    int rc = json_in_end_input(&j);
-    json_scratch_free(&s);
-    if (rc != 0)
-        memset(out, 0, sizeof *out);
-    return rc == 0 || rc == ERR_NOMEM || rc == ERR_TOO_LONG ? rc : ERR_FORMAT;
+    return json_read_record(out, sizeof *out, v, n, read_members);
 }
 
 static void write_text(struct json_out *o, const char *name, const char *text)
