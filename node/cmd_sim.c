@@ -39,6 +39,17 @@ static const struct cmd subs[] = {
      .opts = sim_resume_flags,
      .opts_size = sizeof(struct sim_run_opts),
      .run = sim_resume_run},
+    {.name = "replay",
+     .help = "find where a run begins to differ from its trace",
+     .about = "Runs the scenario of a trace again, by this program, and stops at the first event "
+              "of the traced nodes that is "
+              "not the same: with its time, its node, and what came then and now. Exit code 1 "
+              "then. A trace of "
+              "all nodes leads to the very first difference.",
+     .args = sim_replay_args,
+     .opts = sim_replay_flags,
+     .opts_size = sizeof(struct sim_replay_opts),
+     .run = sim_replay_run},
     {.name = "report",
      .help = "make an HTML page of a run",
      .about = "Writes one HTML file with the figures of a run and curves of them, and prints its "

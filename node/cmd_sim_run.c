@@ -18,6 +18,7 @@
 #include "simulator/results.h"
 #include "simulator/scenario.h"
 #include "simulator/sim.h"
+#include "simulator/trace.h"
 
 static volatile sig_atomic_t stop;
 const struct exchange_net *cmd_sim_others;
@@ -118,22 +119,41 @@ void sim_addresses_settle(void)
 
 /* ---- configuration ---- */
 
+int sim_scenario(struct sim_cfg *cfg, const char *file, const char *const *set, size_t n, char *why,
+                 size_t why_cap)
+{
+    int rc = 0;
+
+    if (file != NULL) {
+        sim_cfg_default(cfg);
+        rc = scenario_read(cfg, file, why, why_cap);
+    }
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = scenario_set(cfg, set[i], why, why_cap);
+    return rc;
+}
+
 static int configure(struct cmdline *cl, struct sim_cfg *cfg)
 {
     const struct sim_run_opts *o = cl->opts;
     char why[512];
 
-    sim_cfg_default(cfg);
-    int rc = scenario_read(cfg, o->file, why, sizeof why);
+    int rc = sim_scenario(cfg, o->file, NULL, 0, why, sizeof why);
     if (rc != 0) {
         if (is_first())
             (void)tool_fail(rc, "%s", why);
         return CMD_EXIT_FAIL;
     }
-    for (size_t i = 0; i < o->set.n; i++) {
-        if (scenario_set(cfg, o->set.v[i], why, sizeof why) != 0)
-            return is_first() ? cmdline_usage_error(cl, "--set %s", why) : CMD_EXIT_USAGE;
-    }
+    if (sim_scenario(cfg, NULL, (const char *const *)o->set.v, o->set.n, why, sizeof why) != 0)
+        return is_first() ? cmdline_usage_error(cl, "--set %s", why) : CMD_EXIT_USAGE;
+    if (o->trace != NULL && cmd_sim_others != NULL)
+        return is_first()
+                   ? cmdline_usage_error(cl, "--trace: run it in one process, it is the same run")
+                   : CMD_EXIT_USAGE;
+    if (o->trace != NULL && o->out == NULL)
+        return cmdline_usage_error(cl, "--trace: --out says where to");
+    if (o->trace != NULL && trace_nodes(cfg, o->trace, why, sizeof why) != 0)
+        return cmdline_usage_error(cl, "--trace: %s", why);
     if (cmdline_given(cl, "seed"))
         cfg->seed = o->seed;
     if (cmdline_given(cl, "threads"))
@@ -369,18 +389,22 @@ static int start(const struct sim_run_opts *o, struct sim_cfg *cfg, int rc, open
                  struct progress *p)
 {
     struct sim_result *r = calloc(1, sizeof *r);
+    struct sim_trace *trace = NULL;
 
     if (rc == 0 && r == NULL)
         rc = CMD_EXIT_FAIL;
     if (rc == 0 && is_first())
         rc = make_dir(o->out);
+    if (rc == 0 && o->trace != NULL)
+        rc = sim_trace_begin(&trace, o, cfg);
     rc = agree(rc);
     if (rc == 0) {
         catch_signals();
         rc = simulate(o, cfg, open, r, p);
     }
+    int traced = sim_trace_end(trace);
     free(r);
-    return rc;
+    return rc != 0 ? rc : traced;
 }
 
 /* ---- sim run ---- */
@@ -466,6 +490,11 @@ const struct cmd_opt sim_run_flags[] = {
      .min = 1,
      .def_text = "only when the run is interrupted",
      .help = "save so often in virtual time"},
+    {.name = "trace",
+     CMD_STR_AT(struct sim_run_opts, trace),
+     .metavar = "NODES",
+     .help = "write what these nodes are given, event by event, to trace.jsonl in DIR (5,17-20 or "
+             "all)"},
     {.name = "check",
      CMD_FLAG_AT(struct sim_run_opts, check),
      .help = "look at limits while running; fail when an invariant or expectation is not met"},

@@ -295,6 +295,8 @@ static void set_run(struct sim *s, const struct sim_cfg *run)
     s->cfg.stop = run->stop;
     s->cfg.progress = run->progress;
     s->cfg.progress_arg = run->progress_arg;
+    s->cfg.traced = run->traced;
+    s->cfg.traced_arg = run->traced_arg;
     memcpy(s->cfg.checkpoint, run->checkpoint, sizeof s->cfg.checkpoint);
     s->cfg.checkpoint_every_ns = run->checkpoint_every_ns;
     s->resumed = true;

@@ -273,14 +273,16 @@ static void check_bounds(struct sim_shard *sh, uint32_t node)
 
 /* ---- events ---- */
 
-static void timer(struct sim_shard *sh, uint32_t node, uint32_t seq)
+static void timer(struct sim_shard *sh, uint32_t node, const struct sim_event *ev)
 {
     struct sim_node *n = &sh->sim->nodes[node];
 
-    if (n->kad == NULL || n->timer_seq != seq || n->timer_ns == LOOP_NEVER)
+    if (n->kad == NULL || n->timer_seq != ev->seq || n->timer_ns == LOOP_NEVER)
         return;
     n->timer_ns = LOOP_NEVER;
     if (kad_deadline(n->kad) <= sh->now_ns) {
+        if (n->traced)
+            trace_note(sh, ev);
         kad_tick(n->kad, sh->now_ns);
         sh->sum.timers++;
     }
@@ -376,13 +378,17 @@ static void digest(struct sim_node *n, const struct sim_event *ev)
 void node_event(struct sim_shard *sh, const struct sim_event *ev)
 {
     uint32_t node = ev->dst;
+    struct sim_node *n = &sh->sim->nodes[node];
 
     sh->node = node;
-    if (ev->type != EV_TIMER)
-        digest(&sh->sim->nodes[node], ev);
+    if (ev->type != EV_TIMER) {
+        digest(n, ev);
+        if (n->traced)
+            trace_note(sh, ev);
+    }
     switch ((enum ev_type)ev->type) {
     case EV_TIMER:
-        timer(sh, node, ev->seq);
+        timer(sh, node, ev);
         return;
     case EV_MSG:
         message(sh, node, (struct sim_msg *)(uintptr_t)ev->data);

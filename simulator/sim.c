@@ -132,6 +132,10 @@ static int check_cfg(const struct sim_cfg *cfg, char *why, size_t cap)
         snprintf(why, cap, "join.bootstrap: %u of %u nodes", c->join.bootstrap, c->nodes);
         return ERR_USAGE;
     }
+    if (c->n_trace > 0 && c->others != NULL) {
+        snprintf(why, cap, "events can be traced in one process only");
+        return ERR_USAGE;
+    }
     if (c->nodes + (uint64_t)c->relays.count > SIM_NODES_MAX || c->threads > SIM_THREADS_MAX ||
         c->threads == 0 || c->nodes == 0) {
         snprintf(why, cap, "too many nodes, relays or threads");
@@ -206,6 +210,7 @@ static void init_nodes(struct sim_shard *sh)
         n->timer_ns = LOOP_NEVER;
         n->next_seq = 1;
         n->role = (uint8_t)attack_role(s, i);
+        n->traced = trace_has(&s->cfg, i);
         for (size_t e = 0; e < s->cfg.n_script; e++) {
             if (s->cfg.script[e].type == SIM_PARTITION &&
                 draw_share(node_trait(s, i, TRAIT_SCRIPT + (uint32_t)e),
@@ -477,6 +482,9 @@ static void run_shard(struct sim_shard *sh)
         next = first_event(s, all, &stop);
         if (sh->id == s->first && !again)
             keep_books(s, all, end);
+        sh->trace_box ^= 1;
+        if (sh->id == s->first)
+            trace_give(s, sh->trace_box ^ 1);
         if (!again && checkpoint_is_due(s, begun, next, stop)) {
             if (sh->id == s->first)
                 checkpoint_save(s);
@@ -542,6 +550,8 @@ static void end_shard(struct sim_shard *sh)
     intern_free(&sh->items);
     queue_free(&sh->queue);
     free(sh->checks);
+    free(sh->traced[0].v);
+    free(sh->traced[1].v);
 }
 
 /* Arenas go at once; that nothing was left in them shows that whoever allocated has freed. */

@@ -42,6 +42,7 @@
 #define SIM_THREADS_MAX 64
 #define SIM_EVENTS_MAX  32
 #define SIM_REGIONS_MAX 16
+#define SIM_RANGES_MAX  16
 #define SIM_MILLION     1000000u
 #define SIM_SERIES_MAX  1024 /* points of the time series */
 #define SIM_WATCHES_MAX 64
@@ -72,6 +73,19 @@ struct sim_script {
     enum sim_event_type type;
     uint32_t share_ppm;
     uint32_t relays;
+};
+
+struct sim_range { /* of nodes */
+    uint64_t first, last;
+};
+
+struct sim_traced { /* what a traced node was given (trace.h) */
+    uint64_t at_ns;
+    uint32_t node, src, seq;
+    uint8_t type, kind, method, why; /* kind and so on: of messages */
+    uint32_t aux, call, contacts, items;
+    uint64_t content; /* hash of the message */
+    uint64_t state;   /* hash of all that the node was given so far, this one too */
 };
 
 struct exchange_net;
@@ -174,6 +188,11 @@ struct sim_cfg { /* shares and losses in millionths */
      * each process has a file of its own, with its number behind the name. Only the last one is kept. */
     char checkpoint[256];
     uint64_t checkpoint_every_ns; /* 0: only when stopped */
+    /* Optional: events of these nodes, in order, by the thread of sim_run(). Only without others. */
+    struct sim_range trace[SIM_RANGES_MAX];
+    size_t n_trace;
+    void (*traced)(void *arg, const struct sim_traced *ev);
+    void *traced_arg;
     /* Optional. Set by a signal handler: the run ends at the next window, with what there is. */
     const volatile sig_atomic_t *stop;
     /* Optional: called by the thread of sim_run() every so many windows. */
@@ -250,7 +269,7 @@ int sim_new(struct sim **out, const struct sim_cfg *cfg, char *why, size_t why_c
  * ERR_CORRUPT; ERR_STATE: of another number of processes; a system error. */
 int sim_saved(struct sim_saved *out, const char *path, const struct exchange_net *others, char *why,
               size_t why_cap) __attribute__((warn_unused_result));
-/* A simulation as it was saved, sim_run() goes on from there. Of run only others, stop, progress, progress_arg
+/* A simulation as it was saved, sim_run() goes on from there. Of run only others, stop, progress, traced, their args
  * and the settings of checkpoints are used: all else is as it was. Errors as above. */
 int sim_resume(struct sim **out, const char *path, const struct sim_cfg *run, char *why,
                size_t why_cap) __attribute__((warn_unused_result));

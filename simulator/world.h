@@ -16,6 +16,7 @@
  *     pack.c      events as bytes, for other processes
  *     intern.c    one copy of an item per shard
  *     checkpoint.c  the whole state to a file and back
+ *     trace.c     what chosen nodes are given
  *
  * Every node belongs to the shard (number % shards), which alone touches its state. Shards of other
  * processes have their nodes there; what follows from seed and scenario (keys, roles, places) is known
@@ -116,7 +117,7 @@ struct sim_node {
     uint32_t version;
     uint32_t sides; /* in which partitions it is on the far side */
     uint8_t life, role, region, ticks;
-    bool dead, joined;
+    bool dead, joined, traced;
     struct sim_ack acks[SIM_ACKS]; /* latest first */
 };
 
@@ -145,6 +146,11 @@ struct sim_env {
     struct sim_shard *shard;
 };
 
+struct trace_box { /* of one window */
+    struct sim_traced *v;
+    size_t n, cap;
+};
+
 struct intern {
     struct item_ref **v;
     size_t n, cap;
@@ -158,14 +164,16 @@ struct sim_shard {
     unsigned id;         /* among those of all processes */
     struct queue queue;
     uint64_t now_ns;
-    struct sim_event cur; /* being handled */
-    uint32_t node;        /* whose engine runs */
+    uint32_t node; /* whose engine runs */
     struct sim_env env;
     struct kad_peers peers;
     struct intern items;
     struct sim_check *checks;
     size_t n_checks, cap_checks;
     uint32_t live;
+    /* The first shard empties one while the others fill the other. */
+    struct trace_box traced[2];
+    unsigned trace_box;
     struct sim_counts sum;
     struct hist get_us, get_hops, get_asked, put_us, watch_us;
 };
@@ -359,3 +367,11 @@ void intern_free(struct intern *t);
 bool checkpoint_is_due(const struct sim *s, uint64_t begun_ns, uint64_t next_ns, bool stop);
 /* By the first shard, while the others wait. What goes wrong is kept in s->checkpoint_err. */
 void checkpoint_save(struct sim *s);
+
+/* ---- trace.c ---- */
+
+bool trace_has(const struct sim_cfg *cfg, uint32_t node);
+/* An event that a traced node is given; behind its digest. */
+void trace_note(struct sim_shard *sh, const struct sim_event *ev);
+/* All that was noted in this box goes to cfg.traced. By the first shard, while nobody notes there. */
+void trace_give(struct sim *s, unsigned box);

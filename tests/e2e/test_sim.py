@@ -104,6 +104,27 @@ def test_no_checkpoint(tool, tmp_path):
     assert state.read_text() == 'kadmsg\n'
 
 
+def test_replay(tool, tmp_path):
+    """The same program gives the same events; a changed setting shows at the first event it changes."""
+    tool.cli('sim', 'run', TINY, *SMALL, '--seed', 3, '--out', tmp_path, '--trace', '5,17-20')
+    trace = tmp_path / 'trace.jsonl'
+    events = [json.loads(line) for line in trace.read_text().splitlines()[1:]]
+    assert {event['node'] for event in events} == {5, 17, 18, 19, 20}
+    answer = tool.cli('sim', 'replay', trace, '--threads', 2, '--json').json
+    assert answer == {'same': True, 'events': len(events)}
+    answer = tool.cli('sim', 'replay', trace, '--set', 'gets.start=150s', '--json', code=1).json
+    assert not answer['same'] and 0 < answer['events'] < len(events) and answer['trace'] == events[answer['events']]
+    assert answer['now']['node'] in (5, 17, 18, 19, 20) and answer['now'] != answer['trace']
+    text = tool.cli('sim', 'replay', trace, '--set', 'duration=3min', code=1).text
+    assert 'the run has ended' in text
+    assert 'not a trace' in tool.cli('sim', 'replay', TINY, code=1).err
+    assert 'nodes 0 to' in tool.cli('sim', 'run', TINY, *SMALL, '--out', tmp_path, '--trace', '40', code=2).err
+    assert '--out' in tool.cli('sim', 'run', TINY, '--trace', '4', code=2).err
+    trace.with_suffix('.jsonl.part').symlink_to('/dev/full')
+    assert 'no space left' in tool.cli('sim', 'run', TINY, *SMALL, '--out', tmp_path, '--trace', 'all', code=1).err
+    assert len(trace.read_text().splitlines()) == len(events) + 1
+
+
 def mpirun(world, ranks, *args):
     program = world.program.parent / 'kadmsg-sim-mpi'
     done = subprocess.run(['mpirun', '--allow-run-as-root', '--oversubscribe', '-np', str(ranks), program, *map(str, args)],
