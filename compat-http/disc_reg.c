@@ -25,6 +25,8 @@ struct disc_reg {
     bool taking_back; /* the draft is there to be taken back */
     bool plain;       /* without members that 2023 does not know */
     bool ours;        /* something of ours may be in the discovery */
+    bool looking;     /* not due yet: to be sent only when it has to be */
+    uint64_t due_ns;  /* when it is to be sent, whatever a look says meanwhile */
     unsigned conflicts, failures;
     uint64_t sequence;   /* of the last entry that we sent */
     uint64_t foreign_ns; /* when somebody else wrote the key's entry last; 0 = never */
@@ -61,8 +63,11 @@ static void idle(struct disc_reg *r, uint64_t next_ns)
         loop_task_post(r->cfg.loop, &r->ended);
         return;
     }
-    schedule(r, r->again && next_ns > DISC_REG_GAP_NS ? DISC_REG_GAP_NS : next_ns);
-    r->again = false;
+    if (r->again && next_ns > DISC_REG_GAP_NS)
+        next_ns = DISC_REG_GAP_NS;
+    r->again = r->looking = false;
+    r->due_ns = now_of(r) + next_ns;
+    schedule(r, next_ns);
 }
 
 /* ---- failures ---- */
@@ -168,7 +173,8 @@ static void on_sent(void *arg, const struct disc_answer *a)
         return;
     }
     uint64_t period = r->draft->has_server ? DISC_REG_SERVER_NS : DISC_REG_CLIENT_NS;
-    r->sequence = r->draft->sequence;
+    bool sent = !r->withdrawing;
+    r->sequence = r->stat.sequence = r->draft->sequence;
     r->ours = !r->withdrawing;
     r->stat.withdrawn += r->withdrawing;
     r->stat.published += !r->withdrawing;
@@ -176,6 +182,8 @@ static void on_sent(void *arg, const struct disc_answer *a)
     r->stat.last_ns = now_of(r);
     r->conflicts = r->failures = 0;
     idle(r, env_jitter_ns(r->cfg.env, period - period / 10, 10));
+    if (sent && r->cfg.sent != NULL)
+        r->cfg.sent(r->cfg.arg);
 }
 
 static void on_signed(struct pk_wait *w)
@@ -213,6 +221,45 @@ static void sign(struct disc_reg *r)
 
 /* ---- what is there ---- */
 
+/* Back to waiting, with the next publication due when it was. */
+static void look_over(struct disc_reg *r, uint64_t in_ns, uint64_t due_ns)
+{
+    idle(r, in_ns);
+    r->due_ns = due_ns > now_of(r) ? due_ns : now_of(r);
+    r->looking = r->due_ns > now_of(r) + in_ns;
+}
+
+/* True: nothing has to be sent now. */
+static bool is_carried(struct disc_reg *r, const struct entry *stored)
+{
+    uint64_t period = env_jitter_ns(r->cfg.env, DISC_REG_CLIENT_NS - DISC_REG_CLIENT_NS / 10, 10);
+    bool was = r->stat.carried;
+    r->stat.looks++;
+    switch (r->cfg.carried(r->cfg.arg, stored)) {
+    case DISC_REG_CARRIED:
+        r->stat.seen++;
+        r->stat.carried = r->ours = true;
+        r->sequence = r->stat.sequence = stored->sequence;
+        r->stat.last_err = 0;
+        r->stat.last_ns = now_of(r);
+        r->conflicts = r->failures = 0;
+        idle(r, period);
+        return true;
+    case DISC_REG_NOT_YET:
+        look_over(r, DISC_REG_LOOK_NS, r->due_ns);
+        return true;
+    case DISC_REG_MISSING:
+        break;
+    }
+    r->stat.carried = false;
+    r->stat.resumed += was;
+    if (stored != NULL && r->looking && !was && r->due_ns > now_of(r)) {
+        look_over(r, r->due_ns - now_of(r), r->due_ns); /* what was sent is there */
+        return true;
+    }
+    return false;
+}
+
 static void on_stored(void *arg, const struct disc_answer *a)
 {
     struct disc_reg *r = arg;
@@ -233,6 +280,8 @@ static void on_stored(void *arg, const struct disc_answer *a)
         idle(r, 0);
         return;
     }
+    if (!r->withdrawing && r->cfg.carried != NULL && is_carried(r, a->entry))
+        return;
     int rc = draft_new(r, &self, a->entry, a->verified);
     if (rc < 0)
         failed(r, rc, err_str(rc));
@@ -261,10 +310,20 @@ void disc_reg_kick(struct disc_reg *r)
         return;
     }
     uint64_t since = now_of(r) - r->stat.last_ns;
+    r->looking = false;
     if (r->failures > 0 && loop_timer_armed(&r->timer))
         return; /* the retry is soon enough */
     schedule(r, r->stat.last_ns != 0 && since < DISC_REG_GAP_NS ? DISC_REG_GAP_NS - since
                                                                 : DISC_REG_DEBOUNCE_NS);
+}
+
+void disc_reg_look(struct disc_reg *r, uint64_t in_ns)
+{
+    if (r->cfg.carried == NULL || r->withdrawing || r->state != REG_IDLE || r->failures > 0 ||
+        !loop_timer_armed(&r->timer) || r->timer.at_ns <= now_of(r) + in_ns)
+        return; /* it is looked at soon anyway */
+    r->looking = true;
+    loop_timer_set(r->cfg.loop, &r->timer, now_of(r) + in_ns);
 }
 
 /* ---- the end ---- */

@@ -12,6 +12,9 @@
  *
  * disc_reg_withdraw() takes the entry back, or only our half of it.
  *
+ * With carried() the discovery is written only when it has to be: whenever a publication is due, and after disc_reg_look(), what it holds is shown to the owner first. When that is what the
+ * owner published in the DHT, it came there by another way (docs/protocol/dht.md §6.2) and nothing is sent; when it is not any more, it is sent at once.
+ *
  * A service of 2023 drops members that it does not know and then finds the signature wrong: after "invalid signature" client_type is left out (§2.2 rule 3).
  *
  * One thread. The port's answers come from the loop, as do fill() and done().
@@ -32,6 +35,7 @@
 #define DISC_REG_FOREIGN_NS   (600 * NS_PER_S)
 #define DISC_REG_CONFLICTS    5
 #define DISC_REG_RETRY_MAX_NS (60 * NS_PER_S)
+#define DISC_REG_LOOK_NS      (3 * NS_PER_S)
 
 struct disc_reg;
 
@@ -46,6 +50,8 @@ struct disc_self {
     int64_t available_sessions;
 };
 
+enum disc_reg_carried { DISC_REG_MISSING, DISC_REG_CARRIED, DISC_REG_NOT_YET };
+
 struct disc_reg_cfg {
     struct env *env;
     struct loop *loop;
@@ -53,13 +59,21 @@ struct disc_reg_cfg {
     struct pubkey self;
     struct seckey sk; /* copied, wiped */
     bool (*fill)(void *arg, struct disc_self *out);
+    /* Optional: what the discovery holds (NULL = nothing), against what was published elsewhere. NOT_YET: it is looked at again after DISC_REG_LOOK_NS. */
+    enum disc_reg_carried (*carried)(void *arg, const struct entry *stored);
+    /* Optional: it was sent and taken. */
+    void (*sent)(void *arg);
     void *arg;
 };
 
 struct disc_reg_stat {
     uint64_t published, failed, conflicts, merged, withdrawn;
+    uint64_t looks, seen,
+        resumed; /* with carried(): seen there, so that nothing was sent; sent again because it was not any more */
+    bool carried; /* gauge: as of the last look */
     int last_err;
-    uint64_t last_ns; /* of the last success, 0 = none */
+    uint64_t last_ns;  /* of the last success, 0 = none */
+    uint64_t sequence; /* of the entry that the discovery had then */
 };
 
 /* NULL when out of memory. Nothing is done before the first kick. */
@@ -67,6 +81,8 @@ struct disc_reg *disc_reg_new(const struct disc_reg_cfg *cfg);
 void disc_reg_free(struct disc_reg *r);
 /* Something that fill() says has changed. */
 void disc_reg_kick(struct disc_reg *r);
+/* Something was published elsewhere: see in in_ns whether it came to the discovery. Only with carried(). */
+void disc_reg_look(struct disc_reg *r, uint64_t in_ns);
 /* Take it back; done(arg) once, from the loop, when that succeeded or failed. Nothing is published afterwards. */
 void disc_reg_withdraw(struct disc_reg *r, void (*done)(void *arg), void *arg);
 void disc_reg_stat(const struct disc_reg *r, struct disc_reg_stat *out);

@@ -12,6 +12,7 @@
 #include "node/keyfile.h"
 #include "node/node.h"
 #include "node/paths.h"
+#include "node/policy.h"
 #include "node/serve.h"
 #include "node/tool.h"
 #include "node/tool_key.h"
@@ -97,8 +98,11 @@ static struct node_cfg config_of(const struct node_opts *o, bool listens, bool h
         .full = o->full,
         .bootstrap = o->bootstrap.v,
         .n_bootstrap = o->bootstrap.n,
-        .discovery = o->mode == NODE_MODE_DHT ? NULL : o->discovery,
+        .discovery = o->discovery,
         .mode = (enum node_mode)o->mode,
+        .lookup = (enum node_lookup)o->lookup,
+        .registration = (enum node_register)o->registration,
+        .push = (enum node_push)o->push,
         .publish_sk_file = o->publish_sk_file,
         .peers = o->peers.v,
         .n_peers = o->peers.n,
@@ -161,8 +165,6 @@ static int run(struct cmdline *cl)
     bool listens = cmdline_given(cl, "listen");
     if (cmdline_given(cl, "public-address") && !listens)
         return cmdline_usage_error(cl, "--public-address is for relays: --listen is missing");
-    if ((o->mode == NODE_MODE_HYBRID || o->mode == NODE_MODE_HTTP) && o->discovery == NULL)
-        return cmdline_usage_error(cl, "--mode hybrid and http need --discovery");
     if (o->peers.n > 0 && !listens)
         return cmdline_usage_error(cl, "--peers is for relays: --listen is missing");
     struct kad_writer *writers;
@@ -170,6 +172,11 @@ static int run(struct cmdline *cl)
     if (config_writers(&writers, &n_writers, &o->writers, why, sizeof(why)) != 0)
         return cmdline_usage_error(cl, "%s", why);
     struct node_cfg cfg = config_of(o, listens, cmdline_given(cl, "http"), &text);
+    const char *wrong = node_policy_wrong(&cfg);
+    if (wrong != NULL) {
+        free(writers);
+        return cmdline_usage_error(cl, "%s", wrong);
+    }
     cfg.writers = writers;
     cfg.n_writers = n_writers;
     cfg.reload = reload;

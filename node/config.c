@@ -41,10 +41,28 @@ const struct cmd_opt config_flags[] = {
          "also ask, and register with, this HTTP discovery: http://, https:// or dmsg://PK:PORT"},
     {.name = "mode",
      CMD_CHOICE_AT(struct node_opts, mode),
+     .choices = "auto|dht|hybrid|http|dht-first",
+     .def = "auto",
+     .help = "where entries are looked up and published; auto is hybrid with --discovery, else "
+             "dht. dht-first is hybrid, but registers over HTTP only while what was published in "
+             "the DHT is not seen to come to the discovery"},
+    {.name = "lookup",
+     CMD_CHOICE_AT(struct node_opts, lookup),
      .choices = "auto|dht|hybrid|http",
      .def = "auto",
-     .help =
-         "where entries are looked up and published; auto is hybrid with --discovery, else dht"},
+     .help = "where entries are looked up, in place of what --mode says"},
+    {.name = "register",
+     CMD_CHOICE_AT(struct node_opts, registration),
+     .choices = "auto|always|unseen|never",
+     .def = "auto",
+     .help = "whether to register with the discovery, in place of what --mode says; a relay takes "
+             "unseen for always"},
+    {.name = "push",
+     CMD_CHOICE_AT(struct node_opts, push),
+     .choices = "auto|on|off",
+     .def = "auto",
+     .help = "bring entries of the DHT to the discovery; auto: as a relay or full node in hybrid "
+             "and dht-first mode"},
     {.name = "http",
      CMD_LISTEN_AT(struct node_opts, http),
      .def_text = "not served",

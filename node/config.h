@@ -76,7 +76,7 @@ struct relay_flags {
 
 struct node_opts {
     const char *config, *sk_file, *store, *control, *log_level, *discovery, *publish_sk_file;
-    int mode;
+    int mode, lookup, registration, push;
     struct addr_hostport listen, public_address, health, metrics, http;
     bool dmsg_health;
     bool full, ready, log_json, sample_config;

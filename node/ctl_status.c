@@ -163,9 +163,13 @@ static const char *registering(const struct node *n)
 {
     if (n->publish == NULL)
         return "no";
-    if (n->cfg.mode == NODE_MODE_HTTP)
-        return "http";
-    return n->cfg.discovery != NULL && n->cfg.mode != NODE_MODE_DHT ? "dht+http" : "dht";
+    struct publish_stat st;
+    publish_stat(n->publish, &st);
+    bool http = n->policy.registers == NODE_REGISTERS_ALWAYS ||
+                (n->policy.registers == NODE_REGISTERS_UNSEEN && !st.http.carried);
+    if (http)
+        return n->policy.publish_dht ? "dht+http" : "http";
+    return n->policy.publish_dht ? "dht" : "no";
 }
 
 static json_t *store_json(struct node *n)
@@ -197,13 +201,29 @@ static json_t *http_json(const struct node *n)
     facade_stat(n, &st);
     if (n->publish != NULL)
         publish_stat(n->publish, &pub);
-    return json_pack("{s:s?, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "address",
-                     node_http_addr(n), "registered", (json_int_t)st.registered, "answered_own",
-                     (json_int_t)st.own, "carried", (json_int_t)st.carried, "carry_failed",
-                     (json_int_t)st.carry_failed, "forwarded", (json_int_t)st.forwarded,
-                     "forward_failed", (json_int_t)st.forward_failed, "published",
-                     (json_int_t)pub.http.published, "publish_failed", (json_int_t)pub.http.failed,
-                     "conflicts", (json_int_t)pub.http.conflicts);
+    return json_pack("{s:s?, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I}",
+                     "address", node_http_addr(n), "registered", (json_int_t)st.registered,
+                     "answered_own", (json_int_t)st.own, "carried", (json_int_t)st.carried,
+                     "carry_failed", (json_int_t)st.carry_failed, "forwarded",
+                     (json_int_t)st.forwarded, "forward_failed", (json_int_t)st.forward_failed,
+                     "published", (json_int_t)pub.http.published, "publish_failed",
+                     (json_int_t)pub.http.failed, "conflicts", (json_int_t)pub.http.conflicts,
+                     "carried", (int)pub.http.carried, "looks", (json_int_t)pub.http.looks, "seen",
+                     (json_int_t)pub.http.seen, "resumed", (json_int_t)pub.http.resumed);
+}
+
+/* The way back: entries of the DHT to the discovery. */
+static json_t *push_json(const struct node *n)
+{
+    struct pusher_stat st;
+    if (!push_stat(n, &st))
+        return json_null();
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "waiting",
+                     (json_int_t)st.waiting, "known", (json_int_t)st.known, "pushed",
+                     (json_int_t)st.pushed, "refused_old", (json_int_t)st.refused_old, "refused",
+                     (json_int_t)st.refused, "failed", (json_int_t)st.failed, "dropped",
+                     (json_int_t)st.dropped, "missing", (json_int_t)st.missing, "refills",
+                     (json_int_t)st.refills, "away", (int)st.away);
 }
 
 static json_t *control_json(struct node *n)
@@ -250,6 +270,8 @@ void ctl_status(struct ctl_req *req)
     json_object_set_new(o, "control", control_json(n));
     json_object_set_new(o, "forwards", forwards_json(n));
     json_object_set_new(o, "http", http_json(n));
+    json_object_set_new(o, "push", push_json(n));
+    json_object_set_new(o, "phase", json_integer((json_int_t)n->policy.phase));
     json_object_set_new(o, "sessions_up", json_integer((json_int_t)client.sessions_up));
     json_object_set_new(o, "ports", json_integer((json_int_t)client.ports));
     json_object_set_new(o, "buffer_bytes", json_integer((json_int_t)atomic_load(&n->budget.used)));

@@ -142,7 +142,7 @@ static void on_servers(void *arg, const struct disc_answer *a)
 static void ask_servers(struct node *n)
 {
     struct discovery *d = n->discovery;
-    if (d == NULL || d->servers != 0)
+    if (d == NULL || d->servers != 0 || !n->policy.ask_http)
         return;
     d->servers = disc_client_list(
         d->client, n->relay != NULL ? DISC_ALL_SERVERS : DISC_AVAILABLE_SERVERS, on_servers, d);
@@ -168,14 +168,16 @@ static int build(struct node *n)
         return rc;
     n->disc = disc_client_port(d->client);
     n->ask_servers = ask_servers;
-    resolve_set_http(n->resolve, &n->disc, n->cfg.mode == NODE_MODE_HTTP);
+    if (!n->policy.ask_http)
+        return 0;
+    resolve_set_http(n->resolve, &n->disc, !n->policy.ask_dht);
     ask_servers(n);
     return 0;
 }
 
 static int discovery_open(struct node *n, char why[NODE_WHY])
 {
-    int rc = n->cfg.discovery != NULL ? build(n) : 0;
+    int rc = node_policy_uses_http(&n->policy) ? build(n) : 0;
     if (rc < 0)
         snprintf(why, NODE_WHY, "discovery %s: %s", n->cfg.discovery, err_str(rc));
     return rc;

@@ -115,7 +115,7 @@ static void carry(struct facade *f, struct registered *r)
                       .salt = (const uint8_t *)salt,
                       .salt_len = sizeof(salt) - 1};
     r->carry_ns = now_of(f) + env_jitter_ns(f->node->env, CARRY_NS, 20);
-    if (f->node->cfg.mode == NODE_MODE_HTTP || item_sign(&it, &f->carrier) < 0)
+    if (!f->node->policy.publish_dht || item_sign(&it, &f->carrier) < 0)
         return;
     if (kad_put_signed(node_kad(f->node), &it, &target, f, now_of(f)) == 0)
         f->stat.carry_failed++;
@@ -151,7 +151,7 @@ static void on_forwarded(void *arg, const struct disc_answer *a)
 static void forward(struct facade *f, bool withdraw, const char *text, size_t n)
 {
     const struct disc_port *port = &f->node->disc;
-    if (f->node->discovery != NULL)
+    if (f->node->policy.registers != NODE_REGISTERS_NEVER && f->node->discovery != NULL)
         (void)port->send(port->arg, withdraw, text, n, on_forwarded, f);
 }
 

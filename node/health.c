@@ -182,6 +182,41 @@ static void write_node(FILE *f, struct node *n)
     GAUGE("kadmsg_buffer_bytes", "Memory of all buffers", atomic_load(&n->budget.used));
 }
 
+/* Where entries were found, and the ways between DHT and discovery. */
+static void write_phase(FILE *f, struct node *n)
+{
+    struct resolve_stat r;
+    struct publish_stat pub = {0};
+    struct pusher_stat push;
+    resolve_stat(n->resolve, &r);
+    GAUGE("kadmsg_phase", "Of the way from HTTP to the DHT, 1 to 4", n->policy.phase);
+    fprintf(f,
+            "# HELP kadmsg_lookups_total Look-ups of destinations by where they were found\n"
+            "# TYPE kadmsg_lookups_total counter\n"
+            "kadmsg_lookups_total{source=\"cache\"} %llu\n"
+            "kadmsg_lookups_total{source=\"dht\"} %llu\n"
+            "kadmsg_lookups_total{source=\"http\"} %llu\n"
+            "kadmsg_lookups_total{source=\"miss\"} %llu\n",
+            (unsigned long long)r.cache, (unsigned long long)r.dht, (unsigned long long)r.http,
+            (unsigned long long)r.miss);
+    if (n->publish != NULL)
+        publish_stat(n->publish, &pub);
+    COUNTER("kadmsg_http_registrations", "Entries sent to the discovery", pub.http.published);
+    COUNTER("kadmsg_http_registrations_failed", "Those that failed", pub.http.failed);
+    COUNTER("kadmsg_http_registrations_resumed", "Begun again: the entry was not seen there",
+            pub.http.resumed);
+    GAUGE("kadmsg_http_carried", "The entry comes to the discovery from the DHT", pub.http.carried);
+    if (!push_stat(n, &push))
+        return;
+    GAUGE("kadmsg_push_waiting", "Entries to be pushed", push.waiting);
+    GAUGE("kadmsg_push_away", "The discovery does not answer", push.away);
+    COUNTER("kadmsg_push_entries", "Entries pushed to the discovery", push.pushed);
+    COUNTER("kadmsg_push_refused", "Entries that it did not want", push.refused);
+    COUNTER("kadmsg_push_failed", "Requests that failed", push.failed);
+    COUNTER("kadmsg_push_dropped", "Entries dropped: too many, or none", push.dropped);
+    COUNTER("kadmsg_push_refills", "Times that it had lost everything", push.refills);
+}
+
 static void write_metrics(struct node *n)
 {
     char *text = NULL;
@@ -190,6 +225,7 @@ static void write_metrics(struct node *n)
     if (f == NULL)
         return;
     write_node(f, n);
+    write_phase(f, n);
     if (n->relay != NULL) {
         struct relay_stat st;
         relay_thread_stat(n->relay, &st);

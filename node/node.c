@@ -204,6 +204,9 @@ static void on_stored(void *arg, const struct store_rec *rec)
     struct node *n = arg;
     resolve_stored(n->resolve, rec);
     servers_stored(n, rec);
+    for (const struct node_part *const *p = n->cfg.parts; p != NULL && *p != NULL; p++)
+        if ((*p)->stored != NULL)
+            (*p)->stored(n, rec);
 }
 
 /* ---- after a suspend, a clock jump, or a change of the network ---- */
@@ -637,11 +640,13 @@ static int open_dht(struct node *n)
 
 static int open_publish(struct node *n)
 {
-    if (!n->cfg.publish || (n->cfg.no_dht && n->cfg.mode != NODE_MODE_HTTP))
+    const struct node_policy *how = &n->policy;
+    if (!n->cfg.publish || (n->cfg.no_dht && how->publish_dht))
         return 0;
     struct publish_cfg cfg = {
-        .port = n->discovery != NULL && n->cfg.mode != NODE_MODE_DHT ? &n->disc : NULL,
-        .http_only = n->cfg.mode == NODE_MODE_HTTP,
+        .port = how->registers != NODE_REGISTERS_NEVER && n->discovery != NULL ? &n->disc : NULL,
+        .http_only = !how->publish_dht,
+        .http_unseen = how->registers == NODE_REGISTERS_UNSEEN,
         .env = n->env,
         .loop = n->loop,
         .client = n->client,
@@ -700,6 +705,7 @@ int node_new(struct node **out, const struct node_cfg *cfg, char why[NODE_WHY])
     if (n == NULL)
         return fail(why, ERR_NOMEM, "node", "");
     n->cfg = *cfg;
+    n->policy = node_policy_of(cfg);
     n->lock.fd = -1;
     n->housekeeping.fn = on_housekeeping;
     n->drain_timer.fn = drain;

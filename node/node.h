@@ -38,7 +38,17 @@ enum node_mode {
     NODE_MODE_DHT,
     NODE_MODE_HYBRID,
     NODE_MODE_HTTP,
+    NODE_MODE_DHT_FIRST,
 };
+/* Columns of node/policy.h in place of those of the mode. */
+enum node_lookup { NODE_LOOKUP_AUTO, NODE_LOOKUP_DHT, NODE_LOOKUP_HYBRID, NODE_LOOKUP_HTTP };
+enum node_register {
+    NODE_REGISTER_AUTO,
+    NODE_REGISTER_ALWAYS,
+    NODE_REGISTER_UNSEEN,
+    NODE_REGISTER_NEVER,
+};
+enum node_push { NODE_PUSH_AUTO, NODE_PUSH_ON, NODE_PUSH_OFF };
 struct kad_report;
 struct kad_writer;
 struct node_part;
@@ -60,6 +70,9 @@ struct node_cfg {
     const char *store_dir; /* NULL = memory */
     const char *discovery; /* URL of an HTTP discovery; NULL = none */
     enum node_mode mode;
+    enum node_lookup lookup;
+    enum node_register registration;
+    enum node_push push;
     const char *http;            /* "host:port" of the discovery's API; NULL = none */
     const char *publish_sk_file; /* key that carries entries of others into the DHT; NULL = sk */
     uint64_t store_bytes;        /* 0 = default of the role */

@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/env_sys.h"
 #include "base/err.h"
+#include "compat-http/pusher.h"
 #include "compat-http/stream_forward.h"
 #include "kademlia/host.h"
 #include "node/control.h"
@@ -14,6 +15,7 @@
 #include "node/fresh_dir.h"
 #include "node/node.h"
 #include "node/paths.h"
+#include "node/policy.h"
 #include "node/publish.h"
 #include "node/relay_thread.h"
 #include "node/resolve.h"
@@ -34,6 +36,7 @@ struct health;
 
 struct node {
     struct node_cfg cfg; /* strings and lists belong to the caller of node_new() */
+    struct node_policy policy;
     char relay_addr[CONN_ADDR_MAX], public_addr[CONN_ADDR_MAX], control_path[PATHS_MAX];
     struct buf_budget budget;
     struct drive_loop *drive;
@@ -52,6 +55,7 @@ struct node {
     struct discovery *discovery;         /* discovery.c; NULL = none */
     void (*ask_servers)(struct node *n); /* its way to servers_listed(), soon; NULL without it */
     struct disc_port disc;               /* of it */
+    struct push *push;                   /* push.c; NULL = none */
     struct facade *facade;               /* facade.c; NULL = none */
     struct publish *publish;
     struct relay_thread *relay;
@@ -119,12 +123,14 @@ struct node_part {
     void (*close)(struct node *n);   /* also when open() failed, or was not called */
     void (*tick)(struct node *n);    /* once a second, and first when all is open */
     void (*changed)(struct node *n); /* as cfg.changed */
-    bool (*report)(struct node *n, const struct kad_report *r); /* as cfg.report */
+    bool (*report)(struct node *n, const struct kad_report *r);  /* as cfg.report */
+    void (*stored)(struct node *n, const struct store_rec *rec); /* accepted into the local store */
 };
 
 /* Opened in this order, closed in the other one. */
 extern const struct node_part
     node_part_discovery;                        /* discovery.c: the HTTP discovery beside the DHT */
+extern const struct node_part node_part_push;   /* push.c: entries of the DHT to the discovery */
 extern const struct node_part node_part_facade; /* facade.c: the discovery's API on this node */
 extern const struct node_part node_part_health; /* health.c: /health and /metrics */
 extern const struct node_part
@@ -190,6 +196,9 @@ struct facade_stat {
     uint64_t registered, carried, carry_failed, forwarded, forward_failed;
 };
 void facade_stat(const struct node *n, struct facade_stat *out);
+
+/* push.c. False, and zeros: it is not done. */
+bool push_stat(const struct node *n, struct pusher_stat *out);
 
 /* servers.c: which relays this node holds sessions to. */
 void servers_init(struct node *n);

@@ -42,7 +42,10 @@ struct publish {
     struct pubkey delegated[DELEGATED_MAX]; /* of the entry that was put last */
     size_t n_delegated;
     struct flap flaps[FLAPS_MAX];
-    bool retire; /* we are no relay any more, and a record says that we are */
+    struct sig put_sig; /* of the entry that was put last, as far as peers hold it … */
+    uint64_t put_ns;    /* … since then; 0 = none do */
+    bool probing;       /* one put was made to see whether it comes to the discovery */
+    bool retire;        /* we are no relay any more, and a record says that we are */
     struct loop_timer timer;
     struct disc_reg *reg; /* in the HTTP discovery; NULL = none */
     struct pubkey reg_delegated[DELEGATED_MAX];
@@ -191,11 +194,23 @@ static void entry_signed(struct pk_wait *w)
     struct entry *e = p->draft;
     p->draft = NULL;
     p->signing = false;
+    p->put_ns = 0;
+    p->put_sig = w->res.sig;
     if (w->res.err != 0 || entry_set_signature(e, &w->res.sig) < 0 ||
         !put(p, &p->entry, e->text, e->text_len))
         schedule(p, &p->entry, PUBLISH_RETRY_NS);
     entry_free(e);
     pk_wait_wipe(w);
+}
+
+/* A discovery takes what has a higher number than its own entry. */
+static void outnumber(struct publish *p)
+{
+    struct disc_reg_stat st = {0};
+    if (p->reg != NULL)
+        disc_reg_stat(p->reg, &st);
+    if (st.last_ns != 0 && p->sequence <= st.sequence)
+        p->sequence = st.sequence + 1;
 }
 
 static int entry_build(struct publish *p)
@@ -205,6 +220,8 @@ static int entry_build(struct publish *p)
     servers_take(p, list, n);
     if (n == 0 && p->cfg.server_address == NULL)
         return ERR_NO_ROUTE;
+    if (p->cfg.http_unseen)
+        outnumber(p);
     int rc = entry_new_client(&p->draft, &p->cfg.self, p->sequence++, env_wall_ns(p->cfg.env), list,
                               n, p->cfg.client_type);
     if (rc == 0 && p->cfg.server_address != NULL)
@@ -349,6 +366,34 @@ static bool reg_fill(void *arg, struct disc_self *out)
     return out->client || out->server;
 }
 
+/* Did the entry of the DHT come to the discovery? */
+static enum disc_reg_carried reg_carried(void *arg, const struct entry *stored)
+{
+    struct publish *p = arg;
+    struct disc_reg_stat st;
+    disc_reg_stat(p->reg, &st);
+    if (p->put_ns == 0) /* nobody has it yet, or not any more */
+        return busy(p, &p->entry) && st.carried ? DISC_REG_NOT_YET : DISC_REG_MISSING;
+    if (stored != NULL && stored->has_signature &&
+        memcmp(stored->signature.b, p->put_sig.b, sizeof(p->put_sig.b)) == 0) {
+        p->probing = false;
+        return DISC_REG_CARRIED;
+    }
+    bool early = now_of(p) - p->put_ns < PUBLISH_CARRY_MAX_NS;
+    return early && stored != NULL && (st.carried || p->probing) ? DISC_REG_NOT_YET
+                                                                 : DISC_REG_MISSING;
+}
+
+/* Registered: see whether that is needed. */
+static void reg_sent(void *arg)
+{
+    struct publish *p = arg;
+    if (p->probing || p->withdrawing)
+        return; /* the last try came to nothing: with the next regular put */
+    p->probing = true;
+    schedule(p, &p->entry, PUBLISH_PROBE_NS);
+}
+
 static void on_timer(struct loop_timer *t)
 {
     struct publish *p = container_of(t, struct publish, timer);
@@ -381,6 +426,9 @@ bool publish_report(struct publish *p, const struct kad_report *rep)
         p->stat.stored = rep->stored;
         p->stat.last_err = rep->err;
         p->stat.last_ns = now_of(p);
+        p->put_ns = rep->stored > 0 ? now_of(p) : 0;
+        if (p->reg != NULL && p->put_ns != 0)
+            disc_reg_look(p->reg, env_jitter_ns(p->cfg.env, PUBLISH_CARRY_NS, 30));
     }
     if (r == &p->server && p->retire && rep->stored > 0) {
         p->retire = r->out = false; /* those that held it know */
@@ -458,6 +506,8 @@ static bool open_reg(struct publish *p, const struct disc_port *port)
         .self = p->cfg.self,
         .sk = p->cfg.sk,
         .fill = reg_fill,
+        .carried = p->cfg.http_unseen ? reg_carried : NULL,
+        .sent = p->cfg.http_unseen ? reg_sent : NULL,
         .arg = p,
     };
     p->reg = disc_reg_new(&cfg);

@@ -19,6 +19,11 @@
  * With a discovery (port), the same entry is kept up there too (compat-http/disc_reg.h), under the
  * discovery's own sequence numbers.
  *
+ * With http_unseen it is kept up there only while it has to be: an entry that was put into the DHT, and that the discovery has without having had it from us, came there by
+ * the way back (pushers of relays, docs/mirrors.md). PUBLISH_PROBE_NS after a registration the entry is put again, with a higher sequence number than the registered one, to see
+ * whether that happens; PUBLISH_CARRY_NS after each put the discovery is asked. It is believed only by our signature. From then on nothing is registered, until a put does not
+ * come there within PUBLISH_CARRY_MAX_NS.
+ *
  * One thread. At most one operation per record is under way; changes meanwhile are taken up when it
  * ends.
  */
@@ -27,12 +32,15 @@
 #include "compat-http/disc_reg.h"
 #include "kademlia/host.h"
 
-#define PUBLISH_DEBOUNCE_NS (300 * NS_PER_MS)
-#define PUBLISH_LOSS_NS     (15 * NS_PER_S)
-#define PUBLISH_FLAP_NS     (300 * NS_PER_S)
-#define PUBLISH_EVERY_NS    (300 * NS_PER_S)
-#define PUBLISH_RETRY_NS    (5 * NS_PER_S)
-#define PUBLISH_WITHDRAW_NS (2 * NS_PER_S)
+#define PUBLISH_DEBOUNCE_NS  (300 * NS_PER_MS)
+#define PUBLISH_LOSS_NS      (15 * NS_PER_S)
+#define PUBLISH_FLAP_NS      (300 * NS_PER_S)
+#define PUBLISH_EVERY_NS     (300 * NS_PER_S)
+#define PUBLISH_RETRY_NS     (5 * NS_PER_S)
+#define PUBLISH_WITHDRAW_NS  (2 * NS_PER_S)
+#define PUBLISH_PROBE_NS     (2 * NS_PER_S)
+#define PUBLISH_CARRY_NS     (3 * NS_PER_S)
+#define PUBLISH_CARRY_MAX_NS (20 * NS_PER_S)
 
 struct publish;
 
@@ -48,6 +56,7 @@ struct publish_cfg {
     const char *client_type;      /* "" or "visor" */
     const struct disc_port *port; /* HTTP discovery; copied; NULL = none */
     bool http_only;               /* nothing is put into the DHT */
+    bool http_unseen; /* registered there only while what the DHT has is not seen to come there */
 };
 
 struct publish_stat {

@@ -56,6 +56,8 @@ static enum disc_text post(struct fake_disc *d, const struct entry *e)
     const struct entry *stored = fake_disc_entry(d, &e->static_pk);
     bool was = stored != NULL;
     d->posts++;
+    if (d->liar)
+        return DISC_WROTE_NEW;
     if (entry_verify(e) < 0 || (d->old && (e->client_type[0] != '\0' || e->server.dht_bootstrap)))
         return DISC_BAD_SIGNATURE;
     if (was && e->sequence <= stored->sequence) {
@@ -82,7 +84,7 @@ static void on_time(struct loop_timer *t)
     struct fake_disc *d = q->d;
     struct disc_answer a = {.text = DISC_UNEXPECTED, .err = d->down, .why = ""};
     if (a.err == 0 && q->what == GET) {
-        a.entry = fake_disc_entry(d, &q->pk);
+        a.entry = d->liar ? NULL : fake_disc_entry(d, &q->pk);
         a.verified = a.entry != NULL && !d->forged && entry_verify(a.entry) == 0;
         a.err = a.entry == NULL ? ERR_NOT_FOUND : !a.verified && !a.entry->has_server ? ERR_SIG : 0;
     } else if (a.err == 0 && q->what == LIST) {

@@ -14,6 +14,7 @@ struct fake_disc {
     int down;    /* every request fails with this error */
     bool old;    /* a service of 2023: client_type and dht_bootstrap break the signature */
     bool forged; /* says that nothing verifies */
+    bool liar;   /* takes everything, and knows nobody */
     unsigned gets, posts, deletes, refused_seq, lists;
     struct entry *entry[FAKE_DISC_ENTRIES];
     size_t n;

@@ -117,7 +117,8 @@ static void test_every_setting(void **state)
             "\"network\": \"ours\", \"dmsg-health\": true, \"health\": \":1\", \"metrics\": "
             "\"h:2\", \"allow-keys\": "
             "\"al\", \"deny-keys\": \"de\","
-            "\"discovery\": \"http://d.example\", \"mode\": \"http\", \"http\": \":0\", "
+            "\"discovery\": \"http://d.example\", \"mode\": \"dht-first\", \"lookup\": \"dht\", "
+            "\"register\": \"unseen\", \"push\": \"off\", \"http\": \":0\", "
             "\"publish-sk-file\": \"p\","
             "\"ready\": true}"),
         0);
@@ -161,7 +162,10 @@ static void test_every_setting(void **state)
     free(w);
     assert_int_equal(opts->pk_threads, 2);
     assert_string_equal(opts->discovery, "http://d.example");
-    assert_int_equal(opts->mode, NODE_MODE_HTTP);
+    assert_int_equal(opts->mode, NODE_MODE_DHT_FIRST);
+    assert_int_equal(opts->lookup, NODE_LOOKUP_DHT);
+    assert_int_equal(opts->registration, NODE_REGISTER_UNSEEN);
+    assert_int_equal(opts->push, NODE_PUSH_OFF);
     assert_int_equal(opts->http.port, 0);
     assert_string_equal(opts->publish_sk_file, "p");
     assert_int_equal(opts->relay.workers, 4);
