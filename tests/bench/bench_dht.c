@@ -26,14 +26,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <time.h>
 
 #include "base/addr.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "node/keyfile.h"
 #include "node/node_int.h"
+#include "tests/bench/figures.h"
 
 #define MAX_NODES    100
 #define GETTERS      4
@@ -60,64 +59,6 @@ static size_t n_nodes;
 
 static unsigned reports;
 static int last_err;
-static uint64_t rng = 88172645463325252u;
-
-static void die(const char *what)
-{
-    fprintf(stderr, "bench_dht: %s\n", what);
-    exit(1);
-}
-
-static size_t draw(size_t below)
-{
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return (size_t)(rng % below);
-}
-
-static double clock_s(clockid_t clock)
-{
-    struct timespec ts;
-
-    clock_gettime(clock, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
-static double cpu_s(void)
-{
-    return clock_s(CLOCK_PROCESS_CPUTIME_ID);
-}
-
-static double now_s(void)
-{
-    return clock_s(CLOCK_MONOTONIC);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return x < y ? -1 : x > y;
-}
-
-static double median(double v[RUNS])
-{
-    qsort(v, RUNS, sizeof v[0], by_value);
-    return v[RUNS / 2];
-}
-
-static void report(const char *name, const char *params, double value, const char *unit, double cpu,
-                   double ceiling)
-{
-    struct rusage ru;
-
-    getrusage(RUSAGE_SELF, &ru);
-    printf("{\"name\":\"%s\",\"params\":%s,\"value\":%.4g,\"unit\":\"%s\",\"cpu_s\":%.3f,"
-           "\"peak_rss_kib\":%ld,\"ceiling\":%.4g,\"ratio\":%.3f}\n",
-           name, params, value, unit, cpu, ru.ru_maxrss, ceiling, value / ceiling);
-    fflush(stdout);
-}
 
 /* ---- the network ---- */
 
@@ -128,7 +69,7 @@ static void turn(void)
 
 static void run_for(double seconds)
 {
-    for (double end = now_s() + seconds; now_s() < end;)
+    for (double end = bench_wall_s() + seconds; bench_wall_s() < end;)
         turn();
 }
 
@@ -144,9 +85,9 @@ static bool on_report(void *arg, const struct kad_report *r)
 
 static void wait_reports(unsigned n)
 {
-    for (double end = now_s() + WAIT_S; reports < n;) {
-        if (now_s() > end)
-            die("an operation does not end");
+    for (double end = bench_wall_s() + WAIT_S; reports < n;) {
+        if (bench_wall_s() > end)
+            bench_die("an operation does not end");
         turn();
     }
 }
@@ -171,7 +112,7 @@ static void start_node(size_t i, bool client_only)
     }
     cfg.publish = !client_only;
     if (node_new(&nodes[i], &cfg, why) < 0)
-        die(why);
+        bench_die(why);
 }
 
 static size_t peers_of(struct node *n)
@@ -191,13 +132,13 @@ static void start_network(size_t n)
     start_node(0, false);
     snprintf(text, sizeof text, "%s@%s", pubkey_hex(hex, &keys[0]), node_relay_addr(nodes[0]));
     if (addr_peer_parse(&join, text, strlen(text), &why) < 0)
-        die("address of the relay");
+        bench_die("address of the relay");
     for (size_t i = 1; i < n; i++)
         start_node(i, false);
     for (size_t i = 1; i < n; i++) {
-        for (double end = now_s() + WAIT_S; peers_of(nodes[i]) < (n < 20 ? n - 1 : 20);) {
-            if (now_s() > end)
-                die("a node does not join");
+        for (double end = bench_wall_s() + WAIT_S; peers_of(nodes[i]) < (n < 20 ? n - 1 : 20);) {
+            if (bench_wall_s() > end)
+                bench_die("a node does not join");
             turn();
         }
     }
@@ -227,7 +168,7 @@ static void put_all(void)
         snprintf(salt_of_key[i], sizeof salt_of_key[i], "k%zu", i);
         if (kad_put(node_kad(n), salt_of_key[i], strlen(salt_of_key[i]), value, sizeof value, false,
                     0, &reports, n->loop->now_ns) == 0)
-            die("put");
+            bench_die("put");
         host_kick(n->host);
         wait_reports(before + 1);
     }
@@ -235,17 +176,17 @@ static void put_all(void)
 
 static void get_one(struct node *n, unsigned flags)
 {
-    size_t i = draw(KEYS);
+    size_t i = (size_t)(bench_draw() % KEYS);
     const struct pubkey *pk = &keys[1 + i % (n_nodes - 1)];
     unsigned before = reports;
 
     if (kad_get(node_kad(n), pk, salt_of_key[i], strlen(salt_of_key[i]),
                 KAD_GET_NETWORK | KAD_GET_NO_CACHE | flags, &reports, n->loop->now_ns) == 0)
-        die("get");
+        bench_die("get");
     host_kick(n->host);
     wait_reports(before + 1);
     if (last_err != 0)
-        die(err_str(last_err));
+        bench_die(err_str(last_err));
 }
 
 static uint64_t messages(struct node *n)
@@ -259,10 +200,10 @@ static uint64_t messages(struct node *n)
 /* Processor time that all nodes take in a second for their own affairs. */
 static double own_affairs(void)
 {
-    double cpu = cpu_s(), begin = now_s();
+    double cpu = bench_cpu_s(), begin = bench_wall_s();
 
     run_for(2);
-    return (cpu_s() - cpu) / (now_s() - begin);
+    return (bench_cpu_s() - cpu) / (bench_wall_s() - begin);
 }
 
 /* Processor time of a get, in ms, and requests of one, by the first getters in turn. What the nodes
@@ -273,10 +214,10 @@ static double gets(unsigned count, unsigned getters, double *per_get)
 
     for (unsigned i = 1; i <= getters; i++)
         sent -= messages(nodes[i]);
-    double own = own_affairs(), before = cpu_s(), begin = now_s();
+    double own = own_affairs(), before = bench_cpu_s(), begin = bench_wall_s();
     for (unsigned i = 0; i < count; i++)
         get_one(nodes[1 + i % getters], 0);
-    double took = cpu_s() - before - own * (now_s() - begin);
+    double took = bench_cpu_s() - before - own * (bench_wall_s() - begin);
     for (unsigned i = 1; i <= getters; i++)
         sent += messages(nodes[i]);
     *per_get = (double)sent / count;
@@ -296,7 +237,7 @@ static void trip_send(struct stream *st)
     char bytes[ASK_BYTES] = {0};
 
     if (stream_write(st, bytes, sizeof bytes) != (long)sizeof bytes)
-        die("round trip: no room");
+        bench_die("round trip: no room");
 }
 
 static void trip_opened(struct stream *st, void *arg)
@@ -327,7 +268,7 @@ static void echo_readable(struct stream *st, void *arg)
     (void)arg;
     while (stream_read(st, bytes, sizeof bytes) == sizeof bytes) {
         if (stream_write(st, answer, sizeof answer) != (long)sizeof answer)
-            die("round trip: no room");
+            bench_die("round trip: no room");
     }
 }
 
@@ -335,7 +276,7 @@ static void over(struct stream *st, void *arg, int err)
 {
     (void)st;
     (void)arg;
-    die(err_str(err));
+    bench_die(err_str(err));
 }
 
 static const struct stream_cb trip_cb = {
@@ -352,9 +293,9 @@ static void on_accept(void *arg, struct stream *st)
 
 static void until_trips(unsigned n)
 {
-    for (double end = now_s() + WAIT_S; trip.trips < n;) {
-        if (now_s() > end)
-            die("round trips do not go on");
+    for (double end = bench_wall_s() + WAIT_S; trip.trips < n;) {
+        if (bench_wall_s() > end)
+            bench_die("round trips do not go on");
         turn();
     }
 }
@@ -368,12 +309,12 @@ static double round_trip(void)
     memset(&trip, 0, sizeof trip);
     if (client_listen(nodes[1]->client, ECHO_PORT, on_accept, NULL) < 0 ||
         client_dial(nodes[2]->client, &keys[1], ECHO_PORT, 20000, 0, &trip_cb, NULL, &st) < 0)
-        die("dial");
+        bench_die("dial");
     until_trips(TRIPS / 4);
-    double before = cpu_s();
+    double before = bench_cpu_s();
     unsigned first = trip.trips;
     until_trips(first + TRIPS);
-    double ms = (cpu_s() - before) * 1000 / (trip.trips - first);
+    double ms = (bench_cpu_s() - before) * 1000 / (trip.trips - first);
     stream_abort(st);
     stream_abort(echo_end);
     client_unlisten(nodes[1]->client, ECHO_PORT);
@@ -402,33 +343,33 @@ static void measure_idle(void)
     run_for(100); /* streams of the measurements before go */
     for (size_t i = 1; i < n_nodes; i++)
         bytes -= tcp_bytes(i);
-    double before = cpu_s();
+    double before = bench_cpu_s();
     run_for(seconds);
-    double cpu = cpu_s() - before;
+    double cpu = bench_cpu_s() - before;
     for (size_t i = 1; i < n_nodes; i++)
         bytes += tcp_bytes(i);
     double nodes_n = (double)(n_nodes - 1);
     snprintf(params, sizeof params,
              "{\"nodes\":%zu,\"seconds\":%u,\"extrapolated\":true,\"relay_included\":true}",
              n_nodes, seconds);
-    report("dht_idle_traffic", params, (double)bytes / nodes_n * 86400 / seconds / 1e6,
-           "MB per day and node", cpu, 35);
-    report("dht_idle_cpu", params, cpu / nodes_n / seconds * 100, "percent of a core and node", cpu,
-           0.1);
+    bench_report("dht_idle_traffic", params, (double)bytes / nodes_n * 86400 / seconds / 1e6,
+                 "MB per day and node", cpu, 35);
+    bench_report("dht_idle_cpu", params, cpu / nodes_n / seconds * 100,
+                 "percent of a core and node", cpu, 0.1);
 }
 
 /* A client that knows the relay only, which is a full node. */
 static void get_through_full(void)
 {
-    double trips[RUNS], ms[RUNS], begin = cpu_s();
+    double trips[RUNS], ms[RUNS], begin = bench_cpu_s();
     char params[96];
     struct node *n;
 
     start_node(MAX_NODES, true);
     n = nodes[MAX_NODES];
-    for (double end = now_s() + WAIT_S; peers_of(n) < 1;) {
-        if (now_s() > end)
-            die("the client does not join");
+    for (double end = bench_wall_s() + WAIT_S; peers_of(n) < 1;) {
+        if (bench_wall_s() > end)
+            bench_die("the client does not join");
         turn();
     }
     for (unsigned i = 0; i < WARM_UP; i++)
@@ -436,21 +377,22 @@ static void get_through_full(void)
     uint64_t sent = messages(n);
     for (unsigned run = 0; run < RUNS; run++) {
         trips[run] = round_trip();
-        double own = own_affairs(), before = cpu_s(), wall = now_s();
+        double own = own_affairs(), before = bench_cpu_s(), wall = bench_wall_s();
         for (unsigned i = 0; i < GETS; i++)
             get_one(n, KAD_GET_FIRST);
-        ms[run] = (cpu_s() - before - own * (now_s() - wall)) * 1000 / GETS;
+        ms[run] = (bench_cpu_s() - before - own * (bench_wall_s() - wall)) * 1000 / GETS;
     }
     double per_get = (double)(messages(n) - sent) / (GETS * RUNS);
     snprintf(params, sizeof params, "{\"nodes\":%zu,\"messages\":%.2f}", n_nodes, per_get);
-    report("dht_get_full", params, median(ms), "ms", cpu_s() - begin, per_get * median(trips));
+    bench_report("dht_get_full", params, bench_median(ms, RUNS), "ms", bench_cpu_s() - begin,
+                 per_get * bench_median(trips, RUNS));
 }
 
 /* Gets and round trips in turn, so that both meet the same machine. */
 static void measure_gets(const char *name, unsigned getters)
 {
     char params[160];
-    double per_get, cold_messages, trips[RUNS], ms[RUNS], begin = cpu_s();
+    double per_get, cold_messages, trips[RUNS], ms[RUNS], begin = bench_cpu_s();
 
     put_all();
     run_for(15); /* what was put is handed on and settles */
@@ -460,18 +402,19 @@ static void measure_gets(const char *name, unsigned getters)
         trips[run] = round_trip();
         ms[run] = gets(GETS, getters, &per_get);
     }
-    double trip_ms = median(trips);
+    double trip_ms = bench_median(trips, RUNS);
     snprintf(params, sizeof params, "{\"nodes\":%zu,\"messages\":%.1f,\"gets\":%d,\"runs\":%d}",
              n_nodes, per_get, GETS, RUNS);
-    report(name, params, median(ms), "ms", cpu_s() - begin, per_get * trip_ms);
+    bench_report(name, params, bench_median(ms, RUNS), "ms", bench_cpu_s() - begin,
+                 per_get * trip_ms);
     if (n_nodes < MAX_NODES)
         return;
-    report("dht_messages", params, per_get, "requests", cpu_s() - begin, KAD_K);
+    bench_report("dht_messages", params, per_get, "requests", bench_cpu_s() - begin, KAD_K);
     snprintf(params, sizeof params, "{\"request\":%d,\"answer\":%d}", ASK_BYTES, TELL_BYTES);
-    report("dht_round_trip", params, trip_ms * 1000, "us", trip_ms * TRIPS * RUNS / 1000, 60);
+    bench_report("dht_round_trip", params, trip_ms * 1000, "us", trip_ms * TRIPS * RUNS / 1000, 60);
     snprintf(params, sizeof params, "{\"nodes\":%zu,\"messages\":%.1f,\"gets\":%d}", n_nodes,
              cold_messages, COLD);
-    report("dht_get_cold", params, cold, "ms", cold * COLD / 1000, cold_messages * trip_ms);
+    bench_report("dht_get_cold", params, cold, "ms", cold * COLD / 1000, cold_messages * trip_ms);
     get_through_full();
 }
 
@@ -503,11 +446,11 @@ static void push_one(struct node *publisher, unsigned i)
     snprintf(value, sizeof value, "change %u", i);
     if (kad_put(node_kad(publisher), salt, strlen(salt), value, strlen(value), false, 0, &reports,
                 publisher->loop->now_ns) == 0)
-        die("put");
+        bench_die("put");
     host_kick(publisher->host);
-    for (double end = now_s() + WAIT_S; changes == before || reports == puts;) {
-        if (now_s() > end)
-            die("a change is not pushed");
+    for (double end = bench_wall_s() + WAIT_S; changes == before || reports == puts;) {
+        if (bench_wall_s() > end)
+            bench_die("a change is not pushed");
         turn();
     }
 }
@@ -520,40 +463,40 @@ static void measure_watches(void)
     start_network(3);
     struct node *watcher = nodes[2], *publisher = nodes[1];
     watcher->cfg.report = on_change;
-    double idle = cpu_s();
+    double idle = bench_cpu_s();
     run_for(30);
-    idle = (cpu_s() - idle) / 30;
+    idle = (bench_cpu_s() - idle) / 30;
     size_t heap = mallinfo2().uordblks;
-    double begin = cpu_s();
+    double begin = bench_cpu_s();
     for (unsigned i = 0; i < WATCHES; i++) {
         char salt[16];
         snprintf(salt, sizeof salt, "w%u", i);
         if (kad_watch(node_kad(watcher), &keys[1], salt, strlen(salt), NULL,
                       watcher->loop->now_ns) == 0)
-            die("watch");
+            bench_die("watch");
     }
     host_kick(watcher->host);
-    for (double end = now_s() + 600; held(nodes[0]) + held(publisher) < 2 * WATCHES;) {
-        if (now_s() > end)
-            die("watches are not taken");
+    for (double end = bench_wall_s() + 600; held(nodes[0]) + held(publisher) < 2 * WATCHES;) {
+        if (bench_wall_s() > end)
+            bench_die("watches are not taken");
         turn();
     }
-    double set_up = cpu_s() - begin;
+    double set_up = bench_cpu_s() - begin;
     run_for(2);
     snprintf(params, sizeof params, "{\"watches\":%d,\"servers\":2,\"set_up_cpu_s\":%.2f}", WATCHES,
              set_up);
-    report("dht_watch_bytes", params, (double)(mallinfo2().uordblks - heap) / WATCHES,
-           "bytes of three nodes", set_up, 1024);
-    begin = cpu_s();
+    bench_report("dht_watch_bytes", params, (double)(mallinfo2().uordblks - heap) / WATCHES,
+                 "bytes of three nodes", set_up, 1024);
+    begin = bench_cpu_s();
     run_for(60);
-    double cpu = cpu_s() - begin;
-    report("dht_watch_cpu", params, (cpu / 60 - idle) * 100, "percent of a core, three nodes", cpu,
-           1);
-    begin = cpu_s();
+    double cpu = bench_cpu_s() - begin;
+    bench_report("dht_watch_cpu", params, (cpu / 60 - idle) * 100, "percent of a core, three nodes",
+                 cpu, 1);
+    begin = bench_cpu_s();
     for (unsigned i = 0; i < PUSHES; i++)
         push_one(publisher, i);
-    cpu = cpu_s() - begin;
-    report("dht_watch_push", params, cpu * 1000 / PUSHES, "ms", cpu, 1);
+    cpu = bench_cpu_s() - begin;
+    bench_report("dht_watch_push", params, cpu * 1000 / PUSHES, "ms", cpu, 1);
     stop_network();
 }
 
@@ -585,9 +528,9 @@ int main(int argc, char **argv)
     char why[64];
 
     if (crypto_init() != 0 || log_set_levels("error", why, sizeof why) < 0)
-        die("start");
+        bench_die("start");
     if ((base = event_base_new()) == NULL)
-        die("event base");
+        bench_die("event base");
     const char *only = argc > 1 ? argv[1] : "";
     if (only[0] == '\0' || strcmp(only, "get") == 0 || strcmp(only, "idle") == 0) {
         start_network(MAX_NODES);

@@ -12,52 +12,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <time.h>
 
 #include "base/crypto.h"
 #include "simulator/queue.h"
 #include "simulator/rng.h"
 #include "simulator/sim.h"
+#include "tests/bench/figures.h"
 
 #define REPEATS 5
 #define N_QUEUE 3000000u
 #define S       UINT64_C(1000000000)
 
 static struct sim_result result;
-
-static void die(const char *what)
-{
-    fprintf(stderr, "bench_sim: %s\n", what);
-    exit(1);
-}
-
-static double cpu_s(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return x < y ? -1 : x > y;
-}
-
-static void report(const char *name, const char *params, double value, const char *unit, double cpu,
-                   double ceiling)
-{
-    struct rusage ru;
-
-    getrusage(RUSAGE_SELF, &ru);
-    printf("{\"name\":\"%s\",\"params\":%s,\"value\":%.4g,\"unit\":\"%s\",\"cpu_s\":%.3f,"
-           "\"peak_rss_kib\":%ld,\"ceiling\":%.4g,\"ratio\":%.4f}\n",
-           name, params, value, unit, cpu, ru.ru_maxrss, ceiling, value / ceiling);
-    fflush(stdout);
-}
 
 /* ---- the bare queue ---- */
 
@@ -69,23 +35,23 @@ static double queue_rate(size_t pending)
     uint64_t now = 0;
 
     if (queue_init(&q) != 0)
-        die("queue");
+        bench_die("queue");
     for (uint32_t i = 0; i < pending; i++) {
         ev = (struct sim_event){.at_ns = rng_mix(1, i) % 100000000, .src = i, .seq = i};
         if (queue_add(&q, &ev) != 0)
-            die("queue");
+            bench_die("queue");
     }
-    double begun = cpu_s();
+    double begun = bench_cpu_s();
     for (uint32_t i = 0; i < N_QUEUE;) {
         now += 5000000;
         while (queue_take(&q, now, &ev)) {
             ev.at_ns = now + rng_mix(ev.at_ns, i) % 100000000;
             ev.seq = i++;
             if (queue_add(&q, &ev) != 0)
-                die("queue");
+                bench_die("queue");
         }
     }
-    double took = cpu_s() - begun;
+    double took = bench_cpu_s() - begun;
     queue_free(&q);
     return N_QUEUE / took;
 }
@@ -96,8 +62,7 @@ static double queue_ceiling(size_t pending)
 
     for (int i = 0; i < REPEATS; i++)
         v[i] = queue_rate(pending);
-    qsort(v, REPEATS, sizeof v[0], by_value);
-    return v[REPEATS / 2];
+    return bench_median(v, REPEATS);
 }
 
 /* ---- networks ---- */
@@ -124,11 +89,11 @@ static double run(const struct sim_cfg *cfg, uint64_t *memory)
     char why[256];
 
     if (sim_new(&s, cfg, why, sizeof why) != 0)
-        die(why);
-    double begun = cpu_s();
+        bench_die(why);
+    double begun = bench_cpu_s();
     if (sim_run(s) != 0)
-        die("run");
-    double took = cpu_s() - begun;
+        bench_die("run");
+    double took = bench_cpu_s() - begun;
     if (memory != NULL)
         *memory = sim_memory(s);
     sim_result(s, &result);
@@ -142,13 +107,13 @@ static void bench_events(void)
     double cpu = run(&c, NULL);
     double rate = (double)result.sum.delivered / cpu;
 
-    report("sim_events", "{\"nodes\":10000}", rate, "events/core_s", cpu,
-           queue_ceiling(result.queue_peak));
+    bench_report("sim_events", "{\"nodes\":10000}", rate, "events/core_s", cpu,
+                 queue_ceiling(result.queue_peak));
     c = config(1000);
     c.codec = SIM_CODEC_JSON;
     cpu = run(&c, NULL);
-    report("sim_codec", "{\"nodes\":1000,\"codec\":\"json\"}", (double)result.sum.delivered / cpu,
-           "events/core_s", cpu, rate);
+    bench_report("sim_codec", "{\"nodes\":1000,\"codec\":\"json\"}",
+                 (double)result.sum.delivered / cpu, "events/core_s", cpu, rate);
 }
 
 static void bench_memory(void)
@@ -164,14 +129,14 @@ static void bench_memory(void)
         (void)run(&c, &memory[i]);
     }
     contacts = result.contacts_mean_milli;
-    report("sim_node", "{\"nodes\":40000}", (double)(memory[1] - memory[0]) / (large - small),
-           "bytes/node", 0, 65.0 + 4.0 * (double)contacts / 1000);
+    bench_report("sim_node", "{\"nodes\":40000}", (double)(memory[1] - memory[0]) / (large - small),
+                 "bytes/node", 0, 65.0 + 4.0 * (double)contacts / 1000);
 }
 
 int main(void)
 {
     if (crypto_init() != 0)
-        die("crypto");
+        bench_die("crypto");
     bench_events();
     bench_memory();
     return 0;

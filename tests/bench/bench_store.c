@@ -23,7 +23,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cursor.h"
@@ -31,6 +30,7 @@
 #include "kademlia/codec_json.h"
 #include "store/lmdb.h"
 #include "store/row.h"
+#include "tests/bench/figures.h"
 
 #define REPEATS   5
 #define N_SIGNED  8000u
@@ -40,54 +40,6 @@
 #define KEYS      100u
 
 static char dir[512], why[STORE_WHY_BYTES];
-static uint64_t rng = 88172645463325252u;
-
-static void die(const char *what)
-{
-    fprintf(stderr, "bench_store: %s\n", what);
-    exit(1);
-}
-
-static uint64_t draw(void)
-{
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return rng;
-}
-
-static double cpu_s(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return x < y ? -1 : x > y;
-}
-
-static double median(double v[REPEATS])
-{
-    qsort(v, REPEATS, sizeof v[0], by_value);
-    return v[REPEATS / 2];
-}
-
-static void report(const char *name, const char *params, double value, const char *unit, double cpu,
-                   double ceiling)
-{
-    struct rusage ru;
-
-    getrusage(RUSAGE_SELF, &ru);
-    printf("{\"name\":\"%s\",\"params\":%s,\"value\":%.4g,\"unit\":\"%s\",\"cpu_s\":%.3f,"
-           "\"peak_rss_kib\":%ld,\"ceiling\":%.4g,\"ratio\":%.3f}\n",
-           name, params, value, unit, cpu, ru.ru_maxrss, ceiling, value / ceiling);
-    fflush(stdout);
-}
 
 /* ---- the folder ---- */
 
@@ -114,14 +66,14 @@ static struct store *open_store(void)
     struct store_lmdb_cfg cfg = {.path = dir, .own_pk = {{2, 1}}};
 
     if (store_lmdb_open(&s, &cfg, why, sizeof why) != 0)
-        die(why);
+        bench_die(why);
     return s;
 }
 
 static void sync_store(struct store *s)
 {
     if (s->ops->sync(s, 60000) != 0)
-        die("sync");
+        bench_die("sync");
 }
 
 static void put(struct store *s, const struct store_rec *rec)
@@ -133,7 +85,7 @@ static void put(struct store *s, const struct store_rec *rec)
         rc = s->ops->put(s, rec);
     }
     if (rc != 0)
-        die(err_str(rc));
+        bench_die(err_str(rc));
 }
 
 /* ---- accepting signed items ---- */
@@ -153,7 +105,7 @@ static void make_frames(void)
 
     for (unsigned i = 0; i < KEYS; i++) {
         if (crypto_keypair_from_seed(&sk[i], &pk, (const uint8_t *)&i, sizeof i) != 0)
-            die("key");
+            bench_die("key");
     }
     for (unsigned i = 0; i < N_SIGNED; i++) {
         char salt[16];
@@ -164,11 +116,11 @@ static void make_frames(void)
                           .salt = (uint8_t *)salt,
                           .salt_len = (size_t)salt_len};
         if (item_sign(&it, &sk[i % KEYS]) != 0)
-            die("sign");
+            bench_die("sign");
         struct kad_msg_item one = {.item = item_ref_new(&it)};
         struct kad_msg m = {.method = KAD_PUT_VALUE, .sender = it.k, .items = &one, .n_items = 1};
         if (one.item == NULL || kad_json_encode(&frames[i].p, &frames[i].n, &m) != 0)
-            die("encode");
+            bench_die("encode");
         item_ref_put(one.item);
     }
 }
@@ -189,9 +141,9 @@ static void accept_frame(struct store *s, const struct frame *f, int64_t now_ns)
     struct kad_msg m;
 
     if (kad_json_decode(&m, KAD_PUT_VALUE, false, f->p + 5, f->n - 5) != 0)
-        die("decode");
+        bench_die("decode");
     if (item_verify(&m.items[0].item->item) != 0)
-        die("verify");
+        bench_die("verify");
     struct store_rec rec = accept_rec(m.items[0].item, now_ns);
     put(s, &rec);
     kad_msg_clear(&m);
@@ -203,13 +155,13 @@ static double time_verify(void)
     double start;
 
     if (kad_json_decode(&m, KAD_PUT_VALUE, false, frames[0].p + 5, frames[0].n - 5) != 0)
-        die("decode");
-    start = cpu_s();
+        bench_die("decode");
+    start = bench_cpu_s();
     for (unsigned i = 0; i < 2000; i++) {
         if (item_verify(&m.items[0].item->item) != 0)
-            die("verify");
+            bench_die("verify");
     }
-    double rate = 2000 / (cpu_s() - start);
+    double rate = 2000 / (bench_cpu_s() - start);
     kad_msg_clear(&m);
     return rate;
 }
@@ -223,18 +175,19 @@ static void bench_accept(void)
     for (unsigned round = 0; round < REPEATS; round++) {
         remove_files();
         struct store *s = open_store();
-        start = cpu_s();
+        start = bench_cpu_s();
         for (unsigned i = 0; i < N_SIGNED; i++)
             accept_frame(s, &frames[i], 1700000000000000000 + i);
         sync_store(s);
-        double used = cpu_s() - start;
+        double used = bench_cpu_s() - start;
         rate[round] = N_SIGNED / used;
         total += used;
         s->ops->close(s);
         ceiling[round] = time_verify();
     }
     snprintf(params, sizeof params, "{\"items\":%u,\"value_bytes\":%u}", N_SIGNED, VALUE_LEN);
-    report("store_accept", params, median(rate), "items/s/core", total, median(ceiling));
+    bench_report("store_accept", params, bench_median(rate, REPEATS), "items/s/core", total,
+                 bench_median(ceiling, REPEATS));
     for (unsigned i = 0; i < N_SIGNED; i++)
         free(frames[i].p);
 }
@@ -273,21 +226,21 @@ static double time_bare_put(void)
     remove_files();
     if (mdb_env_create(&env) != 0 || mdb_env_set_mapsize(env, 1u << 30) != 0 ||
         mdb_env_open(env, dir, 0, 0600) != 0)
-        die("bare LMDB");
-    double start = cpu_s();
+        bench_die("bare LMDB");
+    double start = bench_cpu_s();
     for (unsigned i = 0; i < N_STORED; i++) {
         struct store_rec rec = numbered(i);
         record_key(key, &rec.target, rec.kind);
         MDB_val k = db_val(key, sizeof key), v = db_val(buf, record_encode(buf, &rec));
         if (i % 1000 == 0 &&
             (mdb_txn_begin(env, NULL, 0, &txn) != 0 || mdb_dbi_open(txn, NULL, 0, &dbi) != 0))
-            die("bare transaction");
+            bench_die("bare transaction");
         if (mdb_put(txn, dbi, &k, &v, 0) != 0)
-            die("bare put");
+            bench_die("bare put");
         if (i % 1000 == 999 && mdb_txn_commit(txn) != 0)
-            die("bare commit");
+            bench_die("bare commit");
     }
-    double used = cpu_s() - start;
+    double used = bench_cpu_s() - start;
     mdb_env_close(env);
     return N_STORED / used;
 }
@@ -299,15 +252,15 @@ static struct store *bench_put(void)
 
     remove_files();
     struct store *s = open_store();
-    double start = cpu_s();
+    double start = bench_cpu_s();
     for (unsigned i = 0; i < N_STORED; i++) {
         struct store_rec rec = numbered(i);
         put(s, &rec);
     }
     sync_store(s);
-    double used = cpu_s() - start;
+    double used = bench_cpu_s() - start;
     snprintf(params, sizeof params, "{\"items\":%u,\"value_bytes\":%u}", N_STORED, VALUE_LEN);
-    report("store_put", params, N_STORED / used, "items/s/core", used, bare);
+    bench_report("store_put", params, N_STORED / used, "items/s/core", used, bare);
     return s;
 }
 
@@ -319,15 +272,15 @@ static double time_gets(struct store *s)
     struct kad_id *ids = malloc(N_GETS * sizeof *ids);
 
     if (ids == NULL)
-        die("out of memory");
+        bench_die("out of memory");
     for (unsigned i = 0; i < N_GETS; i++)
-        ids[i] = numbered((unsigned)(draw() % N_STORED)).target;
-    double start = cpu_s();
+        ids[i] = numbered((unsigned)(bench_draw() % N_STORED)).target;
+    double start = bench_cpu_s();
     for (unsigned i = 0; i < N_GETS; i++) {
         if (s->ops->get(s, &ids[i], ITEM_OWNER, &out) != 0 || out.item.v_len != VALUE_LEN)
-            die("get");
+            bench_die("get");
     }
-    double used = cpu_s() - start;
+    double used = bench_cpu_s() - start;
     free(ids);
     return used * 1e6 / N_GETS;
 }
@@ -339,21 +292,21 @@ static double time_bare_gets(struct store *s)
     uint8_t(*keys)[RECORD_KEY_BYTES] = malloc(N_GETS * sizeof *keys), copy[1024];
 
     if (keys == NULL || mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn) != 0)
-        die("out of memory");
+        bench_die("out of memory");
     for (unsigned i = 0; i < N_GETS; i++) {
-        struct kad_id id = numbered((unsigned)(draw() % N_STORED)).target;
+        struct kad_id id = numbered((unsigned)(bench_draw() % N_STORED)).target;
         record_key(keys[i], &id, ITEM_OWNER);
     }
-    double start = cpu_s();
+    double start = bench_cpu_s();
     for (unsigned i = 0; i < N_GETS; i++) {
         MDB_val k = db_val(keys[i], RECORD_KEY_BYTES), id, v;
         mdb_txn_reset(txn);
         if (mdb_txn_renew(txn) != 0 || mdb_get(txn, db->slots, &k, &id) != 0 ||
             mdb_get(txn, db->records, &id, &v) != 0)
-            die("bare get");
+            bench_die("bare get");
         memcpy(copy, v.mv_data, v.mv_size < sizeof copy ? v.mv_size : sizeof copy);
     }
-    double used = cpu_s() - start;
+    double used = bench_cpu_s() - start;
     mdb_txn_abort(txn);
     free(keys);
     return used * 1e6 / N_GETS;
@@ -361,7 +314,7 @@ static double time_bare_gets(struct store *s)
 
 static void bench_get(struct store *s)
 {
-    double own[REPEATS], bare[REPEATS], start = cpu_s();
+    double own[REPEATS], bare[REPEATS], start = bench_cpu_s();
     char params[80];
 
     for (unsigned round = 0; round < REPEATS; round++) {
@@ -369,7 +322,8 @@ static void bench_get(struct store *s)
         bare[round] = time_bare_gets(s);
     }
     snprintf(params, sizeof params, "{\"items\":%u,\"value_bytes\":%u}", N_STORED, VALUE_LEN);
-    report("store_get", params, median(own), "us", cpu_s() - start, median(bare));
+    bench_report("store_get", params, bench_median(own, REPEATS), "us", bench_cpu_s() - start,
+                 bench_median(bare, REPEATS));
 }
 
 struct walk {
@@ -391,37 +345,37 @@ static double time_list(struct store *s)
     struct store_page page = {.limit = 1000, .max_bytes = 2 << 20};
     struct walk w = {0};
     bool more = true;
-    double start = cpu_s();
+    double start = bench_cpu_s();
 
     for (; more; page.since_seq = w.last_seq) {
         if (s->ops->list(s, &page, count, &w, &more) != 0)
-            die("list");
+            bench_die("list");
     }
     if (w.n != N_STORED)
-        die("list is short");
-    return N_STORED / (cpu_s() - start);
+        bench_die("list is short");
+    return N_STORED / (bench_cpu_s() - start);
 }
 
 static double time_scan(struct store *s)
 {
     struct walk w = {0};
-    double start = cpu_s();
+    double start = bench_cpu_s();
 
     if (s->ops->scan(s, NULL, count, &w) != 0 || w.n != N_STORED)
-        die("scan");
-    return N_STORED / (cpu_s() - start);
+        bench_die("scan");
+    return N_STORED / (bench_cpu_s() - start);
 }
 
 static void bench_list(struct store *s)
 {
-    double own[REPEATS], bare[REPEATS], start = cpu_s();
+    double own[REPEATS], bare[REPEATS], start = bench_cpu_s();
 
     for (unsigned round = 0; round < REPEATS; round++) {
         own[round] = time_list(s);
         bare[round] = time_scan(s);
     }
-    report("store_list", "{\"page\":1000}", median(own), "records/s", cpu_s() - start,
-           median(bare));
+    bench_report("store_list", "{\"page\":1000}", bench_median(own, REPEATS), "records/s",
+                 bench_cpu_s() - start, bench_median(bare, REPEATS));
 }
 
 /* ---- size and opening ---- */
@@ -443,12 +397,13 @@ static void bench_overhead(struct store *s)
     }
     if (mdb_env_info(db->env, &info) != 0 || mdb_env_stat(db->env, &st) != 0 ||
         mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn) != 0)
-        die("stat");
+        bench_die("stat");
     double used = (double)(info.me_last_pgno + 1 - db_free_pages(txn)) * st.ms_psize;
     mdb_txn_abort(txn);
     snprintf(params, sizeof params, "{\"items\":%u,\"value_bytes\":%u,\"per_publisher\":5}",
              N_STORED, VALUE_LEN);
-    report("store_overhead", params, used / N_STORED - plain, "bytes/item", 0, encoded - plain);
+    bench_report("store_overhead", params, used / N_STORED - plain, "bytes/item", 0,
+                 encoded - plain);
 }
 
 static double time_read(size_t *size)
@@ -458,45 +413,38 @@ static double time_read(size_t *size)
 
     snprintf(file, sizeof file, "%s/data.mdb", dir);
     int fd = open(file, O_RDONLY);
-    double start = cpu_s();
+    double start = bench_cpu_s();
     *size = 0;
     for (ssize_t n; (n = read(fd, buf, sizeof buf)) > 0;)
         *size += (size_t)n;
-    double used = cpu_s() - start;
+    double used = bench_cpu_s() - start;
     close(fd);
     return used;
 }
 
 static void bench_open(void)
 {
-    double own[REPEATS], bare[REPEATS], start = cpu_s();
+    double own[REPEATS], bare[REPEATS], start = bench_cpu_s();
     char file[600], params[80];
     size_t size;
 
     snprintf(file, sizeof file, "%s/clean", dir);
     for (unsigned round = 0; round < REPEATS; round++) {
         unlink(file);
-        double begin = cpu_s();
+        double begin = bench_cpu_s();
         struct store *s = open_store();
-        own[round] = (cpu_s() - begin) * 1e3;
+        own[round] = (bench_cpu_s() - begin) * 1e3;
         s->ops->close(s);
         bare[round] = time_read(&size) * 1e3;
     }
     snprintf(params, sizeof params, "{\"file_mib\":%zu,\"clean\":false}", size >> 20);
-    report("store_open", params, median(own), "ms", cpu_s() - start, median(bare));
+    bench_report("store_open", params, bench_median(own, REPEATS), "ms", bench_cpu_s() - start,
+                 bench_median(bare, REPEATS));
 }
 
 /* ---- a million records ---- */
 
 #define MILLION 1000000u
-
-static double wall_s(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
 
 static bool count_visit(void *arg, const struct store_rec *rec)
 {
@@ -512,14 +460,13 @@ static double gets_p99(struct store *s)
     const size_t n = sizeof us / sizeof us[0];
 
     for (size_t i = 0; i < n; i++) {
-        struct kad_id id = numbered((unsigned)(draw() % MILLION)).target;
-        double begin = cpu_s();
+        struct kad_id id = numbered((unsigned)(bench_draw() % MILLION)).target;
+        double begin = bench_cpu_s();
         if (s->ops->get(s, &id, ITEM_OWNER, &out) != 0)
-            die("get of a million");
-        us[i] = (cpu_s() - begin) * 1e6;
+            bench_die("get of a million");
+        us[i] = (bench_cpu_s() - begin) * 1e6;
     }
-    qsort(us, n, sizeof us[0], by_value);
-    return us[n / 100 * 99];
+    return bench_p99(us, n);
 }
 
 struct took {
@@ -537,21 +484,22 @@ static struct took time_pages(struct store *s)
     getrusage(RUSAGE_SELF, &before);
     for (unsigned round = 0; round < REPEATS; round++) {
         struct store_page page = {
-            .since_seq = numbered((unsigned)(draw() % (MILLION - 2000))).item.seq, .limit = 1000};
+            .since_seq = numbered((unsigned)(bench_draw() % (MILLION - 2000))).item.seq,
+            .limit = 1000};
         unsigned n = 0;
         bool more;
-        double wall_begin = wall_s(), begin = cpu_s();
+        double wall_begin = bench_wall_s(), begin = bench_cpu_s();
         if (s->ops->list(s, &page, count_visit, &n, &more) != 0 || n < 1000)
-            die("page of a million");
-        cpu[round] = (cpu_s() - begin) * 1e3;
-        wall[round] = (wall_s() - wall_begin) * 1e3;
+            bench_die("page of a million");
+        cpu[round] = (bench_cpu_s() - begin) * 1e3;
+        wall[round] = (bench_wall_s() - wall_begin) * 1e3;
     }
     getrusage(RUSAGE_SELF, &t.ru);
     t.ru.ru_minflt -= before.ru_minflt;
     t.ru.ru_majflt -= before.ru_majflt;
     t.ru.ru_nivcsw -= before.ru_nivcsw;
-    t.cpu_ms = median(cpu);
-    t.wall_ms = median(wall);
+    t.cpu_ms = bench_median(cpu, REPEATS);
+    t.wall_ms = bench_median(wall, REPEATS);
     return t;
 }
 
@@ -563,12 +511,12 @@ static void report_pages(const char *name, struct took t)
              "{\"items\":%u,\"wall_ms\":%.2f,\"faults\":%ld,\"disk_reads\":%ld,\"preempted\":%ld}",
              MILLION, t.wall_ms, t.ru.ru_minflt / REPEATS, t.ru.ru_majflt / REPEATS,
              t.ru.ru_nivcsw / REPEATS);
-    report(name, params, t.cpu_ms, "ms", t.cpu_ms * REPEATS / 1e3, 5);
+    bench_report(name, params, t.cpu_ms, "ms", t.cpu_ms * REPEATS / 1e3, 5);
 }
 
 static void bench_million(void)
 {
-    double start = cpu_s();
+    double start = bench_cpu_s();
     const char *params = "{\"items\":1000000,\"value_bytes\":420}";
 
     remove_files();
@@ -579,12 +527,12 @@ static void bench_million(void)
     }
     sync_store(s);
     s->ops->close(s);
-    double begin = wall_s();
+    double begin = bench_wall_s();
     s = open_store();
-    double open_s = wall_s() - begin;
-    report("store_million_open", params, open_s, "s", cpu_s() - start, 1);
+    double open_s = bench_wall_s() - begin;
+    bench_report("store_million_open", params, open_s, "s", bench_cpu_s() - start, 1);
     struct took first = time_pages(s);
-    report("store_million_get_p99", params, gets_p99(s), "us", cpu_s() - start, 20);
+    bench_report("store_million_get_p99", params, gets_p99(s), "us", bench_cpu_s() - start, 20);
     report_pages("store_million_page", time_pages(s));
     report_pages("store_million_page_first", first);
     s->ops->close(s);
@@ -617,10 +565,10 @@ static int fill(const char *path, unsigned first, unsigned count, uint64_t seq)
         it.salt = (const uint8_t *)salt;
         if (crypto_keypair_from_seed(&sk, &it.k, (const uint8_t *)&number, sizeof number) != 0 ||
             item_sign(&it, &sk) != 0)
-            die("sign");
+            bench_die("sign");
         struct item_ref *r = item_ref_new(&it);
         if (r == NULL)
-            die("out of memory");
+            bench_die("out of memory");
         struct store_rec rec = accept_rec(r, (int64_t)seq);
         put(s, &rec);
         item_ref_put(r);
@@ -637,12 +585,12 @@ int main(int argc, char **argv)
     snprintf(dir, sizeof dir, "%s/bench-store-XXXXXX", tmp != NULL ? tmp : "/tmp");
     memset(value, 'x', sizeof value);
     if (crypto_init() != 0)
-        die("no crypto");
+        bench_die("no crypto");
     if (argc == 6 && strcmp(argv[1], "fill") == 0)
         return fill(argv[2], (unsigned)strtoul(argv[3], NULL, 10),
                     (unsigned)strtoul(argv[4], NULL, 10), strtoull(argv[5], NULL, 10));
     if (mkdtemp(dir) == NULL)
-        die("no folder");
+        bench_die("no folder");
     atexit(remove_dir);
     const char *only = argc > 1 ? argv[1] : "";
     if (only[0] == '\0' || strcmp(only, "accept") == 0)
