@@ -6,59 +6,20 @@
 
 #include "kademlia/codec_json.h"
 #include "tests/unit/kademlia/dht_items.h"
-#include "tests/unit/kademlia/host_world.h"
-
-static struct host_world hw;
-
-static int setup(void **state)
-{
-    (void)state;
-    host_world_init(&hw);
-    world_relay_start(&hw.w, 0);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    host_world_free(&hw);
-    return 0;
-}
-
-static const struct pubkey *key(int i)
-{
-    return &hw.w.client[i].key.pk;
-}
-
-/* Nodes 0 and 1 know each other. */
-static void two_nodes(void)
-{
-    hw_start(&hw, 0, NULL, NULL);
-    world_up(&hw.w, 0, 1);
-    hw_start(&hw, 1, key(0), NULL);
-    hw_peers(&hw, 1, 1);
-    hw_peers(&hw, 0, 1);
-}
-
-static struct host_stat stat_of(int i)
-{
-    struct host_stat st;
-    host_stat(hw.node[i].h, &st);
-    return st;
-}
+#include "tests/unit/kademlia/host_fixture.h"
 
 /* ---- operations ---- */
 
 static void test_ping(void **state)
 {
     (void)state;
-    two_nodes();
-    kad_peer p = host_peer(hw.node[1].h, key(0));
-    assert_true(pubkey_equal(host_pk(hw.node[1].h, p), key(0)));
+    hw_two_nodes();
+    kad_peer p = host_peer(hw.node[1].h, hw_key(0));
+    assert_true(pubkey_equal(host_pk(hw.node[1].h, p), hw_key(0)));
     assert_int_equal(hw_wait(&hw, 1, kad_ping(hw_kad(&hw, 1), p, &hw.node[1], pipe_now(&hw.w.net))),
                      0);
     host_unref(hw.node[1].h, p);
-    struct host_stat st = stat_of(1);
+    struct host_stat st = hw_stat(1);
     assert_true(st.bytes_out > 0 && st.bytes_in > 0);
     assert_int_equal(st.calling, 0);
 }
@@ -66,15 +27,15 @@ static void test_ping(void **state)
 static void test_put_and_get(void **state)
 {
     (void)state;
-    two_nodes();
+    hw_two_nodes();
     assert_int_equal(hw_put(&hw, 1, "note", "hello"), 0);
     assert_int_equal(hw.node[1].stored, 1);
-    assert_int_equal(hw_get(&hw, 0, key(1), "note", 0), 0);
+    assert_int_equal(hw_get(&hw, 0, hw_key(1), "note", 0), 0);
     assert_string_equal(hw.node[0].value, "hello");
     assert_int_equal(hw.node[0].source, KAD_SRC_LOCAL);
-    assert_int_equal(hw_get(&hw, 1, key(1), "note", KAD_GET_NETWORK), 0);
+    assert_int_equal(hw_get(&hw, 1, hw_key(1), "note", KAD_GET_NETWORK), 0);
     assert_int_equal(hw.node[1].source, KAD_SRC_DHT);
-    assert_int_equal(hw_get(&hw, 1, key(0), "nothing", KAD_GET_NETWORK), ERR_NOT_FOUND);
+    assert_int_equal(hw_get(&hw, 1, hw_key(0), "nothing", KAD_GET_NETWORK), ERR_NOT_FOUND);
     assert_true(hw.node[0].accepted > 0); /* the hook of the host's user */
 }
 
@@ -83,13 +44,13 @@ static void test_large_value(void **state)
 {
     static char big[ITEM_MAX_VALUE + 1];
     (void)state;
-    two_nodes();
+    hw_two_nodes();
     memset(big, 'v', ITEM_MAX_VALUE);
     assert_int_equal(hw_put(&hw, 1, "big", big), 0);
     assert_int_equal(hw.node[1].stored, 1);
-    assert_int_equal(hw_get(&hw, 1, key(1), "big", KAD_GET_NETWORK), 0);
+    assert_int_equal(hw_get(&hw, 1, hw_key(1), "big", KAD_GET_NETWORK), 0);
     assert_int_equal(hw.node[1].source, KAD_SRC_DHT);
-    assert_true(stat_of(1).bytes_in > ITEM_MAX_VALUE);
+    assert_true(hw_stat(1).bytes_in > ITEM_MAX_VALUE);
 }
 
 /* The same in pieces of one byte, with a link that takes its time. */
@@ -98,7 +59,7 @@ static void test_small_pieces(void **state)
     (void)state;
     hw.w.net.fault.chunk = 1;
     hw.w.net.fault.delay_ns = 5 * NS_PER_MS;
-    two_nodes();
+    hw_two_nodes();
     assert_int_equal(hw_put(&hw, 1, "note", "hello"), 0);
     assert_int_equal(hw.node[1].stored, 1);
 }
@@ -108,9 +69,9 @@ static void test_deferred(void **state)
 {
     (void)state;
     hw.w.env.deferred = hw.w.env.shuffle = true;
-    two_nodes();
+    hw_two_nodes();
     assert_int_equal(hw_put(&hw, 1, "note", "later"), 0);
-    assert_int_equal(hw_get(&hw, 0, key(1), "note", 0), 0);
+    assert_int_equal(hw_get(&hw, 0, hw_key(1), "note", 0), 0);
     assert_string_equal(hw.node[0].value, "later");
 }
 
@@ -122,7 +83,7 @@ static void test_peer_without_dht(void **state)
     world_join(&hw.w, 2, 0);
     world_up(&hw.w, 0, 1);
     world_up(&hw.w, 2, 1);
-    kad_peer p = host_peer(hw.node[0].h, key(2));
+    kad_peer p = host_peer(hw.node[0].h, hw_key(2));
     assert_true(hw_wait(&hw, 0, kad_ping(hw_kad(&hw, 0), p, &hw.node[0], pipe_now(&hw.w.net))) < 0);
     host_unref(hw.node[0].h, p);
     struct kad_stat st;
@@ -135,22 +96,22 @@ static void test_peer_vanishes_in_a_call(void **state)
 {
     (void)state;
     hw.w.net.fault.delay_ns = 5 * NS_PER_MS;
-    two_nodes();
-    kad_peer p = host_peer(hw.node[1].h, key(0));
+    hw_two_nodes();
+    kad_peer p = host_peer(hw.node[1].h, hw_key(0));
     uint32_t op = kad_ping(hw_kad(&hw, 1), p, &hw.node[1], pipe_now(&hw.w.net));
     host_kick(hw.node[1].h);
     world_run(&hw.w, NS_PER_MS);
     hw_stop(&hw, 0);
     assert_true(hw_wait(&hw, 1, op) < 0);
     host_unref(hw.node[1].h, p);
-    assert_int_equal(stat_of(1).calling, 0);
+    assert_int_equal(hw_stat(1).calling, 0);
 }
 
 /* Freed in the middle of everything: nothing is left, nothing is called. */
 static void test_free_with_calls_under_way(void **state)
 {
     (void)state;
-    two_nodes();
+    hw_two_nodes();
     for (int i = 0; i < 20; i++)
         assert_true(kad_put(hw_kad(&hw, 1), "s", 1, "v", 1, false, 0, &hw.node[1],
                             pipe_now(&hw.w.net)) != 0);
@@ -160,14 +121,14 @@ static void test_free_with_calls_under_way(void **state)
     hw_stop(&hw, 1);
     world_run(&hw.w, 60 * NS_PER_S);
     assert_int_equal(hw.node[1].reports, reports);
-    assert_int_equal(stat_of(0).serving, 0);
+    assert_int_equal(hw_stat(0).serving, 0);
 }
 
 static void test_port_taken(void **state)
 {
     (void)state;
     hw_start(&hw, 0, NULL, NULL);
-    struct kad_cfg kad = {.self = *key(0), .sk = hw.w.client[0].key.sk};
+    struct kad_cfg kad = {.self = *hw_key(0), .sk = hw.w.client[0].key.sk};
     struct host_cfg cfg = {.env = &hw.w.env.env,
                            .loop = &hw.w.net.loop,
                            .client = hw.w.client[0].c,
@@ -178,7 +139,7 @@ static void test_port_taken(void **state)
     assert_int_equal(host_new(&second, &cfg), ERR_DMSG_PORT_OCCUPIED);
     assert_null(second);
     world_up(&hw.w, 0, 1);
-    hw_start(&hw, 1, key(0), NULL); /* and the first one still listens */
+    hw_start(&hw, 1, hw_key(0), NULL); /* and the first one still listens */
     hw_peers(&hw, 1, 1);
 }
 
@@ -187,7 +148,7 @@ static void test_port_taken(void **state)
 /* Client 2 has streams of its own to node 0. */
 static void two_nodes_and_a_stranger(void)
 {
-    two_nodes();
+    hw_two_nodes();
     world_client_start(&hw.w, 2, NULL);
     world_join(&hw.w, 2, 0);
     world_up(&hw.w, 2, 1);
@@ -196,7 +157,7 @@ static void two_nodes_and_a_stranger(void)
 static void open_stream(struct app *a, int client)
 {
     app_init(a, &hw.w);
-    app_dial(a, client, key(0), KAD_PORT, 10000);
+    app_dial(a, client, hw_key(0), KAD_PORT, 10000);
     assert_int_equal(app_wait_open(a), 0);
 }
 
@@ -219,7 +180,7 @@ static size_t ping_frame(int client, uint8_t **out)
     struct kad_msg m;
     size_t n;
     kad_msg_init(&m, KAD_PING, false);
-    m.sender = *key(client);
+    m.sender = *hw_key(client);
     assert_int_equal(kad_json_encode(out, &n, &m), 0);
     kad_msg_clear(&m);
     return n;
@@ -227,7 +188,7 @@ static size_t ping_frame(int client, uint8_t **out)
 
 static void honest_ping_works(void)
 {
-    kad_peer p = host_peer(hw.node[1].h, key(0));
+    kad_peer p = host_peer(hw.node[1].h, hw_key(0));
     uint64_t begin = pipe_now(&hw.w.net);
     assert_int_equal(hw_wait(&hw, 1, kad_ping(hw_kad(&hw, 1), p, &hw.node[1], begin)), 0);
     assert_true(pipe_now(&hw.w.net) - begin < NS_PER_S);
@@ -251,7 +212,7 @@ static void test_one_request_a_stream(void **state)
     assert_int_equal(a.got_n, one);
     done(&a);
     free(frame);
-    assert_int_equal(stat_of(0).serving, 0);
+    assert_int_equal(hw_stat(0).serving, 0);
 }
 
 /* More bytes while the engine still checks the signature of the request. */
@@ -267,7 +228,7 @@ static void test_second_request_while_the_first_waits(void **state)
     two_nodes_and_a_stranger();
     struct item_ref *item = dht_item(&hw.w.client[2].key.sk, 1, "s", "v");
     kad_msg_init(&m, KAD_PUT_VALUE, false);
-    m.sender = *key(2);
+    m.sender = *hw_key(2);
     assert_int_equal(kad_msg_add_item(&m, item, NULL), 0);
     assert_int_equal(kad_json_encode(&frame, &n, &m), 0);
     kad_msg_clear(&m);
@@ -287,7 +248,7 @@ static void test_second_request_while_the_first_waits(void **state)
     assert_non_null(memmem(a.got, a.got_n, "\"stored\":true", 13));
     done(&a);
     free(frame);
-    assert_int_equal(stat_of(0).serving, 0);
+    assert_int_equal(hw_stat(0).serving, 0);
 }
 
 static void test_garbage(void **state)
@@ -321,8 +282,8 @@ static void test_garbage(void **state)
         done(&a);
     }
     world_run(&hw.w, NS_PER_S);
-    assert_int_equal(stat_of(0).bad_frames + stat_of(0).bad_native, refused);
-    assert_int_equal(stat_of(0).serving, 0);
+    assert_int_equal(hw_stat(0).bad_frames + hw_stat(0).bad_native, refused);
+    assert_int_equal(hw_stat(0).serving, 0);
     honest_ping_works();
 }
 
@@ -342,7 +303,7 @@ static void test_random_bytes(void **state)
         done(&a);
     }
     world_run(&hw.w, NS_PER_S);
-    assert_int_equal(stat_of(0).serving, 0);
+    assert_int_equal(hw_stat(0).serving, 0);
     honest_ping_works();
 }
 
@@ -360,7 +321,7 @@ static void test_silent_streams(void **state)
             app_send(&a[i], "\0\0\1\0", (size_t)(i % 5));
     }
     world_run(&hw.w, 100 * NS_PER_MS);
-    struct host_stat st = stat_of(0);
+    struct host_stat st = hw_stat(0);
     assert_int_equal(st.serving, HOST_SERVE_PEER);
     assert_int_equal(st.refused_peer, N - HOST_SERVE_PEER);
     for (int i = 0; i < N; i++)
@@ -368,7 +329,7 @@ static void test_silent_streams(void **state)
     assert_int_equal(open, HOST_SERVE_PEER);
     honest_ping_works();
     world_run(&hw.w, HOST_REQUEST_MS * NS_PER_MS);
-    st = stat_of(0);
+    st = hw_stat(0);
     assert_int_equal(st.serving, 0);
     assert_int_equal(st.timeouts, HOST_SERVE_PEER);
     for (int i = 0; i < N; i++) {
@@ -406,7 +367,7 @@ static void test_silent_streams_of_many_keys(void **state)
     static struct client *c[KEYS];
     (void)state;
     hw.node[1].json_only = true; /* a stream for each request */
-    two_nodes();
+    hw_two_nodes();
     for (int k = 0; k < KEYS; k++) {
         char seed[32];
         struct client_cfg cfg = world_cfg(&hw.w, 2);
@@ -420,27 +381,28 @@ static void test_silent_streams_of_many_keys(void **state)
     for (int i = 0; i < HOST_SERVE; i++) {
         app_init(&a[i], &hw.w);
         assert_int_equal(
-            client_dial(c[i % KEYS], key(0), KAD_PORT, 5000, 0, &app_cb, &a[i], &a[i].st), 0);
+            client_dial(c[i % KEYS], hw_key(0), KAD_PORT, 5000, 0, &app_cb, &a[i], &a[i].st), 0);
     }
     world_run(&hw.w, NS_PER_S);
-    assert_int_equal(stat_of(0).serving, HOST_SERVE);
+    assert_int_equal(hw_stat(0).serving, HOST_SERVE);
     /* Who has all the streams of a peer already costs nobody a place. */
     app_init(&greedy, &hw.w);
-    assert_int_equal(client_dial(c[1], key(0), KAD_PORT, 5000, 0, &app_cb, &greedy, &greedy.st), 0);
+    assert_int_equal(client_dial(c[1], hw_key(0), KAD_PORT, 5000, 0, &app_cb, &greedy, &greedy.st),
+                     0);
     world_run(&hw.w, NS_PER_S);
     assert_true(app_is_over(&greedy));
-    assert_int_equal(stat_of(0).refused_peer, 1);
-    assert_int_equal(stat_of(0).dropped_silent, 0);
+    assert_int_equal(hw_stat(0).refused_peer, 1);
+    assert_int_equal(hw_stat(0).dropped_silent, 0);
     done(&greedy);
     honest_ping_works();
-    assert_int_equal(stat_of(0).dropped_silent, 1);
-    assert_int_equal(stat_of(0).refused_busy, 0);
+    assert_int_equal(hw_stat(0).dropped_silent, 1);
+    assert_int_equal(hw_stat(0).refused_busy, 0);
     for (int i = 0; i < HOST_SERVE; i++)
         done(&a[i]);
     for (int k = 0; k < KEYS; k++)
         client_free(c[k]);
     world_run(&hw.w, NS_PER_S);
-    assert_int_equal(stat_of(0).serving, 0);
+    assert_int_equal(hw_stat(0).serving, 0);
 }
 
 /* The asker goes while the engine still checks a signature. */
@@ -462,7 +424,7 @@ static void test_asker_goes_before_the_answer(void **state)
     }
     free(frame);
     world_run(&hw.w, NS_PER_S);
-    assert_int_equal(stat_of(0).serving, 0);
+    assert_int_equal(hw_stat(0).serving, 0);
     honest_ping_works();
 }
 
@@ -471,17 +433,17 @@ static void test_peers_are_given_back(void **state)
 {
     (void)state;
     two_nodes_and_a_stranger();
-    size_t before = stat_of(0).peers;
+    size_t before = hw_stat(0).peers;
     for (int i = 0; i < 20; i++) {
         struct app a;
         say(&a, 2, "\0\0\0\x05\x02nope", 9);
         done(&a);
     }
     world_run(&hw.w, NS_PER_S);
-    assert_int_equal(stat_of(0).peers, before);
+    assert_int_equal(hw_stat(0).peers, before);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, hw_setup, hw_teardown)
 
 int main(void)
 {

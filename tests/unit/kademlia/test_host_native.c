@@ -7,52 +7,12 @@
 #include "kademlia/codec_json.h"
 #include "kademlia/codec_msgpack.h"
 #include "tests/unit/kademlia/dht_items.h"
-#include "tests/unit/kademlia/host_world.h"
+#include "tests/unit/kademlia/host_fixture.h"
 #include "tests/unit/kademlia/old_peer.h"
-
-static struct host_world hw;
-
-static int setup(void **state)
-{
-    (void)state;
-    host_world_init(&hw);
-    world_relay_start(&hw.w, 0);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    host_world_free(&hw);
-    return 0;
-}
-
-static const struct pubkey *key(int i)
-{
-    return &hw.w.client[i].key.pk;
-}
-
-static struct host_stat stat_of(int i)
-{
-    struct host_stat st;
-    host_stat(hw.node[i].h, &st);
-    return st;
-}
-
-/* Nodes 0 and 1 know each other. */
-static void two_nodes(void)
-{
-    hw_start(&hw, 0, NULL, NULL);
-    world_up(&hw.w, 0, 1);
-    hw_start(&hw, 1, key(0), NULL);
-    hw_peers(&hw, 1, 1);
-    hw_peers(&hw, 0, 1);
-    world_run(&hw.w, NS_PER_S); /* both may have dialled */
-}
 
 static enum kad_dialect dialect(int i, int of)
 {
-    kad_peer p = host_peer(hw.node[i].h, key(of));
+    kad_peer p = host_peer(hw.node[i].h, hw_key(of));
     enum kad_dialect d = host_dialect(hw.node[i].h, p);
     host_unref(hw.node[i].h, p);
     return d;
@@ -60,7 +20,7 @@ static enum kad_dialect dialect(int i, int of)
 
 static int ping(int from, int to)
 {
-    kad_peer p = host_peer(hw.node[from].h, key(to));
+    kad_peer p = host_peer(hw.node[from].h, hw_key(to));
     int rc =
         hw_wait(&hw, from, kad_ping(hw_kad(&hw, from), p, &hw.node[from], pipe_now(&hw.w.net)));
     host_unref(hw.node[from].h, p);
@@ -72,44 +32,44 @@ static int ping(int from, int to)
 static void test_both_native(void **state)
 {
     (void)state;
-    two_nodes();
+    hw_two_nodes();
     assert_int_equal(ping(1, 0), 0);
     assert_int_equal(dialect(1, 0), KAD_DIALECT_NATIVE);
     assert_int_equal(dialect(0, 1), KAD_DIALECT_NATIVE);
-    uint64_t json = stat_of(1).json_calls;
+    uint64_t json = hw_stat(1).json_calls;
     for (int i = 0; i < 20; i++) {
         char salt[16];
         snprintf(salt, sizeof salt, "s%d", i);
         assert_int_equal(hw_put(&hw, 1, salt, "hello"), 0);
-        assert_int_equal(hw_get(&hw, 1, key(1), salt, KAD_GET_NETWORK), 0);
+        assert_int_equal(hw_get(&hw, 1, hw_key(1), salt, KAD_GET_NETWORK), 0);
         assert_string_equal(hw.node[1].value, "hello");
         assert_int_equal(hw.node[1].source, KAD_SRC_DHT);
     }
-    assert_int_equal(stat_of(1).json_calls, json); /* only the first PING was one */
-    assert_true(stat_of(1).native_calls >= 40);
-    assert_int_equal(stat_of(1).dialled + stat_of(1).accepted, 1);
+    assert_int_equal(hw_stat(1).json_calls, json); /* only the first PING was one */
+    assert_true(hw_stat(1).native_calls >= 40);
+    assert_int_equal(hw_stat(1).dialled + hw_stat(1).accepted, 1);
     /* and back over the stream that the other end dialled */
-    json = stat_of(0).json_calls;
-    uint64_t native = stat_of(0).native_calls;
-    assert_int_equal(hw_get(&hw, 0, key(1), "s1", KAD_GET_NETWORK), 0);
-    assert_int_equal(stat_of(0).json_calls, json);
-    assert_true(stat_of(0).native_calls > native);
-    assert_int_equal(stat_of(0).dialled + stat_of(0).accepted, 1);
+    json = hw_stat(0).json_calls;
+    uint64_t native = hw_stat(0).native_calls;
+    assert_int_equal(hw_get(&hw, 0, hw_key(1), "s1", KAD_GET_NETWORK), 0);
+    assert_int_equal(hw_stat(0).json_calls, json);
+    assert_true(hw_stat(0).native_calls > native);
+    assert_int_equal(hw_stat(0).dialled + hw_stat(0).accepted, 1);
 }
 
 static void mixed(bool json0, bool json1)
 {
     hw.node[0].json_only = json0;
     hw.node[1].json_only = json1;
-    two_nodes();
+    hw_two_nodes();
     assert_int_equal(hw_put(&hw, 1, "note", "hello"), 0);
     assert_int_equal(hw.node[1].stored, 1);
-    assert_int_equal(hw_get(&hw, 0, key(1), "note", KAD_GET_NETWORK), 0);
+    assert_int_equal(hw_get(&hw, 0, hw_key(1), "note", KAD_GET_NETWORK), 0);
     assert_string_equal(hw.node[0].value, "hello");
     assert_int_equal(ping(0, 1), 0);
     assert_int_equal(ping(1, 0), 0);
     for (int i = 0; i < 2; i++) {
-        struct host_stat st = stat_of(i);
+        struct host_stat st = hw_stat(i);
         assert_true(st.json_calls > 0);
         assert_int_equal(st.native_calls, 0);
         assert_int_equal(st.bad_frames + st.bad_native + st.fallbacks, 0);
@@ -140,15 +100,15 @@ static void test_wrong_hint(void **state)
 {
     (void)state;
     hw.node[0].json_only = true;
-    two_nodes();
-    kad_peer p = host_peer(hw.node[1].h, key(0));
+    hw_two_nodes();
+    kad_peer p = host_peer(hw.node[1].h, hw_key(0));
     host_set_dialect(hw.node[1].h, p, KAD_DIALECT_HINTED);
-    assert_int_equal(hw_get(&hw, 1, key(0), "nothing", KAD_GET_NETWORK), ERR_NOT_FOUND);
-    assert_int_equal(stat_of(1).fallbacks, 1);
+    assert_int_equal(hw_get(&hw, 1, hw_key(0), "nothing", KAD_GET_NETWORK), ERR_NOT_FOUND);
+    assert_int_equal(hw_stat(1).fallbacks, 1);
     assert_int_equal(host_dialect(hw.node[1].h, p), KAD_DIALECT_JSON);
     host_unref(hw.node[1].h, p);
     /* which is tried again after hours */
-    struct host_stat st = stat_of(1);
+    struct host_stat st = hw_stat(1);
     assert_int_equal(st.dialled, 0);
 }
 
@@ -156,7 +116,7 @@ static void test_wrong_hint(void **state)
 static void test_downgrade(void **state)
 {
     (void)state;
-    two_nodes();
+    hw_two_nodes();
     assert_int_equal(dialect(1, 0), KAD_DIALECT_NATIVE);
     hw_stop(&hw, 0);
     hw.node[0].json_only = true;
@@ -176,29 +136,29 @@ static void test_many_calls(void **state)
     enum { N = 100 };
     uint32_t op[N];
     (void)state;
-    two_nodes();
+    hw_two_nodes();
     assert_int_equal(ping(1, 0), 0);
-    uint64_t before = stat_of(1).native_calls;
+    uint64_t before = hw_stat(1).native_calls;
     for (int i = 0; i < N; i++) {
         struct kad_id target = {{(uint8_t)i}};
         op[i] = kad_find_node(hw_kad(&hw, 1), &target, &hw.node[1], pipe_now(&hw.w.net));
         assert_true(op[i] != 0);
     }
     assert_int_equal(hw_wait(&hw, 1, op[N - 1]), 0);
-    assert_true(stat_of(1).native_calls - before >= N);
-    assert_int_equal(stat_of(1).dialled + stat_of(1).accepted, 1);
+    assert_true(hw_stat(1).native_calls - before >= N);
+    assert_int_equal(hw_stat(1).dialled + hw_stat(1).accepted, 1);
 }
 
 static void test_large_value(void **state)
 {
     static char big[ITEM_MAX_VALUE + 1];
     (void)state;
-    two_nodes();
+    hw_two_nodes();
     memset(big, 'v', ITEM_MAX_VALUE);
     assert_int_equal(hw_put(&hw, 1, "big", big), 0);
     assert_int_equal(hw.node[1].stored, 1);
-    assert_int_equal(hw_get(&hw, 1, key(1), "big", KAD_GET_NETWORK), 0);
-    assert_true(stat_of(1).bytes_in > ITEM_MAX_VALUE);
+    assert_int_equal(hw_get(&hw, 1, hw_key(1), "big", KAD_GET_NETWORK), 0);
+    assert_true(hw_stat(1).bytes_in > ITEM_MAX_VALUE);
 }
 
 static void test_small_pieces(void **state)
@@ -206,7 +166,7 @@ static void test_small_pieces(void **state)
     (void)state;
     hw.w.net.fault.chunk = 1;
     hw.w.net.fault.delay_ns = 5 * NS_PER_MS;
-    two_nodes();
+    hw_two_nodes();
     assert_int_equal(hw_put(&hw, 1, "note", "hello"), 0);
     assert_int_equal(hw.node[1].stored, 1);
 }
@@ -221,7 +181,7 @@ static void test_deferred(void **state)
 {
     (void)state;
     hw.w.env.deferred = hw.w.env.shuffle = true;
-    two_nodes();
+    hw_two_nodes();
     unsigned before = hw.node[0].accepted;
     for (int i = 0; i < 30; i++) {
         char salt[16];
@@ -237,14 +197,14 @@ static void test_deferred(void **state)
 static void test_idle_close(void **state)
 {
     (void)state;
-    two_nodes();
+    hw_two_nodes();
     assert_int_equal(ping(1, 0), 0);
-    assert_int_equal(stat_of(1).dialled + stat_of(1).accepted, 1);
+    assert_int_equal(hw_stat(1).dialled + hw_stat(1).accepted, 1);
     world_run(&hw.w, 2 * HOST_IDLE_MS * NS_PER_MS);
-    assert_int_equal(stat_of(1).dialled + stat_of(1).accepted, 0);
-    assert_int_equal(stat_of(0).dialled + stat_of(0).accepted, 0);
+    assert_int_equal(hw_stat(1).dialled + hw_stat(1).accepted, 0);
+    assert_int_equal(hw_stat(0).dialled + hw_stat(0).accepted, 0);
     assert_int_equal(ping(1, 0), 0); /* and opened again */
-    assert_int_equal(stat_of(1).dialled, 1);
+    assert_int_equal(hw_stat(1).dialled, 1);
 }
 
 /* ---- networks ---- */
@@ -257,7 +217,7 @@ static void networks(const char *a, const char *b, bool json_b)
     hw.node[1].json_only = json_b;
     hw_start(&hw, 0, NULL, NULL);
     world_up(&hw.w, 0, 1);
-    hw_start(&hw, 1, key(0), NULL);
+    hw_start(&hw, 1, hw_key(0), NULL);
     world_up(&hw.w, 1, 1);
     world_run(&hw.w, 20 * NS_PER_S);
     int err = ping(1, 0);
@@ -269,7 +229,7 @@ static void networks(const char *a, const char *b, bool json_b)
     kad_stat(hw_kad(&hw, 0), &st);
     assert_true(st.refused_network > 0);
     assert_true(hw_put(&hw, 1, "note", "hello") != 0 || hw.node[1].stored == 0);
-    assert_int_equal(hw_get(&hw, 0, key(1), "note", 0) == 0, false);
+    assert_int_equal(hw_get(&hw, 0, hw_key(1), "note", 0) == 0, false);
 }
 
 static void test_two_names(void **state)
@@ -300,7 +260,7 @@ static void test_same_name(void **state)
 {
     (void)state;
     hw.node[0].network = hw.node[1].network = "ours";
-    two_nodes();
+    hw_two_nodes();
     assert_int_equal(hw_put(&hw, 1, "note", "hello"), 0);
     assert_int_equal(hw.node[1].stored, 1);
     assert_int_equal(dialect(0, 1), KAD_DIALECT_NATIVE);
@@ -314,14 +274,14 @@ static struct old_peer old;
 static void with_old_peer(enum old_form form)
 {
     struct kad_msg req, rsp;
-    two_nodes();
+    hw_two_nodes();
     world_client_start(&hw.w, 2, NULL);
     world_join(&hw.w, 2, 0);
     world_up(&hw.w, 2, 1);
     old_start(&old, &hw.w, 2, form);
     kad_msg_init(&req, KAD_PING, false);
-    assert_int_equal(old_ask(&old, key(0), &req, &rsp), 0);
-    assert_true(pubkey_equal(&rsp.sender, key(0)));
+    assert_int_equal(old_ask(&old, hw_key(0), &req, &rsp), 0);
+    assert_true(pubkey_equal(&rsp.sender, hw_key(0)));
     kad_msg_clear(&rsp);
     hw_peers(&hw, 0, 2);
 }
@@ -333,32 +293,32 @@ static void takes_part(enum old_form form)
     with_old_peer(form);
     assert_int_equal(hw_put(&hw, 1, "note", "hello"), 0);
     assert_int_equal(hw.node[1].stored, 2);
-    struct kad_id target = kad_target(key(1), "note", 4);
+    struct kad_id target = kad_target(hw_key(1), "note", 4);
     assert_true(old_has(&old, &target));
     kad_msg_init(&req, KAD_GET_VALUE, false); /* it reads of ours */
     req.target = target;
-    assert_int_equal(old_ask(&old, key(0), &req, &rsp), 0);
+    assert_int_equal(old_ask(&old, hw_key(0), &req, &rsp), 0);
     assert_int_equal(rsp.n_items, 1);
     kad_msg_clear(&rsp);
     struct item_ref *item = dht_item(&hw.w.client[2].key.sk, 7, "its", "own");
     kad_msg_init(&req, KAD_PUT_VALUE, false); /* and puts */
     assert_int_equal(kad_msg_add_item(&req, item, NULL), 0);
-    assert_int_equal(old_ask(&old, key(0), &req, &rsp), 0);
+    assert_int_equal(old_ask(&old, hw_key(0), &req, &rsp), 0);
     assert_true(rsp.stored);
     kad_msg_clear(&rsp);
     item_ref_put(item);
-    assert_int_equal(hw_get(&hw, 1, key(2), "its", KAD_GET_NETWORK), 0);
+    assert_int_equal(hw_get(&hw, 1, hw_key(2), "its", KAD_GET_NETWORK), 0);
     assert_string_equal(hw.node[1].value, "own");
     /* What only it holds is found there. */
     item = dht_item(&hw.w.client[2].key.sk, 8, "only", "here");
     old.item[old.n].target = item_target(&item->item);
     old.item[old.n++].item = item;
-    assert_int_equal(hw_get(&hw, 1, key(2), "only", KAD_GET_NETWORK), 0);
+    assert_int_equal(hw_get(&hw, 1, hw_key(2), "only", KAD_GET_NETWORK), 0);
     assert_string_equal(hw.node[1].value, "here");
     for (int i = 0; i < 2; i++) {
         assert_int_equal(dialect(i, 2), KAD_DIALECT_JSON);
         assert_int_equal(dialect(i, 1 - i), KAD_DIALECT_NATIVE);
-        assert_int_equal(stat_of(i).fallbacks, 0);
+        assert_int_equal(hw_stat(i).fallbacks, 0);
     }
 }
 
@@ -368,14 +328,14 @@ static void test_early_peer(void **state)
     (void)state;
     takes_part(OLD_EARLY);
     /* Two of the methods it does not have: closed, and it stays a contact. */
-    kad_peer p = host_peer(hw.node[0].h, key(2));
+    kad_peer p = host_peer(hw.node[0].h, hw_key(2));
     uint32_t op = kad_sync(hw_kad(&hw, 0), p, &hw.node[0], pipe_now(&hw.w.net));
     hw_wait(&hw, 0, op);
     host_unref(hw.node[0].h, p);
     assert_true(old.closed > 0);
     hw_peers(&hw, 0, 2);
     kad_msg_init(&req, KAD_FIND_NODE, false); /* our answers fit its frames */
-    assert_int_equal(old_ask(&old, key(0), &req, &rsp), 0);
+    assert_int_equal(old_ask(&old, hw_key(0), &req, &rsp), 0);
     assert_int_equal(rsp.n_closest, 2);
     kad_msg_clear(&rsp);
     old_free(&old);
@@ -385,7 +345,7 @@ static void test_late_peer(void **state)
 {
     (void)state;
     takes_part(OLD_LATE);
-    kad_peer p = host_peer(hw.node[0].h, key(2));
+    kad_peer p = host_peer(hw.node[0].h, hw_key(2));
     assert_int_equal(hw_wait(&hw, 0, kad_sync(hw_kad(&hw, 0), p, &hw.node[0], pipe_now(&hw.w.net))),
                      0);
     host_unref(hw.node[0].h, p);
@@ -399,10 +359,10 @@ static void test_rumour_of_old_peer(void **state)
 {
     (void)state;
     with_old_peer(OLD_EARLY);
-    kad_peer p = host_peer(hw.node[0].h, key(2));
+    kad_peer p = host_peer(hw.node[0].h, hw_key(2));
     host_set_dialect(hw.node[0].h, p, KAD_DIALECT_HINTED);
     assert_int_equal(ping(0, 2), 0);
-    assert_int_equal(stat_of(0).fallbacks, 1);
+    assert_int_equal(hw_stat(0).fallbacks, 1);
     assert_int_equal(old.closed, 1);
     assert_int_equal(host_dialect(hw.node[0].h, p), KAD_DIALECT_JSON);
     host_unref(hw.node[0].h, p);
@@ -426,7 +386,7 @@ static void test_old_peer_and_networks(void **state)
         if (method == KAD_PUT_VALUE)
             continue;
         kad_msg_init(&req, (enum kad_method)method, false);
-        assert_int_equal(old_ask(&old, key(0), &req, &rsp), ERR_EOF);
+        assert_int_equal(old_ask(&old, hw_key(0), &req, &rsp), ERR_EOF);
     }
     kad_stat(hw_kad(&hw, 0), &st);
     assert_int_equal(st.refused_network, 4);
@@ -434,7 +394,7 @@ static void test_old_peer_and_networks(void **state)
     old_free(&old);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, hw_setup, hw_teardown)
 
 int main(void)
 {

@@ -5,11 +5,9 @@
 #include "base/err.h"
 #include "kademlia/codec_msgpack.h"
 #include "tests/unit/kademlia/dht_items.h"
-#include "tests/unit/kademlia/host_world.h"
+#include "tests/unit/kademlia/host_fixture.h"
 
 #define MAX_SEEN 64
-
-static struct host_world hw;
 
 struct seen { /* what the watches of a node reported */
     int i;
@@ -36,9 +34,7 @@ static bool take(void *arg, const struct kad_report *r)
 
 static int setup(void **state)
 {
-    (void)state;
-    host_world_init(&hw);
-    world_relay_start(&hw.w, 0);
+    hw_setup(state);
     memset(seen, 0, sizeof seen);
     for (int i = 0; i < WORLD_CLIENTS; i++) {
         seen[i].i = i;
@@ -46,18 +42,6 @@ static int setup(void **state)
         hw.node[i].arg = &seen[i];
     }
     return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    host_world_free(&hw);
-    return 0;
-}
-
-static const struct pubkey *key(int i)
-{
-    return &hw.w.client[i].key.pk;
 }
 
 static struct kad_stat stat_of(int i)
@@ -79,7 +63,7 @@ static void nodes(int n)
     hw_start(&hw, 0, NULL, NULL);
     world_up(&hw.w, 0, 1);
     for (int i = 1; i < n; i++) {
-        hw_start(&hw, i, key(0), NULL);
+        hw_start(&hw, i, hw_key(0), NULL);
         world_up(&hw.w, i, 1);
     }
     for (int i = 0; i < n; i++)
@@ -90,7 +74,7 @@ static void nodes(int n)
 static uint32_t watch(int i, int whose, const char *salt, void *user)
 {
     uint32_t number =
-        kad_watch(hw_kad(&hw, i), key(whose), salt, strlen(salt), user, pipe_now(&hw.w.net));
+        kad_watch(hw_kad(&hw, i), hw_key(whose), salt, strlen(salt), user, pipe_now(&hw.w.net));
     assert_true(number != 0);
     host_kick(hw.node[i].h);
     return number;
@@ -340,7 +324,7 @@ static void test_watcher_gone(void **state)
     assert_int_equal(watching(0).watched, 1);
     hw_stop(&hw, 1);
     world_run(&hw.w, 5 * NS_PER_S);
-    struct kad_id target = kad_target(key(0), "note", 4);
+    struct kad_id target = kad_target(hw_key(0), "note", 4);
     hw_put(&hw, 0, "note", "x");
     kad_slot_changed(hw_kad(&hw, 0), &target);
     host_kick(hw.node[0].h);
@@ -357,11 +341,11 @@ static void test_lies(void **state)
     nodes(2);
     watch(1, 0, "note", NULL);
     world_run(&hw.w, 5 * NS_PER_S);
-    kad_peer from = host_peer(hw.node[1].h, key(0));
+    kad_peer from = host_peer(hw.node[1].h, hw_key(0));
     struct item_ref *other = dht_item(&hw.w.client[0].key.sk, 5, "other", "x");
     struct item_ref *forged = dht_item(&hw.w.client[2].key.sk, 5, "note", "x");
-    forged->item.k = *key(0);
-    struct kad_id slot = kad_target(key(0), "note", 4);
+    forged->item.k = *hw_key(0);
+    struct kad_id slot = kad_target(hw_key(0), "note", 4);
     kad_msg_init(&m, KAD_CHANGED, false);
     assert_int_equal(kad_msg_add_item(&m, other, NULL), 0);
     assert_int_equal(kad_msg_add_item(&m, other, &slot), 0);
@@ -371,7 +355,7 @@ static void test_lies(void **state)
     world_run(&hw.w, 5 * NS_PER_S);
     assert_int_equal(seen[1].n, 0);
     assert_true(watching(1).pushes_unasked >= 1);
-    kad_peer stranger = host_peer(hw.node[1].h, key(2));
+    kad_peer stranger = host_peer(hw.node[1].h, hw_key(2));
     kad_msg_init(&m, KAD_CHANGED, false);
     assert_int_equal(kad_msg_add_item(&m, forged, &slot), 0);
     kad_changed(hw_kad(&hw, 1), stranger, &m, pipe_now(&hw.w.net));
@@ -387,7 +371,7 @@ static void test_bounds(void **state)
     char salt[ITEM_MAX_SALT + 1] = {0};
     (void)state;
     nodes(1);
-    assert_int_equal(kad_watch(hw_kad(&hw, 0), key(1), salt, sizeof salt, NULL, 0), 0);
+    assert_int_equal(kad_watch(hw_kad(&hw, 0), hw_key(1), salt, sizeof salt, NULL, 0), 0);
     watch(0, 1, "alone", NULL); /* with nobody to ask */
     world_run(&hw.w, 300 * NS_PER_S);
     assert_int_equal(seen[0].n, 0);
@@ -411,7 +395,7 @@ static void test_free_under_way(void **state)
     world_run(&hw.w, NS_PER_S);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, hw_teardown)
 
 int main(void)
 {
