@@ -15,10 +15,10 @@ const struct cmd *cmds_root(void)
             .subs = commands,
         };
     static const struct cmd *const all[] = {
-        &cmd_node,   &cmd_keys,   &cmd_conf,       &cmd_dht,       &cmd_entry, &cmd_store,
-        &cmd_status, &cmd_reload, &cmd_ping,       &cmd_self_ping, &cmd_ip,    &server,
-        &cmd_nc,     &cmd_iperf,  &cmd_curl,       &cmd_http,      &cmd_socks, &cmd_web,
-        &cmd_disc,   &cmd_sim,    &cmd_completion, &cmd_version,   &cmd_man,
+        &cmd_node,   &cmd_keys,   &cmd_conf, &cmd_dht,        &cmd_entry,   &cmd_store,
+        &cmd_status, &cmd_reload, &cmd_ping, &cmd_self_ping,  &cmd_ip,      &server,
+        &cmd_nc,     &cmd_iperf,  &cmd_curl, &cmd_http,       &cmd_socks,   &cmd_web,
+        &cmd_disc,   &cmd_tpd,    &cmd_sim,  &cmd_completion, &cmd_version, &cmd_man,
     };
     static const struct cmd *const of_server[] = {
         &cmd_server_config,
