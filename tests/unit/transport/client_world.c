@@ -131,6 +131,38 @@ void client_accepts(void *world_client, struct stream *st)
     app_take(a, st);
 }
 
+struct client_stat world_stat(struct world *w, int i)
+{
+    struct client_stat s;
+
+    client_stat(w->client[i].c, &s);
+    return s;
+}
+
+size_t world_sessions(struct world *w, int i)
+{
+    return world_stat(w, i).sessions_up;
+}
+
+void world_add(struct world *w, int i, int relay)
+{
+    assert_int_equal(client_add_server(w->client[i].c, &w->relay_key[relay].pk, world_addr(relay)),
+                     0);
+}
+
+struct client_session_info world_info(struct world *w, int i, int relay)
+{
+    struct client_session_info all[16];
+    size_t n = client_sessions(w->client[i].c, all, 16);
+
+    for (size_t k = 0; k < n; k++) {
+        if (pubkey_equal(&all[k].server, &w->relay_key[relay].pk))
+            return all[k];
+    }
+    fail_msg("server %d is not known", relay);
+    return all[0];
+}
+
 void world_join(struct world *w, int i, int relay)
 {
     struct world_client *c = &w->client[i];

@@ -78,6 +78,12 @@ const char *world_addr(int relay);
 struct client_cfg world_cfg(struct world *w, int i);
 void world_client_start(struct world *w, int i, const struct client_cfg *cfg);
 void world_client_stop(struct world *w, int i);
+struct client_stat world_stat(struct world *w, int i);
+/* Sessions of client i that are up. */
+size_t world_sessions(struct world *w, int i);
+/* Client i is told of the relay; what it knows of it then. */
+void world_add(struct world *w, int i, int relay);
+struct client_session_info world_info(struct world *w, int i, int relay);
 /* Client i holds a session to the relay and listens on port 80. */
 void world_join(struct world *w, int i, int relay);
 void world_run(struct world *w, uint64_t ns);

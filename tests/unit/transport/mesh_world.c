@@ -224,3 +224,11 @@ void mw_fake(struct mesh_world *m, enum rw_answer answer)
     assert_true(m->fake != NULL && m->fake->up);
     assert_int_equal(m->fake->incoming, 1); /* the announcement */
 }
+
+void mw_fake_and_relay(struct mesh_world *m, enum rw_answer answer)
+{
+    mw_fake(m, answer);
+    mw_relay(m, 1, NULL);
+    mw_found(m, 1, 0);
+    rw_run(&m->w, NS_PER_S);
+}

@@ -57,3 +57,5 @@ int mw_announce_as(struct mesh_world *m, struct rw_peer *p, const struct pubkey 
 int mw_announce(struct mesh_world *m, struct rw_peer *p);
 /* Relay 0 knows, dials and announces itself to a relay that the test plays: key 600, at fake:1. */
 void mw_fake(struct mesh_world *m, enum rw_answer answer);
+/* And then to relay 1, a real one: the younger link, which is asked last. */
+void mw_fake_and_relay(struct mesh_world *m, enum rw_answer answer);

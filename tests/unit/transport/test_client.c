@@ -4,38 +4,6 @@
 #include "base/log.h"
 #include "transport/session.h"
 
-static struct client_stat stat_of(struct world *w, int i)
-{
-    struct client_stat s;
-
-    client_stat(w->client[i].c, &s);
-    return s;
-}
-
-static size_t up(struct world *w, int i)
-{
-    return stat_of(w, i).sessions_up;
-}
-
-static void add(struct world *w, int i, int relay)
-{
-    assert_int_equal(client_add_server(w->client[i].c, &w->relay_key[relay].pk, world_addr(relay)),
-                     0);
-}
-
-static struct client_session_info info(struct world *w, int i, int relay)
-{
-    struct client_session_info all[16];
-    size_t n = client_sessions(w->client[i].c, all, 16);
-
-    for (size_t k = 0; k < n; k++) {
-        if (pubkey_equal(&all[k].server, &w->relay_key[relay].pk))
-            return all[k];
-    }
-    fail_msg("server %d is not known", relay);
-    return all[0];
-}
-
 /* ---- reconnecting ---- */
 
 static void test_reconnect(void **state)
@@ -51,13 +19,13 @@ static void test_reconnect(void **state)
         world_run(&w, (uint64_t)(i < 2 ? 0 : 30 + i) * NS_PER_S);
         world_relay_stop(&w, 0);
         world_run(&w, NS_PER_S);
-        assert_int_equal(up(&w, 0), 0);
+        assert_int_equal(world_sessions(&w, 0), 0);
         world_relay_start(&w, 0);
         world_run(&w, 10 * NS_PER_S);
-        assert_int_equal(up(&w, 0), 1);
+        assert_int_equal(world_sessions(&w, 0), 1);
     }
-    assert_int_equal(stat_of(&w, 0).twin_evictions, 0);
-    assert_int_equal(stat_of(&w, 0).session_lost, 50);
+    assert_int_equal(world_stat(&w, 0).twin_evictions, 0);
+    assert_int_equal(world_stat(&w, 0).session_lost, 50);
     world_free(&w);
 }
 
@@ -70,7 +38,7 @@ static void test_back_off(void **state)
     (void)state;
     world_init(&w);
     world_client_start(&w, 0, NULL);
-    add(&w, 0, 0);
+    world_add(&w, 0, 0);
     for (int s = 0; s < 3600; s++) {
         world_run(&w, NS_PER_S);
         if (s == 59)
@@ -79,17 +47,17 @@ static void test_back_off(void **state)
     last = w.net.dials;
     assert_true(in_first_minute >= 4 && in_first_minute <= 30);
     assert_true(last - in_first_minute >= 59 && last - in_first_minute <= 250);
-    struct client_session_info s = info(&w, 0, 0);
+    struct client_session_info s = world_info(&w, 0, 0);
     assert_false(s.up);
     assert_int_equal(s.last_err, ERR_REFUSED);
     assert_true(s.failures > 10);
     assert_true(s.next_dial_ns > 0);
     world_relay_start(&w, 0);
-    while (up(&w, 0) == 0 && now < 61 * NS_PER_S) {
+    while (world_sessions(&w, 0) == 0 && now < 61 * NS_PER_S) {
         world_run(&w, NS_PER_S);
         now += NS_PER_S;
     }
-    assert_int_equal(up(&w, 0), 1);
+    assert_int_equal(world_sessions(&w, 0), 1);
     world_free(&w);
 }
 
@@ -147,13 +115,13 @@ static void test_silent_server(void **state)
     world_init(&w);
     pipe_listen(&w.net, world_addr(0), silent_accept, &silent);
     world_client_start(&w, 0, NULL);
-    add(&w, 0, 0);
-    add(&w, 0, 0);
+    world_add(&w, 0, 0);
+    world_add(&w, 0, 0);
     world_run(&w, 4900 * NS_PER_MS);
     assert_int_equal(w.net.dials, 1);
-    add(&w, 0, 0);
+    world_add(&w, 0, 0);
     world_run(&w, 200 * NS_PER_MS); /* the handshake has 5 s */
-    assert_int_equal(info(&w, 0, 0).last_err, ERR_TIMEOUT);
+    assert_int_equal(world_info(&w, 0, 0).last_err, ERR_TIMEOUT);
     world_run(&w, 60 * NS_PER_S);
     assert_true(w.net.dials >= 4 && w.net.dials <= 13);
     silent_free(&silent);
@@ -193,7 +161,7 @@ static void hold(struct world *w, struct published *p, unsigned want, int server
     cfg.hooks = (struct client_hooks){.arg = p, .sessions_changed = publish};
     world_client_start(w, 0, &cfg);
     for (int i = 0; i < servers; i++)
-        add(w, 0, i);
+        world_add(w, 0, i);
 }
 
 static void test_want(void **state)
@@ -207,15 +175,15 @@ static void test_want(void **state)
         world_relay_start(&w, i);
     hold(&w, &p, 2, 8);
     world_run(&w, 300 * NS_PER_S);
-    assert_int_equal(up(&w, 0), 2);
+    assert_int_equal(world_sessions(&w, 0), 2);
     assert_int_equal(p.n, 2);
-    assert_true(info(&w, 0, 0).up && info(&w, 0, 1).up); /* most wanted first */
+    assert_true(world_info(&w, 0, 0).up && world_info(&w, 0, 1).up); /* most wanted first */
     assert_int_equal(w.net.dials, 2);
     world_client_stop(&w, 0);
 
     hold(&w, &p, 0, 8); /* 0: all of them */
     world_run(&w, 300 * NS_PER_S);
-    assert_int_equal(up(&w, 0), 8);
+    assert_int_equal(world_sessions(&w, 0), 8);
     assert_int_equal(p.n, 8);
     world_free(&w);
 }
@@ -237,10 +205,10 @@ static void test_flapping_server(void **state)
         world_relay_stop(&w, 0);
         world_relay_start(&w, 0);
         world_run(&w, 10 * NS_PER_S);
-        assert_int_equal(up(&w, 0), 1);
+        assert_int_equal(world_sessions(&w, 0), 1);
     }
     assert_true(p.changes <= 2);
-    assert_true(info(&w, 0, 0).up);
+    assert_true(world_info(&w, 0, 0).up);
     world_free(&w);
 }
 
@@ -259,12 +227,12 @@ static void test_lost_server(void **state)
     world_run(&w, 100 * NS_PER_S);
     world_relay_stop(&w, 1);
     world_run(&w, 30 * NS_PER_S);
-    assert_int_equal(up(&w, 0), 2);
-    assert_true(info(&w, 0, 0).up && info(&w, 0, 2).up);
+    assert_int_equal(world_sessions(&w, 0), 2);
+    assert_true(world_info(&w, 0, 0).up && world_info(&w, 0, 2).up);
     world_relay_start(&w, 1);
     world_run(&w, 1000 * NS_PER_S);
-    assert_int_equal(up(&w, 0), 2);
-    assert_false(info(&w, 0, 1).up);
+    assert_int_equal(world_sessions(&w, 0), 2);
+    assert_false(world_info(&w, 0, 1).up);
     assert_int_equal(p.changes, 3); /* {0, 1}, {0}, {0, 2} */
     assert_true(p.calls <= 8);
     world_free(&w);
@@ -282,8 +250,8 @@ static void test_all_lost(void **state)
     assert_true(w.net.dials < 200);
     world_relay_start(&w, 3); /* the least wanted one comes */
     world_run(&w, 61 * NS_PER_S);
-    assert_int_equal(up(&w, 0), 1);
-    assert_true(info(&w, 0, 3).up);
+    assert_int_equal(world_sessions(&w, 0), 1);
+    assert_true(world_info(&w, 0, 3).up);
     world_free(&w);
 }
 
@@ -297,11 +265,11 @@ static void test_new_address(void **state)
     world_client_start(&w, 0, NULL);
     assert_int_equal(client_add_server(w.client[0].c, &w.relay_key[0].pk, "old:1"), 0);
     world_run(&w, 1000 * NS_PER_S);
-    assert_int_equal(up(&w, 0), 0);
-    add(&w, 0, 0);
+    assert_int_equal(world_sessions(&w, 0), 0);
+    world_add(&w, 0, 0);
     world_run(&w, NS_PER_S);
-    assert_int_equal(up(&w, 0), 1);
-    assert_string_equal(info(&w, 0, 0).addr, "r0:1");
+    assert_int_equal(world_sessions(&w, 0), 1);
+    assert_string_equal(world_info(&w, 0, 0).addr, "r0:1");
     assert_int_equal(client_add_server(w.client[0].c, &w.relay_key[0].pk, ""), ERR_FORMAT);
     world_free(&w);
 }
@@ -319,9 +287,9 @@ static void test_remove_server(void **state)
     world_up(&w, 0, 1);
     client_remove_server(w.client[0].c, &w.relay_key[0].pk);
     world_run(&w, 1000 * NS_PER_S);
-    assert_int_equal(up(&w, 0), 0);
+    assert_int_equal(world_sessions(&w, 0), 0);
     assert_int_equal(w.net.dials, 1);
-    assert_int_equal(stat_of(&w, 0).session_lost, 0);
+    assert_int_equal(world_stat(&w, 0).session_lost, 0);
     assert_int_equal(client_sessions(w.client[0].c, NULL, 0), 0); /* forgotten in the end */
     client_remove_server(w.client[0].c, &w.relay_key[0].pk);
     world_free(&w);
@@ -339,9 +307,9 @@ static void test_session_limit(void **state)
     cfg.max_sessions = 3;
     world_client_start(&w, 0, &cfg);
     for (int i = 0; i < 8; i++)
-        add(&w, 0, i);
+        world_add(&w, 0, i);
     world_run(&w, 100 * NS_PER_S);
-    assert_int_equal(up(&w, 0), 3);
+    assert_int_equal(world_sessions(&w, 0), 3);
     struct app a;
     app_init(&a, &w);
     assert_int_equal(client_add_route(w.client[0].c, &w.client[1].key.pk, &w.relay_key[7].pk), 0);
@@ -410,14 +378,14 @@ static void test_twins(void **state)
     w.client[1].key = w.client[0].key;
     for (int i = 0; i < 2; i++) {
         world_client_start(&w, i, NULL);
-        add(&w, i, 0);
+        world_add(&w, i, 0);
     }
     size_t was[2] = {0, 0};
     for (int ms = 0; ms < 60000; ms++) {
         world_run(&w, NS_PER_MS);
         for (int i = 0; i < 2; i++) {
-            changes += up(&w, i) != was[i];
-            was[i] = up(&w, i);
+            changes += world_sessions(&w, i) != was[i];
+            was[i] = world_sessions(&w, i);
         }
     }
     assert_true(changes < 20);
@@ -426,14 +394,14 @@ static void test_twins(void **state)
     assert_true(s.accepted < 10); /* session changes at the server, both clients together */
     world_run(&w, 600 * NS_PER_S);
     assert_true(twin_lines >= 2);
-    assert_true(stat_of(&w, 0).twin_evictions > 0);
-    assert_true(stat_of(&w, 1).twin_evictions > 0);
+    assert_true(world_stat(&w, 0).twin_evictions > 0);
+    assert_true(world_stat(&w, 1).twin_evictions > 0);
     relay_stat(w.relay[0], &s);
     assert_true(s.accepted < 20);
     /* One of them ends: the other one has the key for itself. */
     world_client_stop(&w, 1);
     world_run(&w, 800 * NS_PER_S);
-    assert_int_equal(up(&w, 0), 1);
+    assert_int_equal(world_sessions(&w, 0), 1);
     log_set_sink(NULL, NULL);
     world_free(&w);
 }
@@ -447,19 +415,19 @@ static void test_restarts_are_no_twins(void **state)
     world_init(&w);
     world_relay_start(&w, 0);
     world_client_start(&w, 0, NULL);
-    add(&w, 0, 0);
+    world_add(&w, 0, 0);
     world_up(&w, 0, 1);
     for (int i = 0; i < 20; i++) {
         world_run(&w, 2 * NS_PER_S);
-        assert_int_equal(up(&w, 0), 1);
+        assert_int_equal(world_sessions(&w, 0), 1);
         world_relay_stop(&w, 0);
         world_run(&w, 30 * NS_PER_MS);
         world_relay_start(&w, 0);
-        for (int s = 0; s < 61 && up(&w, 0) == 0; s++)
+        for (int s = 0; s < 61 && world_sessions(&w, 0) == 0; s++)
             world_run(&w, NS_PER_S);
-        assert_int_equal(up(&w, 0), 1);
+        assert_int_equal(world_sessions(&w, 0), 1);
     }
-    assert_int_equal(stat_of(&w, 0).twin_evictions, 0);
+    assert_int_equal(world_stat(&w, 0).twin_evictions, 0);
     world_free(&w);
 }
 
@@ -488,21 +456,21 @@ static void test_attach(void **state)
     world_relay_stop(&w, 0); /* the pipe ends; there is no address */
     world_run(&w, 60 * NS_PER_S);
     assert_int_equal(w.net.dials, 0);
-    assert_int_equal(up(&w, 0), 0);
+    assert_int_equal(world_sessions(&w, 0), 0);
 
     world_relay_start(&w, 0);
     pipe_pair(&w.net, &a, &b);
     relay_accept(w.relay[0], &b->conn, true);
     assert_int_equal(client_attach(w.client[0].c, &w.relay_key[0].pk, &a->conn), 0);
     world_up(&w, 0, 1);
-    add(&w, 0, 0);
+    world_add(&w, 0, 0);
     world_run(&w, 60 * NS_PER_S);
     assert_int_equal(w.net.dials, 0);
     world_relay_stop(&w, 0);
     world_relay_start(&w, 0);
     world_run(&w, 5 * NS_PER_S);
     assert_int_equal(w.net.dials, 1);
-    assert_int_equal(up(&w, 0), 1);
+    assert_int_equal(world_sessions(&w, 0), 1);
     world_free(&w);
 }
 
@@ -601,7 +569,7 @@ static void test_ping(void **state)
     assert_int_equal(p.err, 0);
     assert_int_equal(p.rtt_ns, 30 * NS_PER_MS);
     assert_int_equal(q.rtt_ns, p.rtt_ns);
-    assert_int_equal(info(&w, 0, 0).rtt_ns, p.rtt_ns);
+    assert_int_equal(world_info(&w, 0, 0).rtt_ns, p.rtt_ns);
     assert_int_equal(client_ping_server(c, pk, 10, on_ping, &p), 0);
     world_run(&w, NS_PER_S);
     assert_int_equal(p.err, ERR_TIMEOUT);
@@ -685,7 +653,7 @@ static void test_connect(void **state)
     assert_true(r.err == 0 && r.existed && r.total_ns == 0);
     /* Nobody holds it: it goes after a while. And a client that ends forgets who asks. */
     world_run(&w, 300 * NS_PER_S);
-    assert_int_equal(up(&w, 0), 0);
+    assert_int_equal(world_sessions(&w, 0), 0);
     assert_int_equal(client_connect(w.client[0].c, &w.relay_key[3].pk, 5000, on_connect, &left), 0);
     world_run(&w, 5 * NS_PER_MS);
     world_client_stop(&w, 0);
@@ -759,7 +727,7 @@ static void test_ip_look_up(void **state)
 
     for (int i = 0; i < 3; i++) {
         world_relay_start(&w, i);
-        add(&w, 0, i);
+        world_add(&w, 0, i);
     }
     world_up(&w, 0, 3);
     set_address(&w, "r0:1", private_ip);
@@ -779,7 +747,7 @@ static void test_ip_look_up(void **state)
     assert_int_equal(l.n, 4);
 
     world_run(&w, 40 * NS_PER_S);
-    assert_int_equal(stat_of(&w, 0).ports, 0);
+    assert_int_equal(world_stat(&w, 0).ports, 0);
     assert_int_equal(client_lookup_ip(c, 5000, on_ip, &l), 0);
     for (int i = 0; i < 3; i++)
         world_relay_stop(&w, i);

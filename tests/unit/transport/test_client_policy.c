@@ -7,25 +7,6 @@
 #include "tests/unit/transport/raw_server.h"
 #include "transport/session.h"
 
-static struct client_stat stat_of(struct world *w, int i)
-{
-    struct client_stat s;
-
-    client_stat(w->client[i].c, &s);
-    return s;
-}
-
-static size_t up(struct world *w, int i)
-{
-    return stat_of(w, i).sessions_up;
-}
-
-static void add(struct world *w, int i, int relay)
-{
-    assert_int_equal(client_add_server(w->client[i].c, &w->relay_key[relay].pk, world_addr(relay)),
-                     0);
-}
-
 static void add_addrs(struct world *w, int relay, const char *a, const char *b)
 {
     const char *addrs[] = {a, b};
@@ -33,19 +14,6 @@ static void add_addrs(struct world *w, int relay, const char *a, const char *b)
     assert_int_equal(
         client_add_server_addrs(w->client[0].c, &w->relay_key[relay].pk, addrs, b != NULL ? 2 : 1),
         0);
-}
-
-static struct client_session_info info(struct world *w, int i, int relay)
-{
-    struct client_session_info all[16];
-    size_t n = client_sessions(w->client[i].c, all, 16);
-
-    for (size_t k = 0; k < n; k++) {
-        if (pubkey_equal(&all[k].server, &w->relay_key[relay].pk))
-            return all[k];
-    }
-    fail_msg("server %d is not known", relay);
-    return all[0];
 }
 
 /* Client 0, which holds `want` sessions of the first `relays` relays. */
@@ -57,7 +25,7 @@ static void start(struct world *w, unsigned want, int relays)
     world_client_start(w, 0, &cfg);
     for (int i = 0; i < relays; i++) {
         world_relay_start(w, i);
-        add(w, 0, i);
+        world_add(w, 0, i);
     }
 }
 
@@ -66,9 +34,9 @@ static uint64_t ms_until_up(struct world *w, size_t n, uint64_t limit_ms)
 {
     uint64_t began = pipe_now(&w->net);
 
-    while (up(w, 0) != n && pipe_now(&w->net) - began < limit_ms * NS_PER_MS)
+    while (world_sessions(w, 0) != n && pipe_now(&w->net) - began < limit_ms * NS_PER_MS)
         world_run(w, 10 * NS_PER_MS);
-    assert_int_equal(up(w, 0), n);
+    assert_int_equal(world_sessions(w, 0), n);
     return (pipe_now(&w->net) - began) / NS_PER_MS;
 }
 
@@ -159,14 +127,14 @@ static void test_restart_is_no_storm(void **state)
     start(&w, 1, 1);
     for (int i = 1; i < 3; i++) {
         world_client_start(&w, i, NULL);
-        add(&w, i, 0);
+        world_add(&w, i, 0);
         world_up(&w, i, 1);
     }
     world_run(&w, 100 * NS_PER_S);
     world_relay_stop(&w, 0);
     world_run(&w, 60 * NS_PER_S);
     for (int i = 0; i < 3; i++)
-        at[i] = info(&w, i, 0).next_dial_ns;
+        at[i] = world_info(&w, i, 0).next_dial_ns;
     assert_true(at[0] != at[1] && at[1] != at[2] && at[0] != at[2]);
     world_free(&w);
 }
@@ -214,19 +182,19 @@ static void test_reprobe(void **state)
     client_reprobe(w.client[0].c);
     client_reprobe(w.client[0].c);
     world_run(&w, NS_PER_S);
-    assert_true(info(&w, 0, 2).up);
+    assert_true(world_info(&w, 0, 2).up);
     assert_true(ms_until_up(&w, 3, 10000) < 10000);
-    assert_int_equal(info(&w, 0, 1).failures, 0);
-    assert_true(pipe_now(&w.net) - info(&w, 0, 1).up_ns > 2000 * NS_PER_S);
+    assert_int_equal(world_info(&w, 0, 1).failures, 0);
+    assert_true(pipe_now(&w.net) - world_info(&w, 0, 1).up_ns > 2000 * NS_PER_S);
 
     world_run(&w, 50 * NS_PER_S); /* a frozen session, no keep-alive due */
     freeze(&w, world_addr(1), true);
     client_reprobe(w.client[0].c);
     world_run(&w, 6900 * NS_PER_MS);
-    assert_true(info(&w, 0, 1).up);
+    assert_true(world_info(&w, 0, 1).up);
     world_run(&w, 200 * NS_PER_MS);
-    assert_int_equal(stat_of(&w, 0).sessions_up, 2);
-    assert_int_equal(info(&w, 0, 1).last_err, ERR_TIMEOUT);
+    assert_int_equal(world_stat(&w, 0).sessions_up, 2);
+    assert_int_equal(world_info(&w, 0, 1).last_err, ERR_TIMEOUT);
     assert_true(ms_until_up(&w, 3, 10000) < 10000);
     world_free(&w);
 }
@@ -253,8 +221,8 @@ static void test_addresses(void **state)
 
     add_addrs(&w, 0, world_addr(1), world_addr(0)); /* somebody else's */
     assert_true(ms_until_up(&w, 1, 1000) < 100);
-    assert_string_equal(info(&w, 0, 0).addr, world_addr(0));
-    assert_int_equal(stat_of(&w, 0).session_lost, 0);
+    assert_string_equal(world_info(&w, 0, 0).addr, world_addr(0));
+    assert_int_equal(world_stat(&w, 0).session_lost, 0);
 
     world_relay_stop(&w, 0); /* what worked is tried first from now on */
     world_run(&w, 30 * NS_PER_S);
@@ -274,11 +242,11 @@ static void test_no_address_works(void **state)
     start(&w, 1, 0);
     add_addrs(&w, 0, "nobody:1", "hole:1");
     world_run(&w, 9 * NS_PER_S);
-    assert_int_equal(info(&w, 0, 0).failures, 0); /* the silent one has 10 s */
+    assert_int_equal(world_info(&w, 0, 0).failures, 0); /* the silent one has 10 s */
     assert_int_equal(w.net.dials, 2);
     world_run(&w, 2 * NS_PER_S);
-    assert_int_equal(info(&w, 0, 0).failures, 1);
-    assert_int_equal(info(&w, 0, 0).last_err, ERR_TIMEOUT);
+    assert_int_equal(world_info(&w, 0, 0).failures, 1);
+    assert_int_equal(world_info(&w, 0, 0).last_err, ERR_TIMEOUT);
     assert_int_equal(client_add_server_addrs(w.client[0].c, &w.relay_key[0].pk, NULL, 0),
                      ERR_FORMAT);
     world_free(&w);
@@ -294,12 +262,12 @@ static void test_published_address(void **state)
     world_up(&w, 0, 1);
     add_addrs(&w, 0, "hole:1", world_addr(0));
     world_run(&w, 300 * NS_PER_S);
-    assert_int_equal(stat_of(&w, 0).session_lost, 0); /* the session stays as it is */
+    assert_int_equal(world_stat(&w, 0).session_lost, 0); /* the session stays as it is */
     for (int i = 0; i < 3; i++) {
         world_relay_stop(&w, 0);
         world_relay_start(&w, 0);
         assert_true(ms_until_up(&w, 1, 2000) < 1000);
-        assert_string_equal(info(&w, 0, 0).addr, world_addr(0));
+        assert_string_equal(world_info(&w, 0, 0).addr, world_addr(0));
     }
     world_free(&w);
 }
@@ -319,7 +287,7 @@ static void test_addresses_change_meanwhile(void **state)
         add_addrs(&w, 0, "hole:3", world_addr(0));
         assert_true(ms_until_up(&w, 1, 2000) < 700);
         add_addrs(&w, 0, "hole:3", NULL);
-        assert_int_equal(up(&w, 0), 1);
+        assert_int_equal(world_sessions(&w, 0), 1);
         world_free(&w);
     }
 }
@@ -360,7 +328,7 @@ static void test_no_upgrade(void **state)
     add_addrs(&w, 0, "best:1", world_addr(0));
     world_run(&w, 600 * NS_PER_S);
     assert_int_equal(w.net.dials, dials);
-    assert_int_equal(stat_of(&w, 0).session_lost, 0);
+    assert_int_equal(world_stat(&w, 0).session_lost, 0);
     pipe_unlisten(&w.net, "best:1");
     world_free(&w);
 }
@@ -399,8 +367,8 @@ static void count_returns(unsigned want, size_t floor)
     struct client *c = w.client[0].c;
     ms_until_up(&w, floor, 1000);
     for (int i = 0; i < 8; i++) /* their addresses are known, and they are not to be held */
-        if (info(&w, 0, i % (int)floor).up && i >= (int)floor) {
-            add(&w, 0, i);
+        if (world_info(&w, 0, i % (int)floor).up && i >= (int)floor) {
+            world_add(&w, 0, i);
             client_remove_server(c, &w.relay_key[i].pk);
         }
     for (int i = 0; i < 20; i++) {
@@ -413,14 +381,14 @@ static void count_returns(unsigned want, size_t floor)
         app_dial(&a[i], 0, &k.pk, 80, 20000);
     }
     world_run(&w, 30 * NS_PER_S);
-    assert_int_equal(up(&w, 0), 8);
+    assert_int_equal(world_sessions(&w, 0), 8);
     for (int i = 0; i < 20; i++)
         hang_up(&a[i]);
     uint64_t dials = w.net.dials;
     world_run(&w, 600 * NS_PER_S);
-    assert_int_equal(up(&w, 0), floor);
+    assert_int_equal(world_sessions(&w, 0), floor);
     assert_int_equal(w.net.dials, dials);
-    assert_int_equal(stat_of(&w, 0).session_lost, 0);
+    assert_int_equal(world_stat(&w, 0).session_lost, 0);
     world_free(&w);
 }
 
@@ -451,7 +419,7 @@ static void test_churn(void **state)
         world_run(&w, NS_PER_S);
         stream_close(st);
     }
-    struct client_stat s = stat_of(&w, 0);
+    struct client_stat s = world_stat(&w, 0);
     assert_int_equal(s.streams, 0);
     assert_int_equal(s.ports, 0);
     assert_int_equal(s.sessions, 1);
@@ -479,7 +447,7 @@ static void test_zombie_server(void **state)
     assert_true(s.sessions >= 2 || all[0].last_err == ERR_TIMEOUT);
     s.deaf = false;
     raw_run(&s, 60 * NS_PER_S);
-    assert_int_equal(up(&s.w, 0), 1); /* and it is dialled again */
+    assert_int_equal(world_sessions(&s.w, 0), 1); /* and it is dialled again */
     raw_stop(&s);
 }
 
@@ -540,11 +508,11 @@ static void test_slow_session(void **state)
     world_run(&w, 300 * NS_PER_S);
     delay_all(&w, 0);
     world_run(&w, 60 * NS_PER_S);
-    assert_int_equal(stat_of(&w, 0).session_lost, 0);
+    assert_int_equal(world_stat(&w, 0).session_lost, 0);
     freeze(&w, world_addr(0), true);
     pipe_unlisten(&w.net, world_addr(0));
     world_run(&w, 180 * NS_PER_S);
-    assert_int_equal(stat_of(&w, 0).session_lost, 1);
+    assert_int_equal(world_stat(&w, 0).session_lost, 1);
     world_free(&w);
 }
 
@@ -594,9 +562,9 @@ static void test_frozen_session(void **state)
         hang_up(&a);
         world_run(&w, 2 * NS_PER_S);
     }
-    assert_int_equal(up(&w, 0), 2);
+    assert_int_equal(world_sessions(&w, 0), 2);
     world_run(&w, 5 * NS_PER_S); /* 11 s after it went unanswered it is lost */
-    assert_int_equal(stat_of(&w, 0).session_lost, 1);
+    assert_int_equal(world_stat(&w, 0).session_lost, 1);
     world_run(&w, 200 * NS_PER_S);
     world_free(&w);
 }
@@ -622,7 +590,7 @@ static void test_doubt_passes(void **state)
     assert_int_equal(app_wait_open(&a), 0);
     hang_up(&a);
     world_run(&w, 100 * NS_PER_S);
-    assert_int_equal(stat_of(&w, 0).session_lost, 0);
+    assert_int_equal(world_stat(&w, 0).session_lost, 0);
     world_free(&w);
 }
 
@@ -753,7 +721,7 @@ static void loaded_server(uint64_t load_ms, unsigned dropped, bool works)
 
     start(&w, 1, 0);
     pipe_listen(&w.net, world_addr(0), old_accept, &o);
-    add(&w, 0, 0);
+    world_add(&w, 0, 0);
     assert_int_equal(client_add_route(w.client[0].c, &w.client[1].key.pk, &w.relay_key[0].pk), 0);
     app_init(&a, &w);
     app_dial(&a, 0, &w.client[1].key.pk, 80, 4000);
@@ -764,10 +732,10 @@ static void loaded_server(uint64_t load_ms, unsigned dropped, bool works)
         assert_int_equal(o.sessions, dropped + 1);
         assert_true(o.streams >= 1); /* the request came again by itself */
         world_run(&w, 300 * NS_PER_S);
-        assert_int_equal(up(&w, 0), 1);
+        assert_int_equal(world_sessions(&w, 0), 1);
         assert_int_equal(o.sessions, dropped + 1);
-        assert_int_equal(info(&w, 0, 0).failures, 0);
-        assert_int_equal(stat_of(&w, 0).twin_evictions, 0);
+        assert_int_equal(world_info(&w, 0, 0).failures, 0);
+        assert_int_equal(world_stat(&w, 0).twin_evictions, 0);
     } else {
         world_run(&w, 60 * NS_PER_S);
         assert_true(o.sessions >= 4 && o.sessions < 20);
@@ -818,7 +786,7 @@ static void test_way_is_remembered(void **state)
     world_client_start(&w, 0, &cfg);
     for (int i = 0; i < 3; i++) {
         world_relay_start(&w, i);
-        add(&w, 0, i);
+        world_add(&w, 0, i);
         f.route.servers[f.route.n_servers++] = w.relay_key[i].pk;
     }
     world_up(&w, 0, 3);
@@ -862,10 +830,10 @@ static void test_server_without_mesh(void **state)
     cfg.want = 1;
     cfg.hooks = (struct client_hooks){.arg = &f, .resolve = on_resolve};
     world_client_start(&s.w, 0, &cfg);
-    add(&s.w, 0, 0);
+    world_add(&s.w, 0, 0);
     world_up(&s.w, 0, 1);
     world_relay_start(&s.w, 1);
-    add(&s.w, 0, 1);
+    world_add(&s.w, 0, 1);
     world_join(&s.w, 1, 1);
     world_up(&s.w, 1, 1);
     f.route.servers[f.route.n_servers++] = s.w.relay_key[1].pk;
@@ -941,7 +909,7 @@ static void test_discovery_through_client(void **state)
     struct client_cfg cfg = world_cfg(&w, 0);
     cfg.hooks = (struct client_hooks){.arg = &x, .resolve = ask_through_client};
     world_client_start(&w, 0, &cfg);
-    add(&w, 0, 0);
+    world_add(&w, 0, 0);
     x.route.servers[x.route.n_servers++] = w.relay_key[0].pk;
     world_up(&w, 0, 1);
     assert_true(dial(&w, &a) < 10000);

@@ -224,10 +224,7 @@ static void liars(void)
                                              RW_REFUSE};
     for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
         struct mesh_world m;
-        mw_fake(&m, RW_ACCEPT);
-        mw_relay(&m, 1, NULL);
-        mw_found(&m, 1, 0); /* the younger link: asked last */
-        rw_run(&m.w, NS_PER_S);
+        mw_fake_and_relay(&m, RW_ACCEPT);
         m.fake->answer = answers[i];
         struct rw_peer *a = rw_peer_new(mw_at(&m, 0), 1), *b = rw_peer_new(mw_at(&m, 1), 2);
         struct rw_stream *s = rw_dial(a, &b->key.pk);
@@ -254,10 +251,7 @@ static void test_frozen_relay(void **state)
 {
     struct mesh_world m;
     (void)state;
-    mw_fake(&m, RW_ACCEPT);
-    mw_relay(&m, 1, NULL);
-    mw_found(&m, 1, 0);
-    rw_run(&m.w, NS_PER_S);
+    mw_fake_and_relay(&m, RW_ACCEPT);
     struct rw_peer *a = rw_peer_new(mw_at(&m, 0), 1), *b = rw_peer_new(mw_at(&m, 1), 2),
                    *c = rw_peer_new(&m.w, 3);
     m.fake->conn->out.frozen = true;
@@ -326,10 +320,7 @@ static void test_link_breaks(void **state)
 {
     struct mesh_world m;
     (void)state;
-    mw_fake(&m, RW_ACCEPT);
-    mw_relay(&m, 1, NULL);
-    mw_found(&m, 1, 0);
-    rw_run(&m.w, NS_PER_S);
+    mw_fake_and_relay(&m, RW_ACCEPT);
     m.fake->answer = RW_SILENT;
     struct rw_peer *a = rw_peer_new(mw_at(&m, 0), 1), *b = rw_peer_new(mw_at(&m, 1), 2);
     struct rw_stream *s = rw_open(a);
