@@ -15,8 +15,7 @@ static void free_call(struct kad_call *c)
 
 /* ---- what a call says about its peer ---- */
 
-/* Does the peer live? Its answer counts for the table only. */
-static void ping_contact(struct kad *k, kad_peer p)
+void kad_ping_contact(struct kad *k, kad_peer p)
 {
     struct kad_msg ping;
 
@@ -51,6 +50,8 @@ static void note_failure(struct kad *k, const struct kad_call *c, enum kad_fail 
     bool had_contacts = table_count(&k->table) > 0;
 
     k->stat.calls_failed[c->method]++;
+    if (counts_as_unanswered(c, why))
+        kad_full_lost(k, c->peer);
     if (why == KAD_FAIL_NO_DHT || why == KAD_FAIL_NETWORK) {
         if (!kad_keyset_has(&k->bootstrap, kad_pk(k, c->peer)))
             kad_note_no_dht(k, c->peer);
@@ -60,7 +61,7 @@ static void note_failure(struct kad *k, const struct kad_call *c, enum kad_fail 
     }
     if (why != KAD_FAIL_NO_DHT && why != KAD_FAIL_NETWORK && counts_as_unanswered(c, why) &&
         table_failed(&k->table, c->peer) == TABLE_ASK)
-        ping_contact(k, c->peer);
+        kad_ping_contact(k, c->peer);
     if (had_contacts && table_count(&k->table) == 0)
         kad_maintain_bootstrap_now(k);
 }
@@ -75,9 +76,11 @@ void kad_peer_heard(struct kad *k, kad_peer p, bool answered, bool probe)
         return;
     enum table_result r = table_heard(&k->table, p, answered, k->now_ns, probe ? &ask : NULL);
     if (ask != KAD_PEER_NONE)
-        ping_contact(k, ask);
+        kad_ping_contact(k, ask);
     if (r == TABLE_INSERTED)
         kad_handover_newcomer(k, p);
+    if (r == TABLE_INSERTED && k->full && kad_is_native(k, p))
+        kad_ping_contact(k, p); /* so that it knows what we are */
     if (r == TABLE_INSERTED && empty)
         kad_maintain_bootstrap_now(k);
 }
@@ -92,6 +95,8 @@ static void end_call(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why)
     map_del(&k->calls, &c->id);
     loop_timer_cancel(&k->loop, &c->timeout);
     list_remove(&c->in_op);
+    if (rsp != NULL && rsp->full)
+        kad_full_said(k, c->peer);
     if (rsp != NULL)
         kad_peer_heard(k, c->peer, true, c->method != KAD_PING);
     else

@@ -54,7 +54,8 @@ static bool send(struct kad_call *c, struct kad_msg *msg)
     }
     uint64_t left = c->timeout.at_ns - k->now_ns;
     msg->sender = k->self;
-    msg->read_only = k->client_only;
+    msg->read_only = k->client_only || k->leaving;
+    msg->full = k->full && !k->leaving && msg->method == KAD_PING;
     msg->network = k->network;
     a->peer = c->peer;
     a->call = c->id;

@@ -17,6 +17,8 @@
  *     watched.c   what peers watch here
  *     handover.c  items for nodes that have just joined
  *     inventory.c digests of what this full node holds
+ *     fulls.c     who keeps everything, and is given what is put
+ *     leave.c     going for good: heirs of what we hold, farewell to our contacts
  *     intake.c    items of a page, several at a time
  *     ranges.c    where two full nodes differ, by range digests
  *     sync.c      pull and push between full nodes
@@ -48,6 +50,8 @@
 #define KAD_MAX_INTERNAL     64      /* operations of our own beside limits.max_ops */
 #define KAD_MAX_NOTES        4096    /* peers of whom something is remembered */
 #define KAD_MAX_OWN          1024    /* slots of our own key */
+#define KAD_FULLS            16      /* full nodes known */
+#define KAD_PUT_FULLS        2       /* full nodes that a put goes to beside the k closest */
 #define KAD_PUT_PARALLEL     8       /* PUT_VALUE calls in flight of one put */
 #define KAD_PAGE_ITEMS       1000    /* most items of a page that we serve or ask for at first */
 #define KAD_FRAME_BYTES      3900000 /* estimated size of a frame of items: below the peers' 4 MiB */
@@ -83,12 +87,18 @@ struct kad_watching {
     unsigned polls; /* look-ups under way */
 };
 
+struct kad_full {  /* a peer that says that it keeps everything */
+    kad_peer peer; /* a reference */
+    uint64_t heard_ns;
+};
+
 struct kad {
     struct kad_limits lim;    /* defaults filled in */
     unsigned given_max_items; /* 0 = the default of the role */
     uint64_t given_max_bytes;
     struct pubkey self;
     struct seckey sk;
+    bool leaving;                   /* kad_leave_network() was called */
     bool full, client_only, shared; /* shared: the store, with other processes */
     uint64_t network;               /* tag of ours */
     struct kad_keyset whitelisted, trusted, mirrors, bootstrap, readers;
@@ -132,6 +142,9 @@ struct kad {
         struct pubkey *sync_keys; /* of this round */
         size_t n_sync_keys, sync_room, next_sync_key, sync_good;
     } m;
+
+    struct kad_full fulls[KAD_FULLS];
+    size_t n_fulls;
 
     struct kad_watching *w;          /* NULL until something is watched */
     struct kad_handover *handover;   /* handover.c; NULL before the first newcomer */
@@ -232,6 +245,9 @@ void kad_calls_free(struct kad *k);
  * its bucket full, the oldest contact there may be pinged. Not for a ping: whoever is pinged would
  * ping in turn, and the pings of a large network never end (docs/simulator.md). */
 void kad_peer_heard(struct kad *k, kad_peer p, bool answered, bool probe);
+
+/* Does the peer live? Its answer counts for the table only. */
+void kad_ping_contact(struct kad *k, kad_peer p);
 
 /* A number for the next call or operation: never 0. */
 static inline uint32_t kad_number(uint32_t *next)
@@ -396,6 +412,7 @@ struct kad_lookup {
     bool value; /* GET_VALUE, else FIND_NODE */
     bool first; /* ends with the first acceptable item of the owner */
     bool running;
+    bool wide;              /* begins with a bootstrap key too: ours may be one half of a network */
     bool anchored;          /* anchors were added */
     struct kad_cand *cands; /* closest first */
     size_t n, cap;
@@ -457,8 +474,9 @@ void kad_op_free(struct kad_op *op);
 void kad_op_lookup(struct kad_op *op, const struct kad_id *target, bool value,
                    kad_lookup_fn *ended);
 
-/* Internal look-up of a node ID. ended may be NULL. False when too many operations run. */
-bool kad_op_refresh(struct kad *k, const struct kad_id *target,
+/* Internal look-up of a node ID; wide: see struct kad_lookup. ended may be NULL. False when too many
+ * operations run. */
+bool kad_op_refresh(struct kad *k, const struct kad_id *target, bool wide,
                     void (*ended)(struct kad_op *, int));
 /* A foreign copy of ours was used: ask the network about it when it gets old, or (now) at once. */
 void kad_revalidate(struct kad *k, const struct store_rec *r, bool now);
@@ -524,6 +542,28 @@ void kad_own_published(struct kad *k, const void *salt, size_t salt_len, bool ag
 /* A contact that was not there before. */
 void kad_handover_newcomer(struct kad *k, kad_peer peer);
 void kad_handover_free(struct kad *k);
+
+/* Does it show its age, and live long enough to be given to others? */
+bool kad_is_to_be_given(const struct kad *k, const struct store_rec *r);
+
+/* ---- fulls.c ---- */
+
+/* In a PING or an answer to one. */
+void kad_full_said(struct kad *k, kad_peer p);
+/* It does not answer. */
+void kad_full_lost(struct kad *k, kad_peer p);
+/* Add up to KAD_PUT_FULLS to the n peers that get what is put; returns how many there are now. */
+size_t kad_fulls_add(const struct kad *k, const struct kad_id *target, kad_peer *peers, size_t n);
+/* A peer that knows nothing of them has put this here: the closest of us pass it on. */
+void kad_fulls_tell(struct kad *k, kad_peer from, const struct kad_msg_item *mi);
+/* Ask those who did not say so for this long. */
+void kad_fulls_ping(struct kad *k, uint64_t older_ns);
+void kad_fulls_free(struct kad *k);
+
+/* ---- leave.c ---- */
+
+/* It says that it serves nobody, or not any more. */
+void kad_peer_left(struct kad *k, kad_peer p);
 
 /* ---- intake.c ---- */
 

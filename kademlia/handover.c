@@ -71,7 +71,7 @@ static bool is_giver(const struct kad_handover *h, const struct kad_id *target,
 
 /* Only what shows its age by its number: anything else would live a whole lifetime again at each one
  * that it is handed to (incident 63). */
-static bool is_to_be_given(const struct kad *k, const struct store_rec *r)
+bool kad_is_to_be_given(const struct kad *k, const struct store_rec *r)
 {
     return r->kind == ITEM_OWNER && r->origin != STORE_CACHE && kad_rec_is_live(k, r) &&
            (r->origin == STORE_OWN || r->expires_ns - kad_steady_ns(k) > LEFT_NS) &&
@@ -87,7 +87,7 @@ static bool look_at(void *arg, const struct store_rec *r)
     if (p->visited++ >= SLICE || p->full)
         return false;
     h->after = r->target;
-    if (!is_to_be_given(h->k, r))
+    if (!kad_is_to_be_given(h->k, r))
         return true;
     size_t n = table_closest(&h->k->table, &r->target, closest, h->k->lim.k);
     if (!is_giver(h, &r->target, closest, n))

@@ -188,6 +188,7 @@ void kad_free(struct kad *k)
     kad_serve_free(k);
     kad_inventory_free(k);
     kad_handover_free(k);
+    kad_fulls_free(k);
     kad_calls_free(k);
     map_free(&k->ops);
     kad_notes_free(k);

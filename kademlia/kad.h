@@ -35,6 +35,9 @@
  *    verified before it is ranked (item.h kinds).
  *  - Own seq = max(stored, seen in the network, wall clock ns) + 1, persisted before it is
  *    published. A second put of a slot cancels one of the same slot that was not sent yet.
+ *  - What is put goes to the k closest and to two full nodes that are known, bootstrap keys first.
+ *  - The regular look-up of the own ID begins with a bootstrap key too, so that two halves of a network
+ *    find each other again.
  *  - Look-ups keep alpha requests in flight and never wait for a whole round; a silent contact is
  *    overtaken after hedge_ms. They end when the k closest live candidates have all answered, or on
  *    the first acceptable item when the caller asked for that (KAD_GET_FIRST), or at their
@@ -209,6 +212,7 @@ enum kad_op_type {
     KAD_OP_REFRESH,   /* internal */
     KAD_OP_WATCH,     /* one of many reports of a watch */
     KAD_OP_BATCH,     /* items given to one peer */
+    KAD_OP_LEAVE,     /* pushed: items that heirs took */
 };
 
 enum kad_get_flags {
@@ -291,6 +295,10 @@ struct kad_batch_item {
 };
 uint32_t kad_put_batch(struct kad *k, kad_peer peer, const struct kad_batch_item *items, size_t n,
                        size_t *taken, void *user, uint64_t now_ns);
+/* Going for good: what we hold as one of the k closest goes to those who are that without us, and our
+ * nearest contacts are told to forget us. The report comes within two seconds; kad_free() follows. 0 when
+ * this node serves nobody anyway, or too much is under way. */
+uint32_t kad_leave_network(struct kad *k, void *user, uint64_t now_ns);
 void kad_cancel(struct kad *k, uint32_t op);
 /* The report of this operation is to list whom its look-up asked. Right after it was started. */
 void kad_trace(struct kad *k, uint32_t op);

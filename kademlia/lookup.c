@@ -431,7 +431,7 @@ static struct kad_cand *next_cand(const struct kad_lookup *lk, bool *done)
     unsigned k = engine(lk)->lim.k, live = 0;
 
     *done = true;
-    for (size_t i = 0; i < lk->n && (live < k || lk->anchored); i++) {
+    for (size_t i = 0; i < lk->n && (live < k || lk->anchored || lk->wide); i++) {
         struct kad_cand *c = &lk->cands[i];
         if (live >= k && !c->anchor)
             continue;
@@ -459,15 +459,14 @@ static bool is_crowded(const struct kad_lookup *lk)
     return kad_id_distance64(&lk->target, farthest) < UINT64_MAX / size * k->lim.k / DENSER;
 }
 
-/* Choose anchors and add them to the candidates; false when there is none. */
-static bool add_anchors(struct kad_lookup *lk)
+/* Choose up to `most` anchors and add them to the candidates; false when there is none. */
+static bool add_anchors(struct kad_lookup *lk, unsigned most)
 {
     struct kad *k = engine(lk);
     size_t n = k->bootstrap.n, first = n > 0 ? env_random_below(k->env, n) : 0;
     unsigned added = 0;
 
-    lk->anchored = true;
-    for (size_t i = 0; i < n && added < KAD_LOOKUP_ANCHORS; i++) {
+    for (size_t i = 0; i < n && added < most; i++) {
         kad_peer p = kad_intern(k, &k->bootstrap.v[(first + i) % n]);
         if (p == KAD_PEER_NONE)
             continue;
@@ -542,8 +541,11 @@ static void step(struct kad_lookup *lk)
     }
     ask_more(lk, &done);
     bool lost = lk->op->rep.answered == 0;
-    if (done && !lk->anchored && (lost || is_crowded(lk)) && add_anchors(lk))
-        ask_more(lk, &done);
+    if (done && !lk->anchored && (lost || is_crowded(lk))) {
+        lk->anchored = true;
+        if (add_anchors(lk, KAD_LOOKUP_ANCHORS))
+            ask_more(lk, &done);
+    }
     if (done && list_empty(&lk->checks))
         kad_lookup_end(lk, KAD_END_CLOSEST);
     else
@@ -574,6 +576,8 @@ void kad_lookup_begin(struct kad_lookup *lk)
     lk->running = true;
     table_looked_up(&k->table, &lk->target, k->now_ns);
     add_first(lk);
+    if (lk->wide)
+        (void)add_anchors(lk, 1);
     if (lk->n == 0)
         kad_lookup_end(lk, KAD_END_NO_PEERS);
     else

@@ -199,10 +199,10 @@ static void refreshed(struct kad_op *op, int err)
     arm(k, &k->m.refresh, is_joining(k) ? NS_PER_S / 10 : NS_PER_S);
 }
 
-static void refresh(struct kad *k, const struct kad_id *target)
+static void refresh(struct kad *k, const struct kad_id *target, bool wide)
 {
     k->m.refreshing = true;
-    if (!kad_op_refresh(k, target, refreshed)) {
+    if (!kad_op_refresh(k, target, wide, refreshed)) {
         k->m.refreshing = false;
         arm(k, &k->m.refresh, 10 * NS_PER_S);
     }
@@ -214,7 +214,7 @@ static void refresh_bucket(struct kad *k, unsigned bucket)
 
     env_random(k->env, random, sizeof random);
     struct kad_id id = table_range_id(&k->table, bucket, random);
-    refresh(k, &id);
+    refresh(k, &id, false);
 }
 
 static void refresh_due(struct loop_timer *t)
@@ -231,7 +231,8 @@ static void refresh_due(struct loop_timer *t)
     if (k->now_ns - k->m.self_refresh_ns >= period) {
         struct kad_id self = k->table.self;
         k->m.self_refresh_ns = k->now_ns;
-        refresh(k, &self);
+        kad_fulls_ping(k, period);
+        refresh(k, &self, true);
         return;
     }
     int bucket =

@@ -158,13 +158,15 @@ uint32_t kad_find_node(struct kad *k, const struct kad_id *target, void *user, u
     return number;
 }
 
-bool kad_op_refresh(struct kad *k, const struct kad_id *target, void (*ended)(struct kad_op *, int))
+bool kad_op_refresh(struct kad *k, const struct kad_id *target, bool wide,
+                    void (*ended)(struct kad_op *, int))
 {
     struct kad_op *op = kad_op_new(k, KAD_OP_REFRESH, true, NULL);
 
     if (op == NULL)
         return false;
     op->ended = ended;
+    op->lk.wide = wide;
     kad_op_lookup(op, target, false, found_nodes);
     return true;
 }

@@ -231,10 +231,11 @@ static void looked_up(struct kad_lookup *lk, enum kad_end end)
 {
     struct kad_put *put = lk->op->put;
     struct kad *k = lk->op->k;
-    kad_peer peers[TABLE_MAX_K + KAD_LOOKUP_ANCHORS];
+    kad_peer peers[TABLE_MAX_K + KAD_LOOKUP_ANCHORS + KAD_PUT_FULLS];
     size_t n = kad_lookup_closest(lk, peers, k->lim.k);
 
     n += kad_lookup_anchors(lk, peers + n);
+    n = kad_fulls_add(k, &lk->target, peers, n);
     put->end = end;
     put->to = n > 0 ? calloc(n, sizeof *put->to) : NULL;
     for (size_t i = 0; put->to != NULL && i < n; i++) {

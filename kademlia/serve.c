@@ -214,6 +214,8 @@ static void set_result(struct job *j, int err)
     struct kad_msg_item *mi = &j->req.items[j->next++];
 
     mi->result = err == ERR_SEQ && mi->has_target ? 0 : err;
+    if (err == 0 && j->req.method == KAD_PUT_VALUE)
+        kad_fulls_tell(j->k, j->from, mi);
     if (err == ERR_SIG) {
         kad_note_lie(j->k, j->from, KAD_LIE_SIGNATURE);
         kad_note_charge(j->k, j->from, j->k->lim.rate_per_s);
@@ -336,6 +338,8 @@ static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
     case KAD_PING:
         rsp.sender = k->self;
         rsp.full = k->full;
+        if (req->full)
+            kad_full_said(k, from);
         break;
     case KAD_FIND_NODE:
         rc = add_closest(k, &req->target, &rsp);
@@ -400,6 +404,8 @@ void kad_request(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
      * (incident 61). One that says it serves nobody would be a dead contact in a moment. */
     if (!req->read_only)
         kad_peer_heard(k, from, false, req->method != KAD_PING);
+    else
+        kad_peer_left(k, from);
     bool shunned = is_put(req->method) && kad_note_is_shunned(k, from);
     k->stat.refused_shunned += shunned;
     bool may = kad_is_exempt(k, from) || (!shunned && kad_note_request(k, from));

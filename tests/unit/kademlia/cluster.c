@@ -555,7 +555,8 @@ static void old_calls(struct cluster *c, struct cluster_node *cn)
 {
     for (unsigned i = 0; i < 20; i++) /* so as not to be forgotten */
         old_pings(c, cn, cluster_any_up(c));
-    old_publishes(c, cn);
+    if (!c->quiet)
+        old_publishes(c, cn);
     for (unsigned i = 0; i < 5; i++)
         old_looks_up(c, cn, cluster_any_publisher(c));
     /* And somebody looks for what it publishes. */

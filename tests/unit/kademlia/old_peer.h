@@ -19,6 +19,11 @@ enum old_form { OLD_EARLY, OLD_LATE };
 
 #define OLD_ITEMS 4096
 
+struct old_item {
+    struct kad_id target;
+    struct item_ref *item;
+};
+
 struct old_peer {
     struct world *w; /* NULL: whoever owns it brings the requests */
     int client;
@@ -26,10 +31,7 @@ struct old_peer {
     /* Of another world: with signatures of its own. NULL: item_verify() */
     int (*verify)(void *arg, const struct item *it);
     void *arg;
-    struct old_item {
-        struct kad_id target;
-        struct item_ref *item;
-    } *item;
+    struct old_item *item;
     size_t n;
     unsigned asked[KAD_METHOD__END]; /* requests that were answered */
     unsigned closed;                 /* … that were not */

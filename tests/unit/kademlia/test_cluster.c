@@ -1,4 +1,4 @@
-/* Networks of hundreds of engines: nothing happens and half of them die. */
+/* Networks of hundreds of engines: nothing happens, half of them die, they are cut in two. */
 #include <string.h>
 
 #include "tests/unit/kademlia/cluster.h"
@@ -9,6 +9,8 @@
 #else
 #define NODES 500
 #endif
+
+#define SYNC_S 4000 /* full nodes reconcile once an hour, give or take a tenth */
 
 static struct cluster c;
 
@@ -79,12 +81,54 @@ static void test_half_dies(void **state)
     cluster_close(&c);
 }
 
+/* ---- partition ---- */
+
+static unsigned newest(unsigned owner)
+{
+    return cluster_acked(&c.nodes[owner], c.net.now_ns);
+}
+
+/* Two full nodes on either side; bootstrap nodes on both. */
+static void test_partition(void **state)
+{
+    struct cluster_cfg cfg = calm();
+
+    (void)state;
+    cfg.full = 4;
+    cfg.nodes = NODES / 5 * 2;
+    cluster_init(&c, &cfg, "partition");
+    for (unsigned i = 0; i < cfg.nodes; i++)
+        c.nodes[i].side = i % 2;
+    cluster_run(&c, 600);
+    /* What the other side has acknowledged nobody can know, and what it was before may run out. */
+    struct cluster_counts before = c.n;
+    c.cut = true;
+    cluster_run(&c, 3600);
+    c.cut = false;
+    assert_int_equal(c.n.wrong, before.wrong);
+    c.n = before;
+    c.quiet = true;
+    cluster_run(&c, SYNC_S);
+    c.n = before;
+    for (unsigned i = 0; i < cfg.nodes; i++) {
+        if (newest(i) == 0)
+            continue;
+        for (unsigned full = 0; full < cfg.full; full++)
+            assert_int_equal(cluster_held(&c, full, i), newest(i));
+        for (unsigned n = 0; n < 4; n++)
+            assert_true(cluster_get(&c, cluster_any_up(&c), i));
+    }
+    cluster_assert(&c, 10000);
+    cluster_close(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_without_churn),
         cmocka_unit_test(test_with_real_signatures),
         cmocka_unit_test(test_half_dies),
+        cmocka_unit_test(test_partition),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -116,7 +116,8 @@ static void test_full_nodes(void **state)
     c.codec = SIM_CODEC_NATIVE;
     const struct sim_result *r = run_twice(&c);
     assert_true(r->sum.reconciled > 10 && r->sum.sync_pulled + r->sum.sync_pushed > 20);
-    assert_true(r->sum.to_hold > 6 * 10 && r->sum.to_hold < 6 * 60);
+    /* What is put goes to full nodes too, and they give it to each other. */
+    assert_true(r->sum.to_hold >= 6 * 57 && r->sum.held >= 6 * 57);
 }
 
 /* By pages, as with the peers that have no other dialect. */
