@@ -72,9 +72,12 @@ class Machines:
         return re.sub(r'(?<![\w.])(\d+)(?!\w)', lambda m: self.ports.get(m[1], m[1]), text)
 
     def key(self, name):
+        """Of its key file, when it made one itself; else of its node."""
         if name not in self.keys:
             place = self.world.place(name)
-            self.keys[name] = wait_until(lambda: place.try_cli('status', '--json').json['public_key'], WAIT_S, f'{name} runs')
+            files = list(place.dir.glob('*.key'))
+            ask = ['keys', 'show', '--sk-file', files[0]] if files else ['status']
+            self.keys[name] = wait_until(lambda: place.try_cli(*ask, '--json').json['public_key'], WAIT_S, f'{name} runs')
         return self.keys[name]
 
     def run(self, machine, command, shown):
@@ -113,4 +116,5 @@ class Machines:
     @staticmethod
     def printed(process, want):
         result = process.result(WAIT_S)
-        return result.code == 0 and want.fullmatch(result.text.replace('\r', ''))
+        text = result.text.replace('\r', '')
+        return result.code == 0 and want.fullmatch(text if text.endswith('\n') or not text else f'{text}\n')
