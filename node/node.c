@@ -184,6 +184,16 @@ static void note_network(struct node *n, bool other)
     n->other_network = other;
 }
 
+static void begin_drain(struct node *n);
+
+/* The last thing that an engine does in order. */
+static void left_network(struct node *n, const struct kad_report *r)
+{
+    log_info(LOG_DHT, "left the network handed_on=%llu told=%u", (unsigned long long)r->pushed,
+             r->answered);
+    begin_drain(n);
+}
+
 static void on_report(void *arg, const struct kad_report *r)
 {
     struct node *n = arg;
@@ -194,6 +204,8 @@ static void on_report(void *arg, const struct kad_report *r)
     (void)taken; /* bootstrap and refresh are nobody's */
     if (r->type == KAD_OP_BOOTSTRAP)
         note_network(n, r->err == ERR_NETWORK);
+    if (r->type == KAD_OP_LEAVE)
+        left_network(n, r);
     look_for_peers(n);
     changed(n);
 }
@@ -816,10 +828,22 @@ static void drain(struct loop_timer *t)
         loop_timer_set(n->loop, t, n->loop->now_ns + DRAIN_LOOK_NS);
 }
 
+static void begin_drain(struct node *n)
+{
+    loop_timer_set(n->loop, &n->drain_timer, n->loop->now_ns + DRAIN_LOOK_NS);
+}
+
+/* Then others get what we hold. A tool's node holds nothing for anybody. */
 static void withdrawn(void *arg)
 {
     struct node *n = arg;
-    loop_timer_set(n->loop, &n->drain_timer, n->loop->now_ns + DRAIN_LOOK_NS);
+    bool leaves = n->host != NULL && kad_leave_network(node_kad(n), n, n->loop->now_ns) != 0;
+    if (!leaves) {
+        begin_drain(n);
+        return;
+    }
+    n->drain_until_ns = n->loop->now_ns + DRAIN_NS;
+    host_kick(n->host);
 }
 
 static void begin_stop(struct node *n)
