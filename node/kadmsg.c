@@ -421,28 +421,27 @@ int kadmsg_add_bootstrap(struct kadmsg *k, const char *peer)
     return 0;
 }
 
-int kadmsg_set_store(struct kadmsg *k, const char *dir)
+/* Keep a copy of a text setting, in *kept and *used. */
+static int set_text(struct kadmsg *k, char **kept, const char **used, const char *text)
 {
     if (settled(k))
         return ERR_STATE;
-    char *copy = strdup(dir);
+    char *copy = strdup(text);
     if (copy == NULL)
         return ERR_NOMEM;
-    free(k->store_dir);
-    k->cfg.store_dir = k->store_dir = copy;
+    free(*kept);
+    *used = *kept = copy;
     return 0;
+}
+
+int kadmsg_set_store(struct kadmsg *k, const char *dir)
+{
+    return set_text(k, &k->store_dir, &k->cfg.store_dir, dir);
 }
 
 int kadmsg_set_network(struct kadmsg *k, const char *name)
 {
-    if (settled(k))
-        return ERR_STATE;
-    char *copy = strdup(name);
-    if (copy == NULL)
-        return ERR_NOMEM;
-    free(k->network);
-    k->cfg.network = k->network = copy;
-    return 0;
+    return set_text(k, &k->network, &k->cfg.network, name);
 }
 
 const char *kadmsg_why(const struct kadmsg *k)

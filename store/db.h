@@ -33,9 +33,9 @@
 #include "store/dir.h"
 #include "store/record.h"
 
-/* 1 kept records under (target, kind), 2 keeps them under ids, 3 writes them shorter. No release wrote 1
- * or 2, so nothing converts them. */
-#define DB_SCHEMA 3u
+/* 1 kept records under (target, kind), 2 keeps them under ids, 3 writes them shorter, 4 has another sum of a record.
+ * No release wrote 1 to 3, so nothing converts them. */
+#define DB_SCHEMA 4u
 
 #define DB_CHANGES_MAX  65536u
 #define DB_CHANGE_BYTES (RECORD_KEY_BYTES + 4)

@@ -2,8 +2,8 @@
  * record - how the LMDB store writes one record, and the keys under which its indexes find it.
  *
  * Value in `records`:   8 bytes check sum | MessagePack array
- *     The sum is SipHash over key and array: it finds damaged bytes, not forgeries (each item
- * carries a signature for that). The array is
+ *     The sum is over key and array: it finds damaged bytes, not forgeries (each item carries a signature for
+ * that). The array is
  *         key and signature 33 + 65 | seq | v | salt | stored_ns | state | life
  *     and, unless the item counts against its own key and has no rank of its own,
  *         charged 33 | rank_time | rank_seq
@@ -87,5 +87,5 @@ int record_decode(struct store_rec *out, const uint8_t key[RECORD_KEY_BYTES], co
 int record_parse(struct store_rec *out, const void *p, size_t n)
     __attribute__((warn_unused_result));
 
-/* Sum over a key of any length and a value. */
+/* Sum over a key of any length and a value that is no record: SipHash. */
 uint64_t record_sum(const void *key, size_t key_len, const void *p, size_t n);

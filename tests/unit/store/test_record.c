@@ -62,6 +62,35 @@ static void test_round_trip(void **state)
     }
 }
 
+/* Whatever damage makes other bytes is seen: runs of zeros, garbage, pieces in each other's place. */
+static void test_damage(void **state)
+{
+    struct prop r = prop_init("damaged record");
+
+    (void)state;
+    for (unsigned i = 0; i < 20000; i++) {
+        uint8_t key[RECORD_KEY_BYTES], was[64];
+        struct store_rec rec = random_record(&r), out;
+        size_t n = record_encode(buf, &rec), len = 1 + prop_below(&r, n < 64 ? n : 64);
+        uint8_t *at = buf + prop_below(&r, n - len + 1), *other = buf + prop_below(&r, n - len + 1);
+
+        record_key(key, &rec.target, rec.kind);
+        memcpy(was, at, len);
+        switch (prop_below(&r, 3)) {
+        case 0:
+            memset(at, 0, len);
+            break;
+        case 1:
+            prop_bytes(&r, at, len);
+            break;
+        default:
+            memmove(at, other, len);
+        }
+        int want = memcmp(was, at, len) == 0 ? 0 : ERR_CORRUPT;
+        assert_int_equal(record_decode(&out, key, buf, n), want);
+    }
+}
+
 /* What a record costs beside value and salt: the budget counts STORE_RECORD_OVERHEAD. */
 static void test_size(void **state)
 {
@@ -273,10 +302,10 @@ static void test_membership(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_size),
-        cmocka_unit_test(test_fields),         cmocka_unit_test(test_life),
-        cmocka_unit_test(test_hostile_counts), cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_membership),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_size),       cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_life),       cmocka_unit_test(test_hostile_counts),
+        cmocka_unit_test(test_keys),       cmocka_unit_test(test_membership),
     };
 
     if (crypto_init() != 0)
