@@ -2,7 +2,7 @@
 import pytest
 from recipes import Machines, Page
 
-PAGE = Page('deployment.md', ['disc', 'relay', 'alice', 'bob', 'redis'], ['8081', '9090', '6379'])
+PAGE = Page('deployment.md', ['disc', 'relay', 'alice', 'bob', 'tpd', 'redis'], ['8081', '9090', '9091', '6379'])
 FORMS = [recipe for recipe in PAGE.recipes if recipe[1]]
 
 
