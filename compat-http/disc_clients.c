@@ -117,7 +117,7 @@ static void on_client_entries(void *arg, const struct kv_answer *a)
 static void on_client_keys(void *arg, const struct kv_answer *a)
 {
     struct disc_job *s = arg;
-    int rc = a->err != 0 ? a->err : kv_get(s->d->cfg.kv, a->v, a->n, on_client_entries, s);
+    int rc = a->err != 0 ? a->err : disc_peek(s->d, a->v, a->n, on_client_entries, s);
     if (rc < 0)
         snapshot_over(s, rc);
 }

@@ -111,6 +111,9 @@ int disc_check_text(struct disc_job *j);
 extern const struct kv_str disc_servers, disc_clients, disc_visors;
 
 struct kv_str disc_key(const char *hex);
+/* kv_get() for lists. */
+int disc_peek(struct disc_service *d, const struct kv_str *keys, size_t n, kv_done_fn *fn,
+              void *arg);
 /* A stored value that may be served. */
 bool disc_is_entry(struct kv_str v);
 /* Writes the job's entry; fn(job). */

@@ -15,6 +15,13 @@ struct kv_str disc_key(const char *hex)
     return (struct kv_str){hex, PUBKEY_HEX};
 }
 
+int disc_peek(struct disc_service *d, const struct kv_str *keys, size_t n, kv_done_fn *fn,
+              void *arg)
+{
+    return d->cfg.peek != NULL ? d->cfg.peek(d->cfg.kv, keys, n, fn, arg)
+                               : kv_get(d->cfg.kv, keys, n, fn, arg);
+}
+
 bool disc_is_entry(struct kv_str v)
 {
     const char *p = v.p;

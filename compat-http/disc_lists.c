@@ -151,7 +151,7 @@ static void on_server_keys(void *arg, const struct kv_answer *a)
     }
     if (!j->all && n > SERVERS_LISTED)
         n = SERVERS_LISTED;
-    disc_try(j, kv_get(d->cfg.kv, keys, n, on_servers, j));
+    disc_try(j, disc_peek(d, keys, n, on_servers, j));
     free(keys);
 }
 

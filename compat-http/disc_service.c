@@ -67,7 +67,8 @@ int disc_service_new(struct disc_service **out, const struct disc_service_cfg *c
     }
     (void)health_text_time(d->started, env_wall_ns(cfg->env));
     d->sweep.fn = disc_on_sweep;
-    loop_timer_set(cfg->loop, &d->sweep, cfg->loop->now_ns);
+    if (cfg->peek == NULL)
+        loop_timer_set(cfg->loop, &d->sweep, cfg->loop->now_ns);
     *out = d;
     return 0;
 }

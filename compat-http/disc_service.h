@@ -42,6 +42,8 @@ struct disc_service_cfg {
     uint64_t client_ttl_ms;   /* 0 = for ever */
     uint64_t gather_ns;       /* heartbeats (2026) are written together after this time; 0 = soon */
     const char *dmsg_address; /* "PK:80" for /health; NULL = none */
+    /* Optional: the store is a view of something else, which is not swept, and this is its kv_get() for lists: it asks nobody else. */
+    int (*peek)(struct kv *kv, const struct kv_str *keys, size_t n, kv_done_fn *fn, void *arg);
     /* Optional: an entry was stored, or is gone. */
     void (*stored)(void *arg, const struct entry *e, const char *text, size_t n);
     void (*deleted)(void *arg, const struct pubkey *pk);

@@ -196,20 +196,24 @@ static json_t *forwards_json(const struct node *n)
 /* The discovery's API on this node, and what went to the HTTP discovery. */
 static json_t *http_json(const struct node *n)
 {
-    struct facade_stat st;
+    struct face_stat st;
     struct publish_stat pub = {0};
     facade_stat(n, &st);
     if (n->publish != NULL)
         publish_stat(n->publish, &pub);
-    return json_pack("{s:s?, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I}",
+    return json_pack("{s:s?, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, "
+                     "s:I, s:I, s:I, s:I}",
                      "address", node_http_addr(n), "registered", (json_int_t)st.registered,
                      "answered_own", (json_int_t)st.own, "carried", (json_int_t)st.carried,
                      "carry_failed", (json_int_t)st.carry_failed, "forwarded",
                      (json_int_t)st.forwarded, "forward_failed", (json_int_t)st.forward_failed,
                      "published", (json_int_t)pub.http.published, "publish_failed",
                      (json_int_t)pub.http.failed, "conflicts", (json_int_t)pub.http.conflicts,
-                     "carried", (int)pub.http.carried, "looks", (json_int_t)pub.http.looks, "seen",
-                     (json_int_t)pub.http.seen, "resumed", (json_int_t)pub.http.resumed);
+                     "comes_by_dht", (int)pub.http.carried, "looks", (json_int_t)pub.http.looks,
+                     "seen", (json_int_t)pub.http.seen, "resumed", (json_int_t)pub.http.resumed,
+                     "entries", (json_int_t)st.entries, "restored", (json_int_t)st.restored,
+                     "outdated", (json_int_t)st.outdated, "lists", (json_int_t)st.lists,
+                     "lists_failed", (json_int_t)st.lists_failed);
 }
 
 /* The way back: entries of the DHT to the discovery. */

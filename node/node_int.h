@@ -11,6 +11,7 @@
 #include "compat-http/stream_forward.h"
 #include "kademlia/host.h"
 #include "node/control.h"
+#include "node/face.h"
 #include "node/follow.h"
 #include "node/fresh_dir.h"
 #include "node/node.h"
@@ -191,11 +192,8 @@ void ctl_publish_check(struct node *n);
 void ctl_operations_free(struct node *n);
 void ctl_pings_free(struct node *n);
 
-struct facade_stat {
-    uint64_t own; /* answered from what was registered here */
-    uint64_t registered, carried, carry_failed, forwarded, forward_failed;
-};
-void facade_stat(const struct node *n, struct facade_stat *out);
+/* facade.c. Zeros: there is none. */
+void facade_stat(const struct node *n, struct face_stat *out);
 
 /* push.c. False, and zeros: it is not done. */
 bool push_stat(const struct node *n, struct pusher_stat *out);

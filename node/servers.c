@@ -258,7 +258,7 @@ void servers_each(struct node *n, void (*fn)(void *arg, const struct pubkey *pk,
     list_for_each(pos, tmp, &n->servers)
     {
         const struct server *s = container_of(pos, struct server, node);
-        fn(arg, &s->pk, s->addr);
+        fn(arg, &s->pk, s->addr[0] == '\0' && s->n_seeds > 0 ? s->seeds[0] : s->addr);
     }
 }
 

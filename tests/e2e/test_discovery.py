@@ -142,3 +142,21 @@ def test_wrong_redis(world):
     place = world.place('disc')
     result = place.try_cli('disc', '-a', '127.0.0.1:0', '--redis', 'nonsense://x')
     assert result.code != 0 and 'redis' in result.err.lower()
+
+
+def test_face_over_a_restart(world):
+    """What was registered at a node is still there when it is started again; what was taken back is not."""
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0')
+    node = world.node('a', '--bootstrap', relay.join, '--http', '127.0.0.1:0')
+    face = 'http://' + node.status['http']['address']
+    x, y = (world.node(name, '--discovery', face, '--mode', 'http') for name in 'xy')
+    wait_until(lambda: {x.pk, y.pk} <= set(clients(face)), WAIT_S, 'both are registered')
+    y.stop()
+    wait_until(lambda: y.pk not in clients(face), WAIT_S, 'one was taken back')
+    x.kill()
+    node.stop()
+    node.up()
+    face = 'http://' + node.status['http']['address']
+    assert node.status['http']['restored'] == 1
+    assert entry_of(face, x.pk) == x.pk and x.pk in clients(face)
+    assert entry_of(face, y.pk) is None and y.pk not in clients(face)

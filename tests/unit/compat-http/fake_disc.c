@@ -14,6 +14,7 @@ struct request {
     uint64_t handle;
     enum what what;
     struct pubkey pk;
+    enum disc_list list;
     struct entry *sent;
     disc_answer_fn *fn;
     void *arg;
@@ -78,18 +79,37 @@ static void request_free(struct request *q)
     free(q);
 }
 
+static size_t list_of(const struct fake_disc *d, enum disc_list what, struct entry **servers,
+                      struct pubkey *keys)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < d->n; i++) {
+        struct entry *e = d->entry[i];
+        if (what == DISC_AVAILABLE_SERVERS || what == DISC_ALL_SERVERS ? !e->has_server
+            : what == DISC_VISOR_CLIENTS ? strcmp(e->client_type, "visor") != 0
+                                         : !e->has_client)
+            continue;
+        servers[n] = e;
+        keys[n++] = e->static_pk;
+    }
+    return n;
+}
+
 static void on_time(struct loop_timer *t)
 {
     struct request *q = container_of(t, struct request, timer);
     struct fake_disc *d = q->d;
+    struct entry *servers[FAKE_DISC_ENTRIES];
+    struct pubkey keys[FAKE_DISC_ENTRIES];
     struct disc_answer a = {.text = DISC_UNEXPECTED, .err = d->down, .why = ""};
     if (a.err == 0 && q->what == GET) {
         a.entry = d->liar ? NULL : fake_disc_entry(d, &q->pk);
         a.verified = a.entry != NULL && !d->forged && entry_verify(a.entry) == 0;
         a.err = a.entry == NULL ? ERR_NOT_FOUND : !a.verified && !a.entry->has_server ? ERR_SIG : 0;
     } else if (a.err == 0 && q->what == LIST) {
-        a.servers = d->entry;
-        a.n = d->n;
+        a.n = list_of(d, q->list, servers, keys);
+        a.servers = servers;
+        a.keys = keys;
     } else if (a.err == 0) {
         if (q->what == SEND) {
             a.text = post(d, q->sent);
@@ -133,11 +153,20 @@ static uint64_t port_get(void *d, const struct pubkey *pk, disc_answer_fn *fn, v
     return request(d, GET, pk, NULL, 0, fn, arg);
 }
 
+static struct request *last_request(struct fake_disc *d)
+{
+    struct list_node *last = list_first(&d->requests);
+    for (struct list_node *n = last; n != NULL; n = list_next(&d->requests, n))
+        last = n;
+    return container_of(last, struct request, node);
+}
+
 static uint64_t port_list(void *d, enum disc_list what, disc_answer_fn *fn, void *arg)
 {
-    (void)what;
     ((struct fake_disc *)d)->lists++;
-    return request(d, LIST, NULL, NULL, 0, fn, arg);
+    uint64_t handle = request(d, LIST, NULL, NULL, 0, fn, arg);
+    last_request(d)->list = what;
+    return handle;
 }
 
 static uint64_t port_send(void *arg, bool withdraw, const char *text, size_t n, disc_answer_fn *fn,
