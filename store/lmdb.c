@@ -9,40 +9,14 @@
 #include "base/cursor.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "store/merge.h"
-#include "store/writer.h"
+#include "store/lmdb_int.h"
 
 #define MIB           ((uint64_t)1 << 20)
-#define EXPIRE_CHUNK  256
 #define CLOSE_WAIT_MS 30000
 #define REOPEN_NS     UINT64_C(1000000000)
 #define BUSY_OVERDRAW 2 /* deletions may fill the overlay this many times over */
 
-struct lmdb {
-    struct store store;
-    struct store_lmdb_cfg cfg; /* path NULL */
-    struct db db;
-    struct writer *writer; /* NULL: read-only */
-    struct overlay overlay;
-    MDB_txn *snapshot; /* reset between calls; NULL: the environment is gone */
-    bool reading;      /* within a call */
-    uint8_t *scratch;  /* record that get() gave out last */
-    struct row_totals totals;
-    struct store_stat counters;
-    uint8_t victim[RECORD_KEY_BYTES]; /* what victim() named last: its deletion is an eviction */
-    bool has_victim;
-    uint64_t reopen_ns;             /* not before: the file was not usable */
-    uint64_t seen_txn, last_change; /* of a shared store: what totals and changes() are of */
-    uint64_t told_txn;
-    uint64_t credit, credit_epoch; /* bytes freed by deletions while space is short */
-};
-
-static struct lmdb *lmdb_of(struct store *s)
-{
-    return container_of(s, struct lmdb, store);
-}
-
-/* ---- calls: every one starts with enter() and ends with leave() ---- */
+/* ---- calls: every one starts with lmdb_enter() and ends with lmdb_leave() ---- */
 
 static void reap(struct lmdb *s)
 {
@@ -94,7 +68,7 @@ static int reopen(struct lmdb *s)
     return rc;
 }
 
-static int leave(struct lmdb *s, int rc)
+int lmdb_leave(struct lmdb *s, int rc)
 {
     if (s->reading)
         mdb_txn_reset(s->snapshot);
@@ -116,7 +90,7 @@ static int refresh(struct lmdb *s)
     return rc == ERR_CORRUPT ? 0 : rc; /* wrong figures are no reason to stop */
 }
 
-static int enter(struct lmdb *s)
+int lmdb_enter(struct lmdb *s)
 {
     int rc = 0;
 
@@ -130,13 +104,13 @@ static int enter(struct lmdb *s)
         rc = db_err(mdb_txn_renew(s->snapshot));
     s->reading = rc == 0;
     if (rc == 0 && (rc = refresh(s)) != 0)
-        leave(s, rc);
+        lmdb_leave(s, rc);
     return rc;
 }
 
 /* ---- reading ---- */
 
-static int found_corrupt(struct lmdb *s, int rc)
+int lmdb_found_corrupt(struct lmdb *s, int rc)
 {
     if (rc == ERR_CORRUPT) {
         s->counters.corrupt++;
@@ -161,11 +135,11 @@ static int look(struct lmdb *s, const uint8_t key[RECORD_KEY_BYTES], struct stor
     int rc = row_get(&s->db, s->snapshot, key, &v);
     if (rc == 0)
         rc = record_decode(out, key, v.mv_data, v.mv_size);
-    return found_corrupt(s, rc);
+    return lmdb_found_corrupt(s, rc);
 }
 
 /* Let rec point into memory of the store instead of the map, which may change after the call. */
-static void keep(struct lmdb *s, const struct merge_pos *pos, struct store_rec *rec)
+void lmdb_keep(struct lmdb *s, const struct merge_pos *pos, struct store_rec *rec)
 {
     struct item *it = &rec->item;
 
@@ -188,15 +162,15 @@ static int op_get(struct store *store, const struct kad_id *target, enum item_ki
 {
     struct lmdb *s = lmdb_of(store);
     uint8_t key[RECORD_KEY_BYTES];
-    int rc = enter(s);
+    int rc = lmdb_enter(s);
 
     if (rc != 0)
         return rc;
     record_key(key, target, kind);
     rc = look(s, key, out);
     if (rc == 0)
-        keep(s, NULL, out);
-    return leave(s, rc);
+        lmdb_keep(s, NULL, out);
+    return lmdb_leave(s, rc);
 }
 
 static int look_usage(struct lmdb *s, const struct pubkey *charged, uint64_t *slots,
@@ -215,17 +189,18 @@ static int op_usage(struct store *store, const struct pubkey *charged, uint64_t 
                     uint64_t *bytes)
 {
     struct lmdb *s = lmdb_of(store);
-    int rc = enter(s);
+    int rc = lmdb_enter(s);
 
     *slots = *bytes = 0;
-    return rc != 0 ? rc : leave(s, found_corrupt(s, look_usage(s, charged, slots, bytes)));
+    return rc != 0 ? rc
+                   : lmdb_leave(s, lmdb_found_corrupt(s, look_usage(s, charged, slots, bytes)));
 }
 
 /* ---- room ---- */
 
 /* Is the map what is short (then deletions help), for `size` bytes more? Pending bytes count twice:
  * pages are half full after a split, and each is written anew. */
-static bool map_is_short(struct lmdb *s, uint64_t size)
+bool lmdb_map_is_short(struct lmdb *s, uint64_t size)
 {
     uint64_t epoch, room = writer_room(s->writer, &epoch);
 
@@ -242,7 +217,7 @@ static int admit(struct lmdb *s, uint64_t size, uint64_t old)
     struct writer_status st;
     int error = writer_error(s->writer);
 
-    if (map_is_short(s, size)) {
+    if (lmdb_map_is_short(s, size)) {
         /* Pages of which half was deleted are still pages: two records go for each that comes, until
          * there is room again. */
         uint64_t price = size > old ? 2 * (size - old) : 0;
@@ -371,9 +346,9 @@ static int op_put(struct store *store, const struct store_rec *rec)
     int rc = item_check_size(&rec->item);
     if (rc != 0)
         return rc;
-    rc = enter(s);
+    rc = lmdb_enter(s);
     if (rc == 0)
-        rc = leave(s, put(s, rec));
+        rc = lmdb_leave(s, put(s, rec));
     s->counters.puts += rc == 0;
     s->counters.refused_seq += rc == ERR_SEQ;
     s->counters.refused_space += rc == ERR_NO_SPACE;
@@ -406,14 +381,14 @@ static int op_touch(struct store *store, const struct store_rec *rec)
 
     if (s->writer == NULL)
         return ERR_STATE;
-    int rc = enter(s);
+    int rc = lmdb_enter(s);
     if (rc == 0)
-        rc = leave(s, touch(s, rec));
+        rc = lmdb_leave(s, touch(s, rec));
     s->counters.refused_space += rc == ERR_NO_SPACE;
     return rc;
 }
 
-static int del(struct lmdb *s, const struct kad_id *target, enum item_kind kind)
+int lmdb_del(struct lmdb *s, const struct kad_id *target, enum item_kind kind)
 {
     struct store_rec old;
     uint8_t key[RECORD_KEY_BYTES];
@@ -435,7 +410,7 @@ static int del(struct lmdb *s, const struct kad_id *target, enum item_kind kind)
 static int evict_or_del(struct lmdb *s, const struct kad_id *target, enum item_kind kind)
 {
     uint8_t key[RECORD_KEY_BYTES];
-    int rc = del(s, target, kind);
+    int rc = lmdb_del(s, target, kind);
 
     record_key(key, target, kind);
     if (rc != 0)
@@ -451,263 +426,8 @@ static int op_del(struct store *store, const struct kad_id *target, enum item_ki
 
     if (s->writer == NULL)
         return ERR_STATE;
-    int rc = enter(s);
-    return rc != 0 ? rc : leave(s, evict_or_del(s, target, kind));
-}
-
-/* ---- listings ---- */
-
-struct listing {
-    struct lmdb *s;
-    const struct store_page *page;
-    store_visit_fn *fn;
-    void *arg;
-    struct merge m;
-    size_t count;
-    uint64_t bytes, seq; /* given so far; seq of the last one */
-};
-
-static uint64_t seq_of(const struct merge_pos *pos)
-{
-    return pos->key_len >= 8 + RECORD_REF_BYTES
-               ? get_be64(pos->key + pos->key_len - RECORD_REF_BYTES - 8)
-               : 0;
-}
-
-/* Bytes of all records with the seq of `at`, the entry given last, counted no further than beyond
- * `enough`. The walk stays where it is. */
-static int tie_bytes(struct listing *l, const struct merge_pos *at, uint64_t enough, uint64_t *sum)
-{
-    struct merge_pos pos;
-    struct store_rec rec;
-    uint8_t start[RECORD_INDEX_KEY_MAX];
-    const uint64_t seq = seq_of(at);
-    const size_t start_len = at->key_len;
-    int rc;
-
-    *sum = 0;
-    memcpy(start, at->key, start_len);
-    rc = merge_seek(&l->m, start, start_len, l->m.prefix_len);
-    while (rc == 0 && *sum <= enough && (rc = merge_next(&l->m, &pos)) == 0 &&
-           seq_of(&pos) == seq) {
-        if (merge_record(&l->m, &pos, &rec) == 0)
-            *sum += record_charge(&rec);
-    }
-    if (rc == 0 || rc == ERR_NOT_FOUND)
-        rc = merge_seek(&l->m, start, start_len, l->m.prefix_len);
-    return rc != 0 ? rc : merge_next(&l->m, &pos);
-}
-
-/* Does the page end before this entry? It may only end between two seqs. */
-static int page_ends(struct listing *l, const struct merge_pos *at, uint64_t size, bool *ends)
-{
-    const uint64_t max = l->page->max_bytes, left = l->bytes < max ? max - l->bytes : 0;
-    struct merge_pos next;
-    int rc = 0;
-
-    *ends = false;
-    if (l->count == 0 || seq_of(at) == l->seq)
-        return 0;
-    if (l->count >= l->page->limit) {
-        *ends = true;
-        return 0;
-    }
-    if (max == 0)
-        return 0;
-    if (size <= left && merge_peek(&l->m, &next) == 0 && seq_of(&next) == seq_of(at))
-        rc = tie_bytes(l, at, left, &size);
-    *ends = size > left;
-    return rc;
-}
-
-static int run_list(struct listing *l, bool *has_more)
-{
-    struct merge_pos pos;
-    struct store_rec rec;
-    int rc;
-
-    while ((rc = merge_next(&l->m, &pos)) == 0) {
-        rc = found_corrupt(l->s, merge_record(&l->m, &pos, &rec));
-        if (rc == ERR_CORRUPT)
-            continue;
-        if (rc == 0)
-            rc = page_ends(l, &pos, record_charge(&rec), has_more);
-        if (rc != 0 || *has_more)
-            return rc;
-        l->seq = seq_of(&pos);
-        l->count++;
-        l->bytes += record_charge(&rec);
-        if (!l->fn(l->arg, &rec)) {
-            *has_more = merge_peek(&l->m, &pos) == 0;
-            return 0;
-        }
-    }
-    return rc == ERR_NOT_FOUND ? 0 : rc;
-}
-
-static int op_list(struct store *store, const struct store_page *page, store_visit_fn *fn,
-                   void *arg, bool *has_more)
-{
-    struct lmdb *s = lmdb_of(store);
-    struct listing l = {.s = s, .page = page, .fn = fn, .arg = arg};
-    uint8_t key[RECORD_INDEX_KEY_MAX];
-    size_t prefix_len;
-
-    assert(page->limit > 0);
-    *has_more = false;
-    if (page->since_seq == UINT64_MAX || page->salt_len > ITEM_MAX_SALT)
-        return 0;
-    int rc = enter(s);
-    if (rc != 0)
-        return rc;
-    size_t n = record_list_key(key, page->salt, page->salt_len, page->since_seq, &prefix_len);
-    rc = merge_open(&l.m, &s->db, s->snapshot, &s->overlay,
-                    page->salt != NULL ? IX_SALT_SEQ : IX_SEQ);
-    if (rc == 0)
-        rc = merge_seek(&l.m, key, n, prefix_len);
-    if (rc == 0)
-        rc = run_list(&l, has_more);
-    merge_close(&l.m);
-    return leave(s, rc);
-}
-
-static int op_scan(struct store *store, const struct kad_id *after, store_visit_fn *fn, void *arg)
-{
-    struct lmdb *s = lmdb_of(store);
-    struct merge m;
-    struct merge_pos pos;
-    struct store_rec rec;
-    uint8_t key[RECORD_KEY_BYTES];
-    int rc = enter(s);
-
-    if (rc != 0)
-        return rc;
-    if (after != NULL)
-        record_key(key, after, ITEM_KIND__COUNT); /* behind all kinds of this target */
-    rc = merge_open(&m, &s->db, s->snapshot, &s->overlay, MERGE_KEYS);
-    if (rc == 0)
-        rc = merge_seek(&m, key, after != NULL ? sizeof key : 0, 0);
-    bool go_on = true;
-    while (rc == 0 && go_on && (rc = merge_next(&m, &pos)) == 0) {
-        rc = found_corrupt(s, merge_record(&m, &pos, &rec));
-        if (rc == 0)
-            go_on = fn(arg, &rec);
-        else if (rc == ERR_CORRUPT)
-            rc = 0;
-    }
-    merge_close(&m);
-    return leave(s, rc == ERR_NOT_FOUND ? 0 : rc);
-}
-
-/* The first sound record of an index. */
-static int first_of(struct lmdb *s, enum record_index ix, struct store_rec *out)
-{
-    struct merge m;
-    struct merge_pos pos;
-    int rc = merge_open(&m, &s->db, s->snapshot, &s->overlay, ix);
-
-    if (rc == 0)
-        rc = merge_seek(&m, NULL, 0, 0);
-    while (rc == 0 && (rc = merge_next(&m, &pos)) == 0) {
-        rc = found_corrupt(s, merge_record(&m, &pos, out));
-        if (rc == 0) {
-            keep(s, &pos, out);
-            break;
-        }
-        if (rc == ERR_CORRUPT)
-            rc = 0;
-    }
-    merge_close(&m);
-    return rc;
-}
-
-static int op_victim(struct store *store, struct store_rec *out)
-{
-    struct lmdb *s = lmdb_of(store);
-
-    /* While the disk is full nothing is gained by deleting, and old data are worth more than new. */
-    if (s->writer != NULL && writer_error(s->writer) != 0 && !map_is_short(s, 0))
-        return ERR_NOT_FOUND;
-    int rc = enter(s);
-    if (rc != 0)
-        return rc;
-    rc = first_of(s, IX_STORED, out);
-    s->has_victim = rc == 0;
-    if (rc == 0)
-        record_key(s->victim, &out->target, out->kind);
-    return leave(s, rc);
-}
-
-/* ---- expiry ---- */
-
-struct due {
-    struct kad_id target;
-    enum item_kind kind;
-};
-
-/* The next records that are due, at most max of them; *n says how many. *key is where the walk
- * begins and, afterwards, goes on. */
-static int collect_due(struct lmdb *s, int64_t wall_ns, struct due *due, size_t max, size_t *n,
-                       uint8_t key[RECORD_INDEX_KEY_MAX], size_t *key_len)
-{
-    uint8_t bound[RECORD_INDEX_KEY_MAX];
-    const size_t bound_len = record_expiry_bound(bound, wall_ns);
-    struct merge m;
-    struct merge_pos pos;
-    struct store_rec rec;
-    int rc = merge_open(&m, &s->db, s->snapshot, &s->overlay, IX_EXPIRY);
-
-    *n = 0;
-    if (rc == 0)
-        rc = merge_seek(&m, key, *key_len, 0);
-    while (rc == 0 && *n < max && (rc = merge_next(&m, &pos)) == 0) {
-        if (tree_key_cmp(pos.key, pos.key_len, bound, bound_len) >= 0) {
-            rc = ERR_NOT_FOUND;
-            break;
-        }
-        memcpy(key, pos.key, pos.key_len);
-        *key_len = pos.key_len;
-        rc = found_corrupt(s, merge_record(&m, &pos, &rec));
-        /* A damaged record is not deleted: what stands there is for people to look at. */
-        if (rc == 0 && rec.expires_ns <= wall_ns)
-            due[(*n)++] = (struct due){rec.target, rec.kind};
-        if (rc == ERR_CORRUPT)
-            rc = 0;
-    }
-    merge_close(&m);
-    return rc == ERR_NOT_FOUND ? 0 : rc;
-}
-
-static int expire(struct lmdb *s, int64_t wall_ns, size_t max)
-{
-    struct due due[EXPIRE_CHUNK];
-    uint8_t key[RECORD_INDEX_KEY_MAX];
-    size_t done = 0, n = 1, key_len = 0;
-    int rc = 0;
-
-    if (max > INT32_MAX)
-        max = INT32_MAX;
-    while (rc == 0 && n > 0 && done < max) {
-        size_t want = max - done < EXPIRE_CHUNK ? max - done : EXPIRE_CHUNK;
-        rc = collect_due(s, wall_ns, due, want, &n, key, &key_len);
-        for (size_t i = 0; i < n && rc == 0; i++) {
-            rc = del(s, &due[i].target, due[i].kind);
-            done += rc == 0;
-        }
-    }
-    s->counters.expired += done;
-    s->has_victim = false;
-    return rc != 0 && done == 0 ? rc : (int)done;
-}
-
-static int op_expire(struct store *store, int64_t wall_ns, size_t max)
-{
-    struct lmdb *s = lmdb_of(store);
-
-    if (s->writer == NULL)
-        return ERR_STATE;
-    int rc = enter(s);
-    return rc != 0 ? rc : leave(s, expire(s, wall_ns, max));
+    int rc = lmdb_enter(s);
+    return rc != 0 ? rc : lmdb_leave(s, evict_or_del(s, target, kind));
 }
 
 /* ---- meta ---- */
@@ -728,7 +448,7 @@ static int op_meta_get(struct store *store, const char *name, void *out, size_t 
     uint8_t key[PEND_KEY_MAX];
     const size_t key_len = meta_key(s, key, name);
     MDB_val v;
-    int rc = enter(s);
+    int rc = lmdb_enter(s);
 
     *n = 0;
     if (rc != 0)
@@ -737,13 +457,13 @@ static int op_meta_get(struct store *store, const char *name, void *out, size_t 
     if (p != NULL)
         v = db_val(p->data, p->value_len);
     else
-        rc = found_corrupt(s, row_meta_get(&s->db, s->snapshot, key, key_len, &v));
+        rc = lmdb_found_corrupt(s, row_meta_get(&s->db, s->snapshot, key, key_len, &v));
     if (rc == 0) {
         *n = v.mv_size;
         if (cap > 0 && v.mv_size > 0)
             memcpy(out, v.mv_data, v.mv_size < cap ? v.mv_size : cap);
     }
-    return leave(s, rc);
+    return lmdb_leave(s, rc);
 }
 
 static int meta_put(struct lmdb *s, const char *name, const void *p, size_t n)
@@ -768,8 +488,8 @@ static int op_meta_put(struct store *store, const char *name, const void *p, siz
         return ERR_STATE;
     if (n > STORE_META_MAX)
         return ERR_TOO_LONG;
-    int rc = enter(s);
-    return rc != 0 ? rc : leave(s, meta_put(s, name, p, n));
+    int rc = lmdb_enter(s);
+    return rc != 0 ? rc : lmdb_leave(s, meta_put(s, name, p, n));
 }
 
 /* ---- the store as a whole ---- */
@@ -779,8 +499,8 @@ static void op_stat(struct store *store, struct store_stat *out)
     struct lmdb *s = lmdb_of(store);
     struct writer_status st = {0};
 
-    if (s->db.shared && enter(s) == 0)
-        leave(s, 0);
+    if (s->db.shared && lmdb_enter(s) == 0)
+        lmdb_leave(s, 0);
     if (s->writer != NULL) {
         reap(s);
         writer_status(s->writer, &st);
@@ -837,11 +557,11 @@ static int op_changes(struct store *store, store_change_fn *fn, void *arg)
 
     if (!s->db.shared || mdb_env_info(s->db.env, &info) != 0 || info.me_last_txnid == s->told_txn)
         return 0;
-    int rc = enter(s);
+    int rc = lmdb_enter(s);
     if (rc != 0)
         return rc;
     s->told_txn = mdb_txn_id(s->snapshot);
-    return leave(s, row_changes(&s->db, s->snapshot, &s->last_change, tell, &t));
+    return lmdb_leave(s, row_changes(&s->db, s->snapshot, &s->last_change, tell, &t));
 }
 
 static int op_sync(struct store *store, unsigned timeout_ms)
@@ -851,10 +571,10 @@ static int op_sync(struct store *store, unsigned timeout_ms)
     if (s->writer == NULL)
         return 0;
     /* A parked writer needs this thread first. */
-    int rc = enter(s);
+    int rc = lmdb_enter(s);
     if (rc != 0)
         return rc;
-    leave(s, 0);
+    lmdb_leave(s, 0);
     rc = writer_sync(s->writer, timeout_ms);
     reap(s);
     return rc;
@@ -869,9 +589,9 @@ static int op_unshare(struct store *store)
     int rc = op_sync(store, CLOSE_WAIT_MS); /* then nothing is pending that the totals lack */
     if (rc == 0 && !dir_is_last(&s->db.dir))
         rc = ERR_BUSY;
-    if (rc == 0 && (rc = enter(s)) == 0) {
+    if (rc == 0 && (rc = lmdb_enter(s)) == 0) {
         s->db.shared = false;
-        leave(s, 0);
+        lmdb_leave(s, 0);
     }
     return rc;
 }
@@ -915,11 +635,11 @@ static const struct store_ops ops = {
     .put = op_put,
     .touch = op_touch,
     .del = op_del,
-    .list = op_list,
-    .scan = op_scan,
+    .list = lmdb_list,
+    .scan = lmdb_scan,
     .usage = op_usage,
-    .expire = op_expire,
-    .victim = op_victim,
+    .expire = lmdb_expire,
+    .victim = lmdb_victim,
     .stat = op_stat,
     .set_budget = op_set_budget,
     .changes = op_changes,
