@@ -130,6 +130,10 @@ static bool forge(struct sim_shard *sh, uint32_t node, const struct sim_msg *req
     bool known = n->store->ops->get(n->store, &req->m.target, ITEM_OWNER, &r) == 0;
 
     it.k = known ? r.item.k : sh->sim->keys[node].pk;
+    if (known) {
+        it.salt = r.item.salt;
+        it.salt_len = r.item.salt_len;
+    }
     it.seq = known ? r.item.seq + 1000000 : (uint64_t)SIM_WALL_NS;
     if (known)
         it.sig = r.item.sig;

@@ -130,7 +130,8 @@ static int init_matrix(struct sim *s, char *why, size_t why_cap)
         snprintf(why, why_cap, "%s: %zu numbers are no square matrix", s->cfg.net.matrix, c.n);
         rc = ERR_FORMAT;
     }
-    s->rows = calloc((size_t)s->cfg.nodes + s->cfg.relays.count, sizeof *s->rows);
+    uint32_t all = s->cfg.nodes + s->cfg.relays.count + SIM_REC__COUNT;
+    s->rows = calloc(all, sizeof *s->rows);
     if (rc == 0 && s->rows == NULL)
         rc = ERR_NOMEM;
     if (rc != 0) {
@@ -140,7 +141,7 @@ static int init_matrix(struct sim *s, char *why, size_t why_cap)
     fill_gaps(&c, rows);
     s->matrix = c.v;
     s->n_rows = rows;
-    for (uint32_t i = 0; i < s->cfg.nodes + s->cfg.relays.count; i++)
+    for (uint32_t i = 0; i < all; i++)
         s->rows[i] = (uint32_t)rng_below(node_trait(s, i, TRAIT_ROW), rows);
     return 0;
 }

@@ -16,7 +16,7 @@
 
 #define VALUE_HEAD 12 /* node, version, seed */
 
-static uint64_t default_ms(uint32_t given, uint32_t standard)
+uint64_t load_default_ms(uint32_t given, uint32_t standard)
 {
     return (given != 0 ? given : standard) * NS_PER_MS;
 }
@@ -231,6 +231,10 @@ void load_done(struct sim_shard *sh, uint32_t node, const struct kad_report *r)
         put_done(sh, node, r);
     else if (user & USER_GET)
         get_done(sh, r);
+    else if (user & USER_REC_PUT)
+        records_put_done(sh, node, r);
+    else if (user & USER_REC_GET)
+        records_get_done(sh, node, r);
     else if (user & USER_WATCH)
         watches_told(sh, node, r);
 }
@@ -240,7 +244,7 @@ void load_done(struct sim_shard *sh, uint32_t node, const struct kad_report *r)
 uint32_t load_acknowledged(const struct sim *s, uint32_t node, uint64_t before_ns)
 {
     const struct sim_node *n = &s->nodes[node];
-    uint64_t ttl = default_ms(s->cfg.kad.ttl_ms, 7200000);
+    uint64_t ttl = load_default_ms(s->cfg.kad.ttl_ms, 7200000);
 
     for (unsigned i = 0; i < SIM_ACKS; i++) {
         if (n->acks[i].version != 0 && n->acks[i].at_ns <= before_ns)
@@ -249,22 +253,13 @@ uint32_t load_acknowledged(const struct sim *s, uint32_t node, uint64_t before_n
     return 0;
 }
 
-static void judge(struct sim_shard *sh, const struct sim_check *c)
+void load_settle(struct sim_shard *sh, const struct sim_check *c, uint32_t must, uint32_t oldest)
 {
-    const struct sim *s = sh->sim;
-    uint64_t grace = c->local ? default_ms(s->cfg.kad.cache_fresh_ms, 300000) : 0;
-    uint32_t must = load_acknowledged(s, c->target, c->started_ns);
-    uint32_t oldest = grace > 0 ? load_acknowledged(s, c->target, c->started_ns - grace) : must;
-
-    sh->sum.wrong += c->wrong || c->version > s->nodes[c->target].version;
     if (must == 0) {
         sh->sum.gets_unpublished++;
         return;
     }
-    bool victim = s->cfg.attack.eclipse > 0 && c->target == s->publishers[0];
     sh->sum.gets++;
-    sh->sum.victim_ok += victim && c->found;
-    sh->sum.victim_failed += victim && !c->found;
     if (!c->found) {
         sh->sum.gets_failed++;
         return;
@@ -272,11 +267,26 @@ static void judge(struct sim_shard *sh, const struct sim_check *c)
     sh->sum.gets_ok++;
     sh->sum.gets_local += c->local;
     sh->sum.stale += c->version < oldest;
-    hist_add(&sh->get_us, c->took_ns / NS_PER_US);
-    if (!c->local) {
+    bool by_http = c->kind == CHECK_RECORD && !c->by_dht;
+    hist_add(by_http ? &sh->http_us : &sh->get_us, c->took_ns / NS_PER_US);
+    if (!c->local && !by_http) {
         hist_add(&sh->get_hops, c->hops);
         hist_add(&sh->get_asked, c->asked);
     }
+}
+
+static void judge(struct sim_shard *sh, const struct sim_check *c)
+{
+    const struct sim *s = sh->sim;
+    uint64_t grace = c->local ? load_default_ms(s->cfg.kad.cache_fresh_ms, 300000) : 0;
+    uint32_t must = load_acknowledged(s, c->target, c->started_ns);
+    bool victim = must != 0 && s->cfg.attack.eclipse > 0 && c->target == s->publishers[0];
+
+    sh->sum.wrong += c->wrong || c->version > s->nodes[c->target].version;
+    sh->sum.victim_ok += victim && c->found;
+    sh->sum.victim_failed += victim && !c->found;
+    load_settle(sh, c, must,
+                grace > 0 ? load_acknowledged(s, c->target, c->started_ns - grace) : must);
 }
 
 void load_judge(struct sim_shard *sh)
@@ -284,6 +294,8 @@ void load_judge(struct sim_shard *sh)
     for (size_t i = 0; i < sh->n_checks; i++) {
         if (sh->checks[i].kind == CHECK_GET)
             judge(sh, &sh->checks[i]);
+        else if (sh->checks[i].kind == CHECK_RECORD)
+            records_judge(sh, &sh->checks[i]);
         else
             watches_judge(sh, &sh->checks[i]);
     }

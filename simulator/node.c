@@ -157,12 +157,17 @@ void node_start(struct sim_shard *sh, uint32_t node, bool seeded)
 {
     struct sim *s = sh->sim;
     struct sim_node *n = &s->nodes[node];
-    struct pubkey boot[20];
+    struct pubkey boot[20], mirrors[SIM_REC__COUNT];
+    size_t n_mirrors = transition_mirrors(s, mirrors);
     struct kad_cfg cfg = {.self = s->keys[node].pk,
                           .sk = keys_secret(s, node),
                           .bootstrap = boot,
                           .n_bootstrap = seeded ? 0 : boot_keys(s, node, boot),
                           .full = full_is(s, node),
+                          .mirrors = mirrors,
+                          .trusted = mirrors,
+                          .n_mirrors = n_mirrors,
+                          .n_trusted = n_mirrors,
                           .limits = s->limits};
     struct kad_peers peers = sh->peers;
 
@@ -224,7 +229,8 @@ static void leave(struct sim_shard *sh, uint32_t node)
 
 static void join(struct sim_shard *sh, uint32_t node)
 {
-    if (sh->sim->nodes[node].dead || sh->sim->nodes[node].kad != NULL)
+    if (sh->sim->nodes[node].dead || sh->sim->nodes[node].kad != NULL ||
+        !transition_is_new(sh->sim, node, sh->now_ns))
         return;
     node_start(sh, node, false);
     node_settle(sh, node);
@@ -343,6 +349,14 @@ static void message(struct sim_shard *sh, uint32_t node, struct sim_msg *m)
         request(sh, node, m);
         return;
     }
+    if (m->kind == MSG_HTTP || m->kind == MSG_MIRROR) {
+        if (m->kind == MSG_HTTP)
+            http_answered(sh, node, m);
+        else
+            http_mirror(sh, node, &m->http);
+        wire_free(m);
+        return;
+    }
     if (m->kind == MSG_NOTE || m->kind == MSG_GONE) {
         note(sh, node, m);
         return;
@@ -367,6 +381,7 @@ static void digest(struct sim_node *n, const struct sim_event *ev)
         const struct sim_msg *m = (const struct sim_msg *)(uintptr_t)ev->data;
         h = rng_mix(h ^ m->call, (uint64_t)m->kind << 40 | (uint64_t)m->m.method << 32 |
                                      (uint64_t)m->why << 16 | m->m.n_closest);
+        h = rng_mix(h, (uint64_t)m->http.subject << 32 | m->http.version);
         if (m->m.n_closest > 0)
             h = rng_mix(h, get_be64(m->m.closest[0].b + 1));
         if (m->m.n_items > 0 && m->m.items[0].item != NULL)
@@ -394,6 +409,7 @@ void node_event(struct sim_shard *sh, const struct sim_event *ev)
         message(sh, node, (struct sim_msg *)(uintptr_t)ev->data);
         return;
     case EV_RELAY: /* wire.c */
+    case EV_HTTP:  /* services.c */
     case EV_CHECK: /* load.c */
         return;
     case EV_TASK:

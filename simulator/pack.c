@@ -114,7 +114,7 @@ void pack_event(struct pack_bytes *b, uint32_t shard, const struct sim_event *ev
 {
     put(b, &shard, sizeof shard);
     put(b, ev, sizeof *ev);
-    if (ev->type == EV_MSG || ev->type == EV_RELAY) {
+    if (ev->type == EV_MSG || ev->type == EV_RELAY || ev->type == EV_HTTP) {
         put_msg(b, (struct sim_msg *)(uintptr_t)ev->data);
     } else if (ev->type == EV_CHECK) {
         struct sim_check *c = (struct sim_check *)(uintptr_t)ev->data;
@@ -129,7 +129,7 @@ bool pack_read(const uint8_t **p, const uint8_t *end, uint32_t *shard, struct si
         return false;
     get(p, shard, sizeof *shard);
     get(p, ev, sizeof *ev);
-    if (ev->type == EV_MSG || ev->type == EV_RELAY) {
+    if (ev->type == EV_MSG || ev->type == EV_RELAY || ev->type == EV_HTTP) {
         ev->data = (uintptr_t)get_msg(p);
     } else if (ev->type == EV_CHECK) {
         struct sim_check *c = sim_must(malloc(sizeof *c));

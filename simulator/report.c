@@ -329,6 +329,12 @@ static const struct picture pictures[] = {
      "gets_failed", 1, PLOT_LINES, false},
     {"Publications that failed", "virtual time (h)", "% of publications", share_curve, "puts_ok",
      "puts_failed", 1, PLOT_LINES, false},
+    {"HTTP requests to the services", "virtual time (h)", "per virtual second", rate_curve, "http",
+     NULL, 1, PLOT_LINES, false},
+    {"CPU of the HTTP services", "virtual time (h)", "ms per virtual second", rate_curve,
+     "http_cpu_ms", NULL, 1, PLOT_LINES, false},
+    {"Reads that the DHT answered", "virtual time (h)", "% of reads", share_curve, "reads_http",
+     "reads_dht", 1, PLOT_LINES, false},
     {"Time of a look-up", "ms", "% done", cumulative_curve, "get_us", NULL, 1000, PLOT_STEPS, true},
     {"Time of a publication", "ms", "% done", cumulative_curve, "put_us", NULL, 1000, PLOT_STEPS,
      true},
@@ -418,6 +424,8 @@ static bool has_points(const struct picture *pic, const struct report_run *run)
     const struct table *t = &run->series;
     if (t->rows < 2 || column(t, 0, pic->what) == NULL)
         return false;
+    if (pic->curve == rate_curve)
+        return *column(t, t->rows - 1, pic->what) > *column(t, 0, pic->what);
     if (pic->curve != share_curve)
         return true;
     return column(t, 0, pic->part) != NULL &&

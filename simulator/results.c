@@ -96,6 +96,38 @@ static json_t *watches_json(const struct sim_result *r)
                      ms(hist_percentile(&r->watch_us, 9900)));
 }
 
+static json_t *rates_json(const struct sim_http_rates *r)
+{
+    return json_pack("{s:f, s:f, s:I}", "requests_per_s", (double)r->requests_milli / 1000,
+                     "cpu_share", (double)r->cpu_ppm / 1e6, "registered_90s",
+                     (json_int_t)r->registered_90s);
+}
+
+static json_t *http_json(const struct sim_result *r)
+{
+    const struct sim_counts *n = &r->sum;
+    json_t *j = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "requests",
+        (json_int_t)n->http, "gets", (json_int_t)n->http_gets, "posts", (json_int_t)n->http_posts,
+        "pushes", (json_int_t)n->http_pushes, "refused", (json_int_t)n->http_refused, "fallback",
+        (json_int_t)n->http_fallback, "registered", (json_int_t)n->http_registered, "mirrored",
+        (json_int_t)n->http_mirrored, "cpu_s", (double)n->http_cpu_ns / 1e9, "p50_ms",
+        ms(hist_percentile(&r->http_us, 5000)), "p99_ms", ms(hist_percentile(&r->http_us, 9900)),
+        "saved", (double)r->http_saved_ppm / 1e6);
+
+    if (j != NULL) {
+        json_object_set_new(j, "before", rates_json(&r->before));
+        json_object_set_new(j, "after", rates_json(&r->after));
+    }
+    return j;
+}
+
+static json_t *records_json(const struct sim_counts *n)
+{
+    return json_pack("{s:I, s:I, s:I}", "changes", (json_int_t)n->changes, "reads_dht",
+                     (json_int_t)n->reads_dht, "reads_http", (json_int_t)n->reads_http);
+}
+
 static json_t *load_json(const struct sim_result *r)
 {
     return json_pack("{s:f, s:I, s:I, s:f}", "mean", (double)hist_mean_milli(&r->load) / 1000,
@@ -134,6 +166,10 @@ json_t *results_summary(const struct sim_cfg *cfg, const struct sim_result *r,
         return NULL;
     json_object_set_new(j, "lookups", lookups_json(r));
     json_object_set_new(j, "puts", puts_json(r));
+    if (r->sum.changes + r->sum.reads_dht + r->sum.reads_http > 0)
+        json_object_set_new(j, "records", records_json(&r->sum));
+    if (cfg->http.phase > 0)
+        json_object_set_new(j, "http", http_json(r));
     if (cfg->watches.share_ppm > 0)
         json_object_set_new(j, "watches", watches_json(r));
     if (cfg->full.count > 0)
@@ -163,12 +199,19 @@ static void put_summary(FILE *f, const json_t *summary, const struct sim_result 
 static void put_series(FILE *f, const json_t *summary, const struct sim_result *r)
 {
     (void)summary;
-    fputs("virtual_s,events,live,gets_ok,gets_failed,puts_ok,puts_failed\n", f);
+    fputs("virtual_s,events,live,gets_ok,gets_failed,puts_ok,puts_failed,http,http_cpu_ms,"
+          "http_registered,reads_dht,reads_http\n",
+          f);
     for (size_t i = 0; i < r->n_series; i++) {
         const struct sim_point *p = &r->series[i];
-        fprintf(f, "%.3f,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 "\n",
-                (double)p->at_ns / 1e9, p->events, p->live, p->gets_ok, p->gets_failed, p->puts_ok,
-                p->puts_failed);
+        const uint64_t rest[] = {
+            p->events,          p->live,        p->gets_ok,   p->gets_failed,
+            p->puts_ok,         p->puts_failed, p->http,      p->http_cpu_ns / 1000000,
+            p->http_registered, p->reads_dht,   p->reads_http};
+        fprintf(f, "%.3f", (double)p->at_ns / 1e9);
+        for (size_t c = 0; c < sizeof rest / sizeof rest[0]; c++)
+            fprintf(f, ",%" PRIu64, rest[c]);
+        fputc('\n', f);
     }
 }
 
@@ -188,6 +231,7 @@ static void put_histograms(FILE *f, const json_t *summary, const struct sim_resu
     put_histogram(f, "get_hops", &r->get_hops);
     put_histogram(f, "get_asked", &r->get_asked);
     put_histogram(f, "put_us", &r->put_us);
+    put_histogram(f, "http_us", &r->http_us);
     put_histogram(f, "watch_us", &r->watch_us);
     put_histogram(f, "load", &r->load);
 }

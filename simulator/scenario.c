@@ -72,6 +72,59 @@ static const struct setting settings[] = {
     {"gets.zipf", MILLI, AT(gets.zipf_milli), 0, 0, 4000, NULL, "exponent of popularity; 0 = even"},
     {"gets.network", YES, AT(gets.network), 0, 0, 0, NULL, "never from the local copy"},
     {"gets.first", YES, AT(gets.first), 0, 0, 0, NULL, "end with the first item"},
+    {"records.start", TIME, AT(records_start_ns), 0, ANY_TIME, NULL,
+     "first entries, lists and addresses (the next sections)"},
+    {"entries.share", PPM, AT(record[SIM_REC_ENTRY].share_ppm), 0, SHARE, NULL,
+     "nodes that publish discovery entries"},
+    {"entries.every", TIME, AT(record[SIM_REC_ENTRY].every_ns), 0, ANY_TIME, NULL,
+     "published again; 0 = never"},
+    {"entries.change", TIME, AT(record[SIM_REC_ENTRY].change_ns), 0, ANY_TIME, NULL,
+     "mean time between two changes"},
+    {"entries.read", TIME, AT(record[SIM_REC_ENTRY].read_ns), 0, ANY_TIME, NULL,
+     "mean time between two that a node reads"},
+    {"transports.share", PPM, AT(record[SIM_REC_TP].share_ppm), 0, SHARE, NULL,
+     "nodes that publish lists of transports"},
+    {"transports.count", COUNT, AT(record[SIM_REC_TP].count), 0, 1, 2000, NULL, "of a list"},
+    {"transports.every", TIME, AT(record[SIM_REC_TP].every_ns), 0, ANY_TIME, NULL,
+     "published again; 0 = never"},
+    {"transports.change", TIME, AT(record[SIM_REC_TP].change_ns), 0, ANY_TIME, NULL,
+     "mean time between two changes"},
+    {"transports.read", TIME, AT(record[SIM_REC_TP].read_ns), 0, ANY_TIME, NULL,
+     "mean time between two that a node reads"},
+    {"services.share", PPM, AT(record[SIM_REC_SVC].share_ppm), 0, SHARE, NULL,
+     "nodes that publish lists of services"},
+    {"services.count", COUNT, AT(record[SIM_REC_SVC].count), 0, 1, 50, NULL, "of a list"},
+    {"services.every", TIME, AT(record[SIM_REC_SVC].every_ns), 0, ANY_TIME, NULL,
+     "published again; 0 = never"},
+    {"services.change", TIME, AT(record[SIM_REC_SVC].change_ns), 0, ANY_TIME, NULL,
+     "mean time between two changes"},
+    {"services.read", TIME, AT(record[SIM_REC_SVC].read_ns), 0, ANY_TIME, NULL,
+     "mean time between two that a node reads"},
+    {"addresses.share", PPM, AT(record[SIM_REC_ADDR].share_ppm), 0, SHARE, NULL,
+     "nodes that publish addresses"},
+    {"addresses.every", TIME, AT(record[SIM_REC_ADDR].every_ns), 0, ANY_TIME, NULL,
+     "published again; 0 = never"},
+    {"addresses.change", TIME, AT(record[SIM_REC_ADDR].change_ns), 0, ANY_TIME, NULL,
+     "mean time between two changes"},
+    {"addresses.read", TIME, AT(record[SIM_REC_ADDR].read_ns), 0, ANY_TIME, NULL,
+     "mean time between two that a node reads"},
+    {"http.phase", COUNT, AT(http.phase), 0, 0, 4, NULL,
+     "of the way from HTTP to the DHT, 1 to 4; 0: no HTTP services"},
+    {"http.adoption", PPM, AT(http.adoption_ppm), 0, SHARE, NULL, "visors of the new kind"},
+    {"http.cores", COUNT, AT(http.cores), 0, 1, SIM_CORES_MAX, NULL, "of each service"},
+    {"http.get-cpu", TIME, AT(http.get_ns), 0, 0, NS_PER_S, NULL, "of a service for a GET"},
+    {"http.post-cpu", TIME, AT(http.post_ns), 0, 0, NS_PER_S, NULL, "for a POST"},
+    {"http.mirror-cpu", TIME, AT(http.mirror_ns), 0, 0, NS_PER_S, NULL,
+     "more, for one that is mirrored into the DHT"},
+    {"http.queue", TIME, AT(http.queue_ns), 0, 0, 600 * NS_PER_S, NULL,
+     "who would wait longer is refused"},
+    {"http.ttl", TIME, AT(http.ttl_ns), 0, NS_PER_S, DAY, NULL, "of what visors register"},
+    {"http.mirror-every", TIME, AT(http.mirror_every_ns), 0, NS_PER_S, DAY, NULL,
+     "what has not changed is mirrored again"},
+    {"http.push-every", TIME, AT(http.push_every_ns), 0, NS_PER_S, DAY, NULL,
+     "what has not changed is pushed again"},
+    {"http.settle", TIME, AT(http.settle_ns), 0, 0, DAY, NULL,
+     "so long after the last change the new rates are measured"},
     {"full.count", COUNT, AT(full.count), 0, 0, 10000, NULL,
      "the first nodes are full nodes, which keep everything they hear of"},
     {"full.liars", COUNT, AT(full.liars), 0, 0, 10000, NULL,
@@ -135,6 +188,11 @@ static const struct setting settings[] = {
      "at most, audits of watches that found an older value"},
     {"expect.held", PPM, AT(expect.held_ppm), 0, SHARE, NULL,
      "at least, records of users that honest full nodes hold at the end; 0 = any"},
+    {"expect.http-saved", PPM, AT(expect.http_saved_ppm), 0, SHARE, NULL,
+     "at least, HTTP requests, from before the first change of phase or adoption to after the "
+     "last"},
+    {"expect.registrations", BIG, AT(expect.registrations), 0, 0, UINT64_MAX, NULL,
+     "at least, of transports, in 90 s before the first change"},
     {"expect.p99", TIME, AT(expect.p99_ns), 0, ANY_TIME, NULL, "of gets at most; 0 = any"},
 };
 #define N_SETTINGS (sizeof settings / sizeof settings[0])
@@ -398,7 +456,8 @@ static bool event_member(struct reader *r, const yaml_node_t *key, yaml_node_t *
     } else if (strcmp(name, "for") == 0) {
         ok = ok && read_number(text, units_time, &e->for_ns);
     } else if (strcmp(name, "do") == 0) {
-        ok = ok && read_choice(text, "kill|partition|relay-crash|flash", &choice);
+        ok = ok &&
+             read_choice(text, "kill|partition|relay-crash|flash|phase|adopt|http-down", &choice);
         e->type = ok ? (enum sim_event_type)choice : SIM_KILL;
     } else if (strcmp(name, "share") == 0) {
         ok = ok && read_number(text, units_ppm, &v) && v <= SIM_MILLION;
@@ -406,10 +465,31 @@ static bool event_member(struct reader *r, const yaml_node_t *key, yaml_node_t *
     } else if (strcmp(name, "relays") == 0) {
         ok = ok && read_number(text, units_count, &v) && v <= 100000;
         e->relays = (uint32_t)v;
+    } else if (strcmp(name, "phase") == 0) {
+        ok = ok && read_number(text, units_count, &v) && v >= 1 && v <= 4;
+        e->phase = (uint32_t)v;
     } else {
         return complain(r, key, "an event has no member \"%s\"", name);
     }
     return ok || complain(r, key, "%s: \"%s\" cannot be read", name, text != NULL ? text : "");
+}
+
+static bool says_how_many(const struct sim_script *e)
+{
+    switch (e->type) {
+    case SIM_RELAY_CRASH:
+        return e->relays > 0;
+    case SIM_PHASE:
+        return e->phase > 0;
+    case SIM_HTTP_DOWN:
+        return true;
+    case SIM_KILL:
+    case SIM_PARTITION:
+    case SIM_FLASH:
+    case SIM_ADOPT:
+        break;
+    }
+    return e->share_ppm > 0;
 }
 
 static bool read_events(struct reader *r, yaml_node_t *list)
@@ -424,7 +504,7 @@ static bool read_events(struct reader *r, yaml_node_t *list)
             return complain(r, node(r, *i), "more than %d events", SIM_EVENTS_MAX);
         if (!each_pair(r, node(r, *i), event_member, &e))
             return false;
-        if (e.type == SIM_RELAY_CRASH ? e.relays == 0 : e.share_ppm == 0)
+        if (!says_how_many(&e))
             return complain(r, node(r, *i), "the event does not say how many");
         r->cfg->script[r->cfg->n_script++] = e;
     }

@@ -47,6 +47,20 @@ void sim_cfg_default(struct sim_cfg *cfg)
                  .every_ns = 3600 * NS_PER_S,
                  .start_ns = 120 * NS_PER_S,
                  .bytes = 300},
+        .records_start_ns = 120 * NS_PER_S,
+        .record = {{.share_ppm = SIM_MILLION, .count = 1},
+                   {.share_ppm = SIM_MILLION, .count = 8},
+                   {.share_ppm = 100000, .count = 2},
+                   {.share_ppm = SIM_MILLION, .count = 1}},
+        .http = {.cores = 1,
+                 .get_ns = 10700,
+                 .post_ns = 120000,
+                 .mirror_ns = 30000,
+                 .queue_ns = 5 * NS_PER_S,
+                 .ttl_ns = 300 * NS_PER_S,
+                 .mirror_every_ns = 3600 * NS_PER_S,
+                 .push_every_ns = 1800 * NS_PER_S,
+                 .settle_ns = 600 * NS_PER_S},
         .watches = {.each = 4,
                     .start_ns = 180 * NS_PER_S,
                     .audit_ns = 60 * NS_PER_S,
@@ -161,6 +175,9 @@ static int check_cfg(const struct sim_cfg *cfg, char *why, size_t cap)
         snprintf(why, cap, "churn.shape: a Pareto law has a mean only above 1");
         return ERR_USAGE;
     }
+    int rc = transition_check(c, why, cap);
+    if (rc != 0)
+        return rc;
     for (size_t i = 0; i < c->n_script; i++) {
         if (c->script[i].type == SIM_RELAY_CRASH && c->script[i].relays > c->relays.count) {
             snprintf(why, cap, "events: %u relays crash, there are %u", c->script[i].relays,
@@ -366,7 +383,9 @@ static void begin(struct sim_shard *sh)
             node_start(sh, i, true);
             node_settle(sh, i);
         } else {
-            node_schedule(sh, i, EV_JOIN, churn_join_time(s, i));
+            uint64_t at = churn_join_time(s, i), upgrade = transition_time(s, i);
+            if (upgrade != UINT64_MAX)
+                node_schedule(sh, i, EV_JOIN, upgrade > at ? upgrade : at);
         }
         schedule_load(sh, i);
         users_schedule(sh, i);
@@ -385,6 +404,8 @@ static void run_window(struct sim_shard *sh, uint64_t end_ns)
         sh->now_ns = ev.at_ns;
         if (ev.type == EV_RELAY)
             wire_relay(sh, &ev);
+        else if (ev.type == EV_HTTP)
+            services_event(sh, &ev);
         else
             node_event(sh, &ev);
     }
@@ -418,22 +439,26 @@ static struct exchange_report report(const struct sim_shard *sh)
                  .gets_failed = sh->sum.gets_failed,
                  .puts_ok = sh->sum.puts_ok,
                  .puts_failed = sh->sum.puts_failed,
-                 .live = sh->live},
+                 .live = sh->live,
+                 .http = sh->sum.http,
+                 .http_cpu_ns = sh->sum.http_cpu_ns,
+                 .http_registered = sh->sum.http_registered,
+                 .reads_dht = sh->sum.reads_dht,
+                 .reads_http = sh->sum.reads_http},
     };
 }
 
 static struct sim_point sum_of(const struct exchange_report *r, unsigned n, uint64_t at_ns)
 {
-    struct sim_point p = {.at_ns = at_ns - SIM_EPOCH_NS};
+    struct sim_point p = {0};
+    uint64_t *sum = (uint64_t *)(void *)&p;
 
     for (unsigned i = 0; i < n; i++) {
-        p.events += r[i].sums.events;
-        p.gets_ok += r[i].sums.gets_ok;
-        p.gets_failed += r[i].sums.gets_failed;
-        p.puts_ok += r[i].sums.puts_ok;
-        p.puts_failed += r[i].sums.puts_failed;
-        p.live += r[i].sums.live;
+        const uint64_t *v = (const uint64_t *)(const void *)&r[i].sums;
+        for (size_t j = 0; j < sizeof p / sizeof *sum; j++)
+            sum[j] += v[j];
     }
+    p.at_ns = at_ns - SIM_EPOCH_NS;
     return p;
 }
 
@@ -544,7 +569,7 @@ static void end_shard(struct sim_shard *sh)
     for (uint32_t i = sh->id; i < sh->sim->cfg.nodes; i += sh->sim->shards)
         node_close(sh, i);
     while (sh->queue.n > 0 && queue_take(&sh->queue, QUEUE_NEVER, &ev)) {
-        if (ev.type == EV_MSG || ev.type == EV_RELAY)
+        if (ev.type == EV_MSG || ev.type == EV_RELAY || ev.type == EV_HTTP)
             wire_free((struct sim_msg *)(uintptr_t)ev.data);
     }
     intern_free(&sh->items);

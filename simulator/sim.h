@@ -46,6 +46,7 @@
 #define SIM_MILLION     1000000u
 #define SIM_SERIES_MAX  1024 /* points of the time series */
 #define SIM_WATCHES_MAX 64
+#define SIM_CORES_MAX   16
 
 enum sim_latency { SIM_LAT_CONSTANT, SIM_LAT_LOGNORMAL, SIM_LAT_REGIONS, SIM_LAT_MATRIX };
 enum sim_join { SIM_JOIN_PROTOCOL, SIM_JOIN_ORACLE };
@@ -66,13 +67,26 @@ enum sim_event_type {
     SIM_PARTITION,   /* a share of the nodes is cut off from the others for a time */
     SIM_RELAY_CRASH, /* so many relays are down for a time */
     SIM_FLASH,       /* a share of the nodes asks for one and the same item within a time */
+    SIM_PHASE,       /* the transition from HTTP to the DHT goes on to this phase */
+    SIM_ADOPT,       /* this share of the visors is of the new kind then */
+    SIM_HTTP_DOWN,   /* HTTP services answer nobody */
 };
 
 struct sim_script {
     uint64_t at_ns, for_ns; /* for_ns 0: for good */
     enum sim_event_type type;
     uint32_t share_ppm;
-    uint32_t relays;
+    uint32_t relays, phase;
+};
+
+enum sim_record { SIM_REC_ENTRY, SIM_REC_TP, SIM_REC_SVC, SIM_REC_ADDR, SIM_REC__COUNT };
+
+struct sim_record_cfg { /* what visors tell of themselves; times are means, 0 = never */
+    uint32_t share_ppm; /* of nodes that have one */
+    uint32_t count;     /* transports, services in it */
+    uint64_t every_ns;  /* registered again */
+    uint64_t change_ns; /* a new version */
+    uint64_t read_ns;   /* each node reads somebody's */
 };
 
 struct sim_range { /* of nodes */
@@ -149,6 +163,19 @@ struct sim_cfg { /* shares and losses in millionths */
         uint32_t count; /* the first so many nodes, bootstrap nodes among them, are full nodes */
         uint32_t liars; /* the last ones of these lie about what they hold */
     } full;
+    uint64_t records_start_ns;
+    struct sim_record_cfg record[SIM_REC__COUNT];
+    struct {                                 /* HTTP services beside the DHT (transition.c) */
+        uint32_t phase;                      /* 1 to 4; 0: there are none */
+        uint32_t adoption_ppm;               /* visors of the new kind, at the beginning */
+        uint32_t cores;                      /* of each service */
+        uint64_t get_ns, post_ns, mirror_ns; /* CPU of a request, of signing what is mirrored */
+        uint64_t queue_ns;                   /* who would wait longer is refused */
+        uint64_t ttl_ns;                     /* of what is registered */
+        uint64_t mirror_every_ns,
+            push_every_ns;  /* what has not changed is mirrored, pushed again */
+        uint64_t settle_ns; /* so long after the last change the new state is measured */
+    } http;
     struct {                         /* of entries: puts.share publishes, these look on */
         uint32_t share_ppm;          /* of nodes that watch */
         uint32_t each;               /* entries that such a node watches, SIM_WATCHES_MAX at most */
@@ -179,6 +206,10 @@ struct sim_cfg { /* shares and losses in millionths */
         uint32_t late_ppm;    /* at most, of audits of watches that found an older value */
         uint32_t held_ppm;    /* at least, of the records that any honest full node holds */
         uint64_t p99_ns;      /* at most; 0 = any */
+        uint32_t
+            http_saved_ppm;     /* at least, of HTTP requests, from before the first change to after
+                                    the last one */
+        uint64_t registrations; /* at least, of transports, in 90 s before the first change */
     } expect;
 
     const struct exchange_net
@@ -203,6 +234,7 @@ struct sim_cfg { /* shares and losses in millionths */
 struct sim_point { /* of the time series: sums since the start */
     uint64_t at_ns, events, gets_ok, gets_failed, puts_ok, puts_failed;
     uint64_t live;
+    uint64_t http, http_cpu_ns, http_registered, reads_dht, reads_http;
 };
 
 struct sim_counts {
@@ -221,13 +253,24 @@ struct sim_counts {
     uint64_t answers_rejected;
     uint64_t cpu_ns;       /* public-key work by the cost model */
     uint64_t requests[16]; /* delivered, by enum kad_method */
-    uint64_t watches, watch_events, watch_audits, watch_late;  /* late: of audits */
-    uint64_t notes;                                            /* delivered notifications */
+    uint64_t watches, watch_events, watch_audits, watch_late; /* late: of audits */
+    uint64_t notes;                                           /* delivered notifications */
+    uint64_t changes, reads_dht, reads_http; /* of records; by where the answer came from */
+    uint64_t http, http_gets, http_posts, http_pushes; /* requests served, all and by kind */
+    uint64_t http_refused, http_fallback;              /* fallback: gets behind a miss of the DHT */
+    uint64_t http_registered;                          /* transports, by POST */
+    uint64_t http_mirrored, http_cpu_ns;
     uint64_t sync_pulled, sync_pushed, sync_bytes, reconciled; /* of full nodes */
     uint64_t lies, lies_seen; /* answers of lying full nodes; what full nodes noticed */
     /* At the end, summed over honest full nodes: records that at least one of them holds, of them those
      * that this one holds, and in the newest version; and records that any should find. */
     uint64_t to_hold, held, held_newest, records;
+};
+
+struct sim_http_rates {
+    uint64_t requests_milli; /* a second, thousandths, of all services */
+    uint64_t cpu_ppm;        /* of a core */
+    uint64_t registered_90s; /* transports */
 };
 
 struct sim_result {
@@ -236,9 +279,12 @@ struct sim_result {
     uint32_t nodes, live;
     uint64_t contacts_mean_milli, stored_items, queue_peak;
     struct hist get_us, get_hops, get_asked, put_us;
+    struct hist http_us;  /* reads that HTTP answered */
     struct hist watch_us; /* from the beginning of a put to the report of a watch */
     struct hist load;     /* requests served per node */
     uint64_t load_gini_ppm;
+    struct sim_http_rates before, after; /* of the transition */
+    uint32_t http_saved_ppm;
     bool interrupted;
     bool passed; /* no wrong value, no bound passed, sampled signatures good, expectations met */
     char failed[160]; /* the first that was not */

@@ -4,6 +4,7 @@
  * With stand-in signatures (standin.h), for one of so many the same digest is signed and verified for
  * real, and a spoilt one must be refused.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cursor.h"
@@ -100,6 +101,19 @@ static int pk(struct env *env, struct pk_wait *wait, const struct pk_req *req)
     if (sh->sim->cfg.defect == SIM_DEFECT_NO_VERIFY && req->op == PK_VERIFY)
         wait->res.err = 0;
     return 0;
+}
+
+void simenv_sign(struct sim_shard *sh, uint32_t node, struct item *it)
+{
+    struct pk_wait wait = {0};
+    struct pk_req req = {
+        .op = PK_SIGN, .cls = PK_CLASS_OWN, .pk = it->k, .sk = keys_secret(sh->sim, node)};
+
+    sh->node = node;
+    item_digest(&req.digest, it);
+    if (pk(&sh->env.env, &wait, &req) != 0 || wait.res.err != 0)
+        abort();
+    it->sig = wait.res.sig;
 }
 
 static void pk_cancel(struct env *env, struct pk_wait *wait)

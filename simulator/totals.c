@@ -51,7 +51,7 @@ static void hist_all(const struct sim *s, struct hist *h)
 
 /* ---- nodes ---- */
 
-/* One number of each node and relay that is here, 0 for the others; summed up. */
+/* One number of each node, relay and service that is here, 0 for the others; summed up. */
 typedef uint64_t number_fn(const struct sim *s, uint32_t i);
 
 static uint64_t *numbers(const struct sim *s, size_t n, number_fn *fn)
@@ -59,7 +59,8 @@ static uint64_t *numbers(const struct sim *s, size_t n, number_fn *fn)
     uint64_t *v = sim_must(calloc(n, sizeof *v));
 
     for (size_t i = 0; i < n; i++) {
-        size_t at = i < s->cfg.nodes ? i : i - s->cfg.nodes;
+        size_t relays = s->cfg.relays.count, at = i < s->cfg.nodes ? i : i - s->cfg.nodes;
+        at -= i >= s->cfg.nodes + relays ? relays : 0;
         unsigned shard = (unsigned)(at % s->shards);
         if (shard >= s->first && shard - s->first < s->locals)
             v[i] = fn(s, (uint32_t)i);
@@ -70,6 +71,10 @@ static uint64_t *numbers(const struct sim *s, size_t n, number_fn *fn)
 
 static uint64_t digest_of(const struct sim *s, uint32_t i)
 {
+    uint32_t first = s->cfg.nodes + s->cfg.relays.count;
+
+    if (i >= first)
+        return services_digest(s, i - first);
     return i < s->cfg.nodes ? s->nodes[i].digest : s->relays[i - s->cfg.nodes].digest;
 }
 
@@ -82,6 +87,8 @@ static uint64_t served_by(const struct sim *s, uint32_t i)
 static void make_digest(const struct sim *s, struct sim_result *out)
 {
     size_t n = (size_t)s->cfg.nodes + s->cfg.relays.count;
+
+    n += s->cfg.http.phase > 0 ? SIM_REC__COUNT : 0;
     uint64_t *v = numbers(s, n, digest_of);
     uint8_t *bytes = (uint8_t *)v;
     struct hash h;
@@ -199,6 +206,11 @@ static bool judge(const struct sim_cfg *c, struct sim_result *r)
     if (n->held * SIM_MILLION < n->to_hold * c->expect.held_ppm)
         return fail(r, "records that full nodes hold", n->held,
                     n->to_hold * c->expect.held_ppm / SIM_MILLION);
+    if (r->http_saved_ppm < c->expect.http_saved_ppm)
+        return fail(r, "HTTP requests saved (millionths)", r->http_saved_ppm,
+                    c->expect.http_saved_ppm);
+    if (r->before.registered_90s < c->expect.registrations)
+        return fail(r, "registrations in 90 s", r->before.registered_90s, c->expect.registrations);
     if (c->expect.hops_milli > 0 && hops > c->expect.hops_milli)
         return fail(r, "mean hops (thousandths)", hops, c->expect.hops_milli);
     if (c->expect.p99_ns > 0 && p99 * NS_PER_US > c->expect.p99_ns)
@@ -219,7 +231,12 @@ static void put_series(const struct sim *s, struct sim_result *out)
                                                       .gets_failed = out->sum.gets_failed,
                                                       .puts_ok = out->sum.puts_ok,
                                                       .puts_failed = out->sum.puts_failed,
-                                                      .live = out->live};
+                                                      .live = out->live,
+                                                      .http = out->sum.http,
+                                                      .http_cpu_ns = out->sum.http_cpu_ns,
+                                                      .http_registered = out->sum.http_registered,
+                                                      .reads_dht = out->sum.reads_dht,
+                                                      .reads_http = out->sum.reads_http};
 }
 
 static void add_shards(const struct sim *s, struct sim_result *out)
@@ -231,6 +248,7 @@ static void add_shards(const struct sim *s, struct sim_result *out)
         hist_merge(&out->get_hops, &sh->get_hops);
         hist_merge(&out->get_asked, &sh->get_asked);
         hist_merge(&out->put_us, &sh->put_us);
+        hist_merge(&out->http_us, &sh->http_us);
         hist_merge(&out->watch_us, &sh->watch_us);
         out->live += sh->live;
         out->queue_peak += sh->queue.peak;
@@ -241,8 +259,8 @@ static void add_shards(const struct sim *s, struct sim_result *out)
 static void add_processes(const struct sim *s, struct sim_result *out, uint64_t *contacts)
 {
     uint64_t few[] = {out->live, out->queue_peak, out->stored_items, *contacts};
-    struct hist *all[] = {&out->get_us, &out->get_hops, &out->get_asked,
-                          &out->put_us, &out->watch_us, &out->load};
+    struct hist *all[] = {&out->get_us,  &out->get_hops, &out->get_asked, &out->put_us,
+                          &out->http_us, &out->watch_us, &out->load};
 
     sum_all(s, (uint64_t *)(void *)&out->sum, sizeof out->sum / sizeof(uint64_t));
     sum_all(s, few, sizeof few / sizeof few[0]);
@@ -271,6 +289,7 @@ void sim_result(struct sim *s, struct sim_result *out)
     out->checkpoint_err = s->checkpoint_err;
     memcpy(out->checkpoint_why, s->checkpoint_why, sizeof out->checkpoint_why);
     put_series(s, out);
+    transition_result(s, out);
     make_digest(s, out);
     out->load_gini_ppm = gini(s);
     out->passed = judge(&s->cfg, out);

@@ -141,7 +141,8 @@ static void unshare(struct sim_msg *m)
 void wire_post(struct sim_shard *sh, const struct sim_event *ev)
 {
     struct sim *s = sh->sim;
-    uint32_t at = ev->type == EV_RELAY ? ev->dst - s->cfg.nodes : ev->dst;
+    uint32_t relays = ev->type == EV_HTTP ? s->cfg.relays.count : 0;
+    uint32_t at = ev->type == EV_MSG ? ev->dst : ev->dst - s->cfg.nodes - relays;
     unsigned to = at % s->shards;
     int rc;
 

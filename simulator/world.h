@@ -58,6 +58,7 @@ enum ev_type {
     EV_FLOOD,
     EV_CHECK, /* a get to be judged by its target's shard; in no queue */
     EV_TASK,  /* what a user does; aux: which (users.h) */
+    EV_HTTP,  /* a request reaches a service */
 };
 
 enum role {
@@ -79,6 +80,15 @@ enum msg_kind {
     MSG_FAIL,
     MSG_NOTE, /* a notification: no answer */
     MSG_GONE, /* there is no stream for it any more */
+    MSG_HTTP,
+    MSG_MIRROR, /* for a service's own node: to be put into the DHT */
+};
+
+struct sim_http { /* of MSG_HTTP and MSG_MIRROR */
+    uint64_t started_ns;
+    uint32_t subject, version;
+    uint8_t record, op; /* enum sim_record, enum http_op */
+    bool ok;
 };
 
 struct sim_msg { /* under way; owned by its event */
@@ -90,6 +100,7 @@ struct sim_msg { /* under way; owned by its event */
     uint8_t life;    /* of the asker */
     uint8_t why;     /* MSG_FAIL: enum kad_fail */
     bool handshake;  /* opens a stream */
+    struct sim_http http;
 };
 
 struct sim_ack { /* a put that was acknowledged */
@@ -132,13 +143,15 @@ struct sim_key {
     struct kad_id id;
 };
 
-enum check_kind { CHECK_GET, CHECK_WATCH, CHECK_AUDIT };
+enum check_kind { CHECK_GET, CHECK_WATCH, CHECK_AUDIT, CHECK_RECORD };
 
 struct sim_check { /* what somebody has learnt of an entry, to be judged between windows */
     uint64_t started_ns, took_ns;
     uint32_t target, version, hops, asked;
     uint8_t kind; /* enum check_kind */
-    bool found, wrong, local;
+    uint8_t record, chunk;
+    bool found, wrong, local, by_dht;
+    uint64_t hash; /* of a record that came by the DHT */
 };
 
 struct sim_env {
@@ -175,9 +188,11 @@ struct sim_shard {
     struct trace_box traced[2];
     unsigned trace_box;
     struct sim_counts sum;
-    struct hist get_us, get_hops, get_asked, put_us, watch_us;
+    struct hist get_us, get_hops, get_asked, put_us, http_us, watch_us;
 };
 
+struct record;
+struct service;
 struct watcher;
 struct replayer;
 
@@ -204,11 +219,13 @@ struct sim {
     struct sim_step *steps;
     size_t n_steps;
     uint32_t *attackers, n_attackers; /* that name each other */
-    struct watcher **watchers;        /* users.h; NULL: nobody watches */
-    struct replayer **replayers;      /* the same; NULL: there are none */
-    uint64_t *put_ns;                 /* with watchers: when each began to put its last version */
-    struct kad_id victim;             /* target of the eclipsed item */
-    uint64_t *order_key;              /* oracle */
+    struct record *records;           /* of users.h, as the next ones; NULL: there are none */
+    struct service *services;
+    struct watcher **watchers;   /* users.h; NULL: nobody watches */
+    struct replayer **replayers; /* the same; NULL: there are none */
+    uint64_t *put_ns;            /* with watchers: when each began to put its last version */
+    struct kad_id victim;        /* target of the eclipsed item */
+    uint64_t *order_key;         /* oracle */
     uint32_t *order;
     uint64_t end_ns, virtual_ns, windows;
     struct sim_point series[SIM_SERIES_MAX];
@@ -250,7 +267,9 @@ enum trait {
     TRAIT_ZONE,
     TRAIT_NATIVE,
     TRAIT_WATCHES,
-    TRAIT_KEY = 16,    /* four draws */
+    TRAIT_ADOPTS,
+    TRAIT_RECORD,      /* SIM_REC__COUNT draws */
+    TRAIT_KEY = 20,    /* four draws */
     TRAIT_SCRIPT = 32, /* SIM_EVENTS_MAX draws */
     TRAIT_TABLE = 256  /* from here on: oracle */
 };
@@ -299,6 +318,9 @@ uint32_t load_draw_target(const struct sim *s, uint64_t random);
 bool load_read_value(const struct sim *s, const struct item *it, uint32_t node, uint32_t *version);
 /* The version that everybody must see who asks from then on; 0: none that must still be there. */
 uint32_t load_acknowledged(const struct sim *s, uint32_t node, uint64_t before_ns);
+/* A finished read: must and oldest are the versions that it has to bring to be good, and not stale. */
+void load_settle(struct sim_shard *sh, const struct sim_check *c, uint32_t must, uint32_t oldest);
+uint64_t load_default_ms(uint32_t given, uint32_t standard);
 /* Have it judged by the shard of its target. */
 void load_post_check(struct sim_shard *sh, const struct sim_check *c);
 /* A get of one of this shard's nodes' items has ended. */
@@ -347,6 +369,8 @@ bool keys_is_native(const struct sim *s, uint32_t node);
 /* ---- simenv.c ---- */
 
 void simenv_init(struct sim_env *e, struct sim_shard *sh);
+/* Sign under the key of this node. */
+void simenv_sign(struct sim_shard *sh, uint32_t node, struct item *it);
 
 /* ---- latency.c ---- */
 

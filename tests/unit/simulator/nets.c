@@ -52,6 +52,11 @@ struct sim_cfg nets_lively(void)
     c.watches.audit_ns = 10 * S;
     c.watches.late_ns = 60 * S;
     c.expect.late_ppm = SIM_MILLION;
+    c.http.phase = 3;
+    c.http.adoption_ppm = 700000;
+    c.records_start_ns = 15 * S;
+    for (unsigned k = 0; k < SIM_REC__COUNT; k++)
+        c.record[k].every_ns = c.record[k].change_ns = c.record[k].read_ns = 30 * S;
     c.expect.success_ppm = 0;
     c.expect.stale_ppm = 1000000;
     return c;

@@ -169,7 +169,7 @@ static void test_flash(void **state)
     uint64_t before = nets_run(&c)->sum.gets;
 
     (void)state;
-    c.script[c.n_script++] = (struct sim_script){200 * S, 10 * S, SIM_FLASH, 500000, 0};
+    c.script[c.n_script++] = (struct sim_script){200 * S, 10 * S, SIM_FLASH, 500000, 0, 0};
     const struct sim_result *r = nets_run(&c);
     assert_true(r->passed);
     assert_in_range(r->sum.gets, before + 18, before + 42);

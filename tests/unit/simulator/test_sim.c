@@ -37,9 +37,9 @@ static struct sim_cfg busy(void)
     c.attack.mute_ppm = 50000;
     c.attack.wrong_ppm = 50000;
     c.attack.stale_ppm = 50000;
-    c.script[0] = (struct sim_script){120 * S, 20 * S, SIM_PARTITION, 300000, 0};
-    c.script[1] = (struct sim_script){150 * S, 20 * S, SIM_RELAY_CRASH, 0, 1};
-    c.script[2] = (struct sim_script){180 * S, 0, SIM_KILL, 100000, 0};
+    c.script[0] = (struct sim_script){120 * S, 20 * S, SIM_PARTITION, 300000, 0, 0};
+    c.script[1] = (struct sim_script){150 * S, 20 * S, SIM_RELAY_CRASH, 0, 1, 0};
+    c.script[2] = (struct sim_script){180 * S, 0, SIM_KILL, 100000, 0, 0};
     c.n_script = 3;
     c.expect.stale_ppm = 1000000;
     c.check = true;
