@@ -142,7 +142,8 @@ extern const struct node_part
 
 /* "ok", or what is wrong; static. */
 const char *node_health(struct node *n);
-/* A session to the own relay, through a socketpair. */
+/* own_relay.c: the relay, if cfg.listen says so; a session to it, through a socketpair. */
+int node_open_relay(struct node *n, char why[NODE_WHY]) __attribute__((warn_unused_result));
 int node_attach_relay(struct node *n);
 
 /* ctl_stream.c: one end of a socketpair that leads to the stream, which is taken over; or an error. */
