@@ -19,12 +19,13 @@
 #endif
 
 #define SLAB       65536u
-#define HEAD       64u                 /* of a slab, before its first block */
-#define STEP       16u                 /* sizes up to SMALL are multiples of it */
-#define SMALL      1024u               /* from here on four sizes for each doubling */
+#define HEAD       64u /* of a slab, before its first block */
+#define STEP       16u /* sizes up to SMALL are multiples of it */
+#define SMALL_LOG  12
+#define SMALL      (1u << SMALL_LOG)   /* from here on four sizes for each doubling */
 #define MEDIUM     ((SLAB - HEAD) / 2) /* larger blocks have slabs of their own */
 #define N_SMALL    (SMALL / STEP)
-#define N_CLASSES  (N_SMALL + 4 * 27)
+#define N_CLASSES  (N_SMALL + 4 * 25)
 #define GROW       (UINT64_C(4) << 20) /* memory is taken in pieces of this */
 #define PAGE       4096u
 #define SLAB_PAGES (SLAB / PAGE)
@@ -105,7 +106,7 @@ static unsigned class_of(size_t n)
     unsigned log = 63 - (unsigned)__builtin_clzll(n - 1); /* 2^log < n <= 2^(log+1) */
     unsigned part = (unsigned)((n - 1) >> (log - 2)) & 3;
 
-    return N_SMALL + 4 * (log - 10) + part;
+    return N_SMALL + 4 * (log - SMALL_LOG) + part;
 }
 
 static size_t size_of(unsigned class)
@@ -113,7 +114,7 @@ static size_t size_of(unsigned class)
     if (class < N_SMALL)
         return (class + 1) * (size_t)STEP;
     class -= N_SMALL;
-    return ((size_t)(class & 3) + 5) << (class / 4 + 8);
+    return ((size_t)(class & 3) + 5) << (class / 4 + SMALL_LOG - 2);
 }
 
 /* ---- blocks ---- */

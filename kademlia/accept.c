@@ -181,7 +181,7 @@ static bool evict_one(struct kad *k, const struct store_rec *newcomer)
     enum item_kind kind = v.kind;
     if (kad_store_del(k, &target, kind) != 0)
         return false;
-    k->stat.evicted_items++;
+    k->stat->evicted_items++;
     if (k->hooks.removed != NULL)
         k->hooks.removed(k->hooks.arg, &target, kind);
     return true;
@@ -235,7 +235,7 @@ static int same_again(struct kad_accept *a, const struct store_rec *old)
     struct store_rec rec = *old;
     bool was_cache = old->origin == STORE_CACHE;
 
-    k->stat.verify_skipped++;
+    k->stat->verify_skipped++;
     if (a->via == KAD_VIA_PULL && !was_cache)
         return ERR_SEQ;
     rec.stored_ns = kad_steady_ns(k);
@@ -432,9 +432,9 @@ static int verified(struct kad_accept *a)
     if (a->check.cls.kind == ITEM_OWNER && pubkey_equal(&it->k, &k->self) &&
         a->via != KAD_VIA_OWN) {
         (void)kad_own_set(k, it->salt, it->salt_len, it->seq);
-        k->stat.own_from_outside++;
+        k->stat->own_from_outside++;
     }
-    k->stat.future_seq += is_ahead(k, it->seq);
+    k->stat->future_seq += is_ahead(k, it->seq);
     return put_record(a);
 }
 
@@ -442,26 +442,26 @@ static void count_refusal(struct kad *k, int err)
 {
     switch (err) {
     case ERR_TOO_LONG:
-        k->stat.refused_size++;
+        k->stat->refused_size++;
         break;
     case ERR_SEQ:
-        k->stat.refused_seq++;
+        k->stat->refused_seq++;
         break;
     case ERR_SIG:
     case ERR_KEY:
-        k->stat.refused_sig++;
+        k->stat->refused_sig++;
         break;
     case ERR_QUOTA:
-        k->stat.refused_quota++;
+        k->stat->refused_quota++;
         break;
     case ERR_REFUSED:
-        k->stat.refused_foreign++;
+        k->stat->refused_foreign++;
         break;
     case ERR_BUSY:
-        k->stat.refused_busy++;
+        k->stat->refused_busy++;
         break;
     case ERR_NO_SPACE:
-        k->stat.refused_space++;
+        k->stat->refused_space++;
         break;
     default:
         break;

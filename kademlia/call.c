@@ -49,7 +49,7 @@ static void note_failure(struct kad *k, const struct kad_call *c, enum kad_fail 
 {
     bool had_contacts = table_count(&k->table) > 0;
 
-    k->stat.calls_failed[c->method]++;
+    k->stat->calls_failed[c->method]++;
     if (counts_as_unanswered(c, why))
         kad_full_lost(k, c->peer);
     if (why == KAD_FAIL_NO_DHT || why == KAD_FAIL_NETWORK) {

@@ -59,7 +59,7 @@ int kad_classify(struct kad *k, const struct item *it, const struct kad_id *targ
     out->target = target != NULL ? *target : item_target(it);
     int rc = find_kind(k, it, out);
     if (rc == 0 && !kad_may_write(k, it, &out->charged)) {
-        k->stat.refused_writer++;
+        k->stat->refused_writer++;
         return ERR_REFUSED;
     }
     return rc;
@@ -85,7 +85,7 @@ static int submit(struct kad_check *c)
         req.sig = c->cls.entry_sig;
         req.digest = c->cls.entry_digest[c->step - 1];
     }
-    c->k->stat.verified++;
+    c->k->stat->verified++;
     return env_pk(c->k->env, &c->wait, &req);
 }
 

@@ -62,7 +62,7 @@ static bool send(struct kad_call *c, struct kad_msg *msg)
     a->timeout_ms = (unsigned)(left / NS_PER_MS) + 1;
     a->msg = *msg;
     c->sent_ns = k->now_ns;
-    k->stat.calls_sent[c->method]++;
+    k->stat->calls_sent[c->method]++;
     return true;
 }
 
@@ -75,7 +75,7 @@ static bool hold(struct kad_call *c, struct kad_msg *msg)
         return false;
     }
     *c->held = *msg;
-    c->k->stat.calls_waiting++;
+    c->k->calls_waiting++;
     return true;
 }
 
@@ -86,7 +86,7 @@ static struct kad_msg take_held(struct kad_call *c)
     free(c->held);
     c->held = NULL;
     list_remove(&c->in_queue);
-    c->k->stat.calls_waiting--;
+    c->k->calls_waiting--;
     return msg;
 }
 
@@ -190,7 +190,7 @@ bool kad_dest_retry(struct kad_call *c)
         loop_timer_set(&k->loop, &d->pause, kad_after(k, PAUSE_NS << d->closed));
         d->closed += d->closed < DOUBLED;
     }
-    k->stat.calls_repeated++;
+    k->stat->calls_repeated++;
     return true;
 }
 

@@ -153,10 +153,12 @@ struct kad {
     struct kad_recent {  /* revalidations of late */
         uint64_t target; /* first bytes */
         uint64_t at_ns;
-    } recent[KAD_RECENT];
+    } * recent; /* KAD_RECENT; NULL before the first */
     unsigned next_recent;
 
-    struct kad_stat stat;
+    struct kad_stat *stat; /* counters; its gauges are those below */
+    bool own_stat;
+    size_t pending, shunning, calls_waiting;
 };
 
 /* ---- kad.c ---- */

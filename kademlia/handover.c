@@ -113,7 +113,7 @@ static void send_batches(struct pass *p)
 
     for (size_t j = 0; j < p->h->n; j++) {
         struct kad_msg *m = &p->batch[j];
-        k->stat.handed_over += m->n_items;
+        k->stat->handed_over += m->n_items;
         if (m->n_items > 0)
             (void)kad_call_start(k, NULL, p->h->to[j], m, NULL);
         else

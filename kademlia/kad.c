@@ -131,6 +131,12 @@ int kad_new(struct kad **out, const struct kad_cfg *cfg, struct env *env, struct
     *out = NULL;
     if (k == NULL)
         return ERR_NOMEM;
+    k->stat = cfg->counters != NULL ? cfg->counters : calloc(1, sizeof *k->stat);
+    if (k->stat == NULL) {
+        free(k);
+        return ERR_NOMEM;
+    }
+    k->own_stat = cfg->counters == NULL;
     k->env = env;
     k->store = store;
     k->peers = *peers;
@@ -203,6 +209,9 @@ void kad_free(struct kad *k)
     free(k->bootstrap.v);
     free(k->readers.v);
     free(k->writers);
+    free(k->recent);
+    if (k->own_stat)
+        free(k->stat);
     seckey_wipe(&k->sk);
     free(k);
 }
@@ -278,7 +287,7 @@ struct kad_act *kad_act_push(struct kad *k, enum kad_act_type type)
     struct act_node *n = calloc(1, sizeof *n);
 
     if (n == NULL) {
-        k->stat.dropped_acts++;
+        k->stat->dropped_acts++;
         return NULL;
     }
     n->act.type = type;
@@ -334,7 +343,10 @@ void kad_act_clear(struct kad_act *a)
 
 void kad_stat(const struct kad *k, struct kad_stat *out)
 {
-    *out = k->stat;
+    *out = *k->stat;
+    out->pending = k->pending;
+    out->calls_waiting = k->calls_waiting;
+    out->shunning = k->shunning;
     out->routing_peers = table_count(&k->table);
     out->buckets = table_buckets(&k->table);
     out->ops = k->n_ops + k->n_internal;

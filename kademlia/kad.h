@@ -142,6 +142,8 @@ struct kad_writer {
     struct pubkey pk;
 };
 
+struct kad_stat;
+
 struct kad_cfg {
     struct pubkey self;
     struct seckey sk;
@@ -161,6 +163,9 @@ struct kad_cfg {
     const struct pubkey *readers;     /* copied */
     size_t n_writers, n_readers;
     struct kad_limits limits;
+    /* Optional: counters of several engines of one thread, zeroed by the host and alive as long as they;
+     * kad_stat() of each gives the sums then, but gauges of its own. NULL: it has its own. */
+    struct kad_stat *counters;
 };
 
 struct kad;

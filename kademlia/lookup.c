@@ -212,7 +212,7 @@ static struct kad_found found_of(const struct kad_check *c, unsigned hop)
 static void reject(struct kad_lookup *lk)
 {
     lk->op->rep.rejected_items++;
-    engine(lk)->stat.rejected_answers++;
+    engine(lk)->stat->rejected_answers++;
 }
 
 static void keep_bad(struct kad_lookup *lk, struct item_ref *item)
@@ -321,7 +321,7 @@ static void take_item(struct kad_lookup *lk, struct item_ref *item, kad_peer fro
     }
     struct kad_found f = found_of(&ac->check, hop);
     if (!kad_found_better(&f, &lk->best) || is_stored(lk, &ac->check)) {
-        k->stat.verify_skipped++;
+        k->stat->verify_skipped++;
         judged(ac, 0);
         return;
     }
@@ -388,7 +388,7 @@ static void ask(struct kad_lookup *lk, struct kad_cand *c)
     }
     c->state = ASKED;
     lk->in_flight++;
-    k->stat.lookup_messages++;
+    k->stat->lookup_messages++;
 }
 
 /* ---- the walk ---- */
@@ -487,8 +487,8 @@ void kad_lookup_end(struct kad_lookup *lk, enum kad_end why)
 
     lk->running = false;
     loop_timer_cancel(&k->loop, &lk->hedge);
-    k->stat.lookups++;
-    k->stat.lookup_hops += lk->op->rep.hops;
+    k->stat->lookups++;
+    k->stat->lookup_hops += lk->op->rep.hops;
     lk->ended(lk, why); /* may free everything */
 }
 

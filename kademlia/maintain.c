@@ -341,7 +341,7 @@ static void hand_on(struct kad *k, const struct kad_id *target)
         return;
     k->m.handing_on++;
     if (kad_put_hand_on(k, &r, handed_on))
-        k->stat.handed_on++;
+        k->stat->handed_on++;
     else
         k->m.handing_on--;
 }

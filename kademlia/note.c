@@ -41,7 +41,7 @@ static int64_t bytes_burst(const struct kad *k)
 
 static void forget(struct kad *k, struct note *n)
 {
-    k->stat.shunning -= n->shunned_until_ns != 0;
+    k->shunning -= n->shunned_until_ns != 0;
     map_del(&k->notes, &n->peer);
     list_remove(&n->lru);
     kad_unref(k, n->peer);
@@ -102,7 +102,7 @@ static struct note *note_of(struct kad *k, kad_peer p)
     refill(k, n);
     if (n->shunned_until_ns != 0 && n->shunned_until_ns <= k->now_ns) {
         n->shunned_until_ns = 0;
-        k->stat.shunning--;
+        k->shunning--;
     }
     list_remove(&n->lru);
     list_push_back(&k->notes_lru, &n->lru);
@@ -114,7 +114,7 @@ bool kad_note_request(struct kad *k, kad_peer p)
     struct note *n = note_of(k, p);
 
     if (n == NULL || n->requests < MILLI) {
-        k->stat.refused_rate++;
+        k->stat->refused_rate++;
         return false;
     }
     n->requests -= MILLI;
@@ -137,7 +137,7 @@ bool kad_note_may_read(struct kad *k, kad_peer p)
     struct note *n = note_of(k, p);
 
     if (n == NULL || n->bytes <= 0) {
-        k->stat.refused_rate++;
+        k->stat->refused_rate++;
         return false;
     }
     return true;
@@ -161,7 +161,7 @@ void kad_note_no_dht(struct kad *k, kad_peer p)
     if (n == NULL)
         return;
     n->no_dht_until_ns = kad_after(k, kad_ms(k->lim.neg_ttl_ms));
-    k->stat.neg_cached++;
+    k->stat->neg_cached++;
 }
 
 void kad_note_clear_no_dht(struct kad *k, kad_peer p)
@@ -184,10 +184,10 @@ static const uint8_t points[KAD_LIE__COUNT] = {
 static void shun(struct kad *k, struct note *n)
 {
     if (n->shunned_until_ns == 0)
-        k->stat.shunning++;
+        k->shunning++;
     n->shunned_until_ns = kad_after(k, kad_ms(k->lim.neg_ttl_ms));
     n->lies = 0;
-    k->stat.shunned++;
+    k->stat->shunned++;
     (void)table_remove(&k->table, n->peer);
 }
 
@@ -196,7 +196,7 @@ void kad_note_lie(struct kad *k, kad_peer p, enum kad_lie lie)
     const struct pubkey *pk = kad_pk(k, p);
     struct note *n = note_of(k, p);
 
-    k->stat.lies[lie]++;
+    k->stat->lies[lie]++;
     if (n == NULL || kad_tier_of(k, pk) != ITEM_TIER_PUBLIC || kad_keyset_has(&k->bootstrap, pk))
         return;
     uint64_t forgotten = (k->now_ns - n->lies_at_ns) / LIE_FORGET_NS;
@@ -214,7 +214,7 @@ static bool is_shunned(const struct kad *k, const struct note *n)
 
 bool kad_note_is_shunned(const struct kad *k, kad_peer p)
 {
-    return k->stat.shunning > 0 && is_shunned(k, map_get(&k->notes, &p));
+    return k->shunning > 0 && is_shunned(k, map_get(&k->notes, &p));
 }
 
 bool kad_note_is_no_dht(const struct kad *k, kad_peer p)

@@ -267,6 +267,10 @@ static bool was_revalidated(struct kad *k, const struct kad_id *target)
 {
     uint64_t prefix = get_be64(target->b);
 
+    if (k->recent == NULL)
+        k->recent = calloc(KAD_RECENT, sizeof *k->recent);
+    if (k->recent == NULL)
+        return false;
     for (unsigned i = 0; i < KAD_RECENT; i++) {
         struct kad_recent *r = &k->recent[i];
         if (r->target == prefix && r->at_ns != 0 && k->now_ns - r->at_ns < REVALIDATE_GAP_NS)

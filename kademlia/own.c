@@ -256,7 +256,7 @@ static bool republish(struct kad *k, struct kad_own *o)
     if (!kad_put_own(k, o->salt, o->salt_len, r.item.v, r.item.v_len, NULL))
         return false;
     o->due_ns = kad_after(k, kad_ms(k->lim.republish_ms)); /* set anew when it was published */
-    k->stat.republished++;
+    k->stat->republished++;
     return true;
 }
 

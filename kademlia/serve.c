@@ -65,7 +65,7 @@ static void reply(struct kad *k, kad_peer from, uint64_t token, struct kad_msg *
     a->token = token;
     rsp->network = k->network;
     a->msg = *rsp;
-    k->stat.replies[rsp->method]++;
+    k->stat->replies[rsp->method]++;
 }
 
 /* ---- ping, find, get ---- */
@@ -185,7 +185,7 @@ static void free_job(struct job *j)
     list_remove(&j->node);
     kad_unref(k, j->from);
     kad_msg_clear(&j->req);
-    k->stat.pending--;
+    k->pending--;
     free(j);
 }
 
@@ -258,10 +258,10 @@ static void run_job(struct job *j)
 /* Take over the request's contents; false when too many wait already. */
 static bool begin_job(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t token)
 {
-    struct job *j = k->stat.pending < k->lim.max_pending ? calloc(1, sizeof *j) : NULL;
+    struct job *j = k->pending < k->lim.max_pending ? calloc(1, sizeof *j) : NULL;
 
     if (j == NULL) {
-        k->stat.refused_busy++;
+        k->stat->refused_busy++;
         return false;
     }
     j->k = k;
@@ -271,7 +271,7 @@ static bool begin_job(struct kad *k, kad_peer from, struct kad_msg *req, uint64_
     memset(req, 0, sizeof *req);
     k->peers.ref(k->peers.arg, from);
     list_push_back(&k->jobs, &j->node);
-    k->stat.pending++;
+    k->pending++;
     run_job(j);
     return true;
 }
@@ -313,7 +313,7 @@ static int serve_stranger(struct kad *k, kad_peer from, const struct kad_msg *re
 {
     struct kad_msg rsp;
 
-    k->stat.refused_network++;
+    k->stat->refused_network++;
     if (req->method != KAD_PING || (req->offer == 0 && req->network == 0))
         return ERR_NETWORK;
     kad_msg_init(&rsp, KAD_PING, true);
@@ -330,7 +330,7 @@ static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
     int rc = 0;
 
     if (!is_for_all(req->method) && !kad_is_reader(k, from)) {
-        k->stat.refused_reader++;
+        k->stat->refused_reader++;
         return ERR_REFUSED;
     }
     kad_msg_init(&rsp, req->method, true);
@@ -351,7 +351,7 @@ static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
         if (rc == 0 && kad_is_reader(k, from))
             rc = add_value(k, &req->target, &rsp);
         else
-            k->stat.refused_reader += rc == 0;
+            k->stat->refused_reader += rc == 0;
         break;
     case KAD_PUT_VALUE:
     case KAD_PUT_BATCH:
@@ -391,7 +391,7 @@ static int serve(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
 void kad_request(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t token, uint64_t now_ns)
 {
     kad_enter(k, now_ns);
-    k->stat.requests[req->method < KAD_METHOD__END ? req->method : 0]++;
+    k->stat->requests[req->method < KAD_METHOD__END ? req->method : 0]++;
     if (req->network != k->network) {
         int rc = serve_stranger(k, from, req, token);
         if (rc != 0)
@@ -407,7 +407,7 @@ void kad_request(struct kad *k, kad_peer from, struct kad_msg *req, uint64_t tok
     else
         kad_peer_left(k, from);
     bool shunned = is_put(req->method) && kad_note_is_shunned(k, from);
-    k->stat.refused_shunned += shunned;
+    k->stat->refused_shunned += shunned;
     bool may = kad_is_exempt(k, from) || (!shunned && kad_note_request(k, from));
     int rc = may ? serve(k, from, req, token) : shunned ? ERR_REFUSED : ERR_LIMIT;
     if (rc != 0)

@@ -89,7 +89,7 @@ static void pause_for(struct sync *s, uint64_t ns, void (*resume)(struct sync *)
 
 static void finish(struct sync *s, int err)
 {
-    struct kad_stat *st = &s->op->k->stat;
+    struct kad_stat *st = s->op->k->stat;
 
     st->sync_pulled += s->op->rep.pulled;
     st->sync_pushed += s->op->rep.pushed;
@@ -459,7 +459,7 @@ static void ranges_done(struct kad_op *op, int err)
     struct sync *s = of(op);
 
     if (err == 0) {
-        op->k->stat.reconciled++;
+        op->k->stat->reconciled++;
         finish(s, 0);
         return;
     }

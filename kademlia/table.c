@@ -155,6 +155,8 @@ static struct table_bucket *bucket_for_one_more(struct table *t, unsigned index)
     if (b != NULL && (used < b->cap || b->cap == most))
         return b;
     unsigned cap = used < 4 ? used + 2 : used + used / 2;
+    if (used < t->k && cap > t->k)
+        cap = t->k; /* many never get a newcomer that waits */
     if (cap > most)
         cap = most;
     struct table_bucket *grown = realloc(b, sizeof *b + cap * sizeof b->e[0]);

@@ -168,7 +168,8 @@ void node_start(struct sim_shard *sh, uint32_t node, bool seeded)
                           .trusted = mirrors,
                           .n_mirrors = n_mirrors,
                           .n_trusted = n_mirrors,
-                          .limits = s->limits};
+                          .limits = s->limits,
+                          .counters = full_is(s, node) ? NULL : &sh->engines};
     struct kad_peers peers = sh->peers;
 
     sh->node = node;

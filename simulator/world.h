@@ -187,6 +187,7 @@ struct sim_shard {
     /* The first shard empties one while the others fill the other. */
     struct trace_box traced[2];
     unsigned trace_box;
+    struct kad_stat engines; /* counters of all but full nodes */
     struct sim_counts sum;
     struct hist get_us, get_hops, get_asked, put_us, http_us, watch_us;
 };
