@@ -267,6 +267,7 @@ lint-cppcheck:
 # ---- install ----------------------------------------------------------------------------------
 # The library is installed as soon as there is its one public header.
 API_H    := $(firstword $(wildcard kadmsg.h */kadmsg.h))
+API_SRC  := $(if $(API_H),$(API_H:.h=.c) $(wildcard $(API_H:.h=)_*.c))
 MANPAGES := $(sort $(wildcard docs/man/*.[1578]))
 SOVERSION := 0
 # What the program alone needs (node/node.h, parts) is not linked: a reference to it is an error here.
@@ -286,11 +287,11 @@ INSTALLED := $(if $(PROG_SRC),$(BINDIR)/kadmsg $(UNITDIR)/kadmsg.service $(comp_
     $(if $(API_H),$(addprefix $(LIBDIR)/,libkadmsg.a libkadmsg.so libkadmsg.so.$(SOVERSION) pkgconfig/kadmsg.pc) \
         $(PREFIX)/include/kadmsg.h)
 
-$(O)/libkadmsg.so.$(SOVERSION): $(call obj,$(API_H:.h=.c)) $(LIB)
+$(O)/libkadmsg.so.$(SOVERSION): $(call obj,$(API_SRC)) $(LIB)
 	$(call say,LD)
 	$(Q)$(CC) -shared $(filter-out -pie,$(ALL_LDFLAGS)) -Wl,-soname,$(@F) -Wl,-z,defs -o $@ $(filter %.o %.a,$^) $(API_LIBS)
 # One object with the hidden names made local, so that the caller's own functions may have any name.
-$(O)/api/kadmsg.o: $(call obj,$(API_H:.h=.c)) $(LIB)
+$(O)/api/kadmsg.o: $(call obj,$(API_SRC)) $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -r -nostdlib -o $@ $(filter %.o %.a,$^) && objcopy --localize-hidden $@
 $(O)/api/libkadmsg.a: $(O)/api/kadmsg.o
