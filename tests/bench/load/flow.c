@@ -39,12 +39,12 @@ static void flow_free(struct flow *f, bool linger)
     free(f);
 }
 
-void flow_begin(struct flow *f)
+void flow_hold(struct flow *f)
 {
     f->busy = true;
 }
 
-void flow_end(struct flow *f)
+void flow_release(struct flow *f)
 {
     f->busy = false;
     if (f->over)
@@ -331,12 +331,12 @@ void flow_event(struct end *e, const struct yamux_event *ev)
     struct flow *f = ev->what & YAMUX_OPENED ? flow_accept(e, ev->stream) : ev->stream->user;
     if (f == NULL)
         return;
-    flow_begin(f);
+    flow_hold(f);
     if (ev->what & YAMUX_RESET)
         flow_lost(f, ev->stream->reset_err);
     else
         on_news(f, ev->what);
-    flow_end(f);
+    flow_release(f);
 }
 
 static bool dial(struct flow *f)

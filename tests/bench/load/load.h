@@ -11,6 +11,7 @@
  *     bulk.c ping.c open.c sess.c idle.c    the modes: what is done with them, and what is measured
  *     copy.c     a server of its own: the bare byte-copying relay, the ceiling of bulk
  *     entries.c  signed entries for the bench of HTTP services
+ *     puts.c     signed items for the nodes of a network
  *     floor.c    processor time of single operations, the ceiling of set-up
  *
  * A mode is a table of functions (struct load_mode) that are called from the loop. load_begin() and
@@ -43,7 +44,8 @@ struct load_opts {
     int mode;
     struct addr_hostport addr;
     struct pubkey pk;
-    uint64_t pid, pairs, streams, write, seconds_ns, size, count, inflight, sessions, hold_ns;
+    uint64_t pid, pairs, streams, write, seconds_ns, size, count, inflight, sessions, hold_ns, keys,
+        slots;
     bool e2e, bare;
 };
 
@@ -187,8 +189,8 @@ void flow_opened(struct flow *f);
 void flow_failed(struct flow *f, const char *what, int err);
 void flow_lost(struct flow *f, int err);
 void flow_step(struct flow *f, bool writable);
-void flow_begin(struct flow *f);
-void flow_end(struct flow *f);
+void flow_hold(struct flow *f);
+void flow_release(struct flow *f);
 
 /* ---- sealed.c ---- */
 
@@ -205,3 +207,7 @@ int floor_run(void);
 /* ---- entries.c ---- */
 
 int entries_run(const struct load_opts *o);
+
+/* ---- puts.c ---- */
+
+int puts_run(const struct load_opts *o);

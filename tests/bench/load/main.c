@@ -16,7 +16,7 @@
 static const struct load_mode *const modes[] = {&mode_bulk, &mode_ping, &mode_open, &mode_sess,
                                                 &mode_idle};
 #define MODE_COPY  (sizeof modes / sizeof modes[0])
-#define MODE_WORDS "bulk|ping|open|sess|idle|copy|floor|entries"
+#define MODE_WORDS "bulk|ping|open|sess|idle|copy|floor|entries|puts"
 
 static struct load load;
 
@@ -28,8 +28,7 @@ static const struct cmd_opt args[] = {
      CMD_CHOICE_AT(O, mode),
      .choices = MODE_WORDS,
      .help = "what to measure: bulk, ping, open, sess or idle; copy and floor are ceilings; "
-             "entries prints "
-             "signed ones"},
+             "entries prints signed ones, puts gives items to the nodes of a network"},
     {0},
 };
 static const struct cmd_opt flags[] = {
@@ -82,6 +81,13 @@ static const struct cmd_opt flags[] = {
      .max = 1000000,
      .def = "1000",
      .help = "idle sessions"},
+    {.name = "keys", CMD_U64_AT(O, keys), .min = 1, .def = "500", .help = "keys that publish"},
+    {.name = "slots",
+     CMD_U64_AT(O, slots),
+     .min = 1,
+     .max = 50,
+     .def = "4",
+     .help = "slots of each key"},
     {.name = "hold", CMD_SECONDS_AT(O, hold_ns), .def = "5", .help = "how long all stays idle"},
     {.name = "e2e", CMD_FLAG_AT(O, e2e), .help = "seal the streams end to end"},
     {.name = "bare",
@@ -102,6 +108,7 @@ static const struct cmd root = {
              "open    stream set-up:    --pairs --inflight --seconds [--e2e]\n\n"
              "sess    session set-up:   --count --inflight\n\n"
              "idle    memory:           --sessions --streams --inflight --hold\n\n"
+             "puts    puts for tests:   --keys --slots\n\n"
              "copy    runs a bare byte-copying relay at --addr: what no server can beat\n\n"
              "floor   the cost of single cryptographic operations: likewise",
     .args = args,
@@ -401,8 +408,9 @@ static int run(struct cmdline *cl)
     l->o = *(const struct load_opts *)cl->opts;
     bool copy = l->o.mode == MODE_COPY, drives = l->o.mode < (int)MODE_COPY;
     l->mode = drives ? modes[l->o.mode] : NULL;
-    bool entries = l->o.mode == (int)MODE_COPY + 2;
-    const char *stray = stray_flag(cl, drives ? l->mode->flags : entries ? " count bare " : "");
+    bool entries = l->o.mode == (int)MODE_COPY + 2, puts = l->o.mode == (int)MODE_COPY + 3;
+    const char *own = entries ? " count bare " : puts ? " keys slots " : "";
+    const char *stray = stray_flag(cl, drives ? l->mode->flags : own);
     if (stray != NULL)
         return cmdline_usage_error(cl, "--%s does not belong to this mode", stray);
     signal(SIGPIPE, SIG_IGN);
@@ -410,13 +418,13 @@ static int run(struct cmdline *cl)
         return copy_run(l);
     if (entries)
         return entries_run(&l->o);
-    if (!drives)
+    if (!drives && !puts)
         return floor_run();
     if (l->o.addr.port == 0 || (!l->o.bare && !cmdline_given(cl, "pk")))
         return cmdline_usage_error(cl, "--addr and --pk say which server");
     if (l->o.bare && l->o.e2e)
         return cmdline_usage_error(cl, "--bare has no clients that could seal");
-    return drive(l);
+    return puts ? puts_run(&l->o) : drive(l);
 }
 
 int main(int argc, char **argv)

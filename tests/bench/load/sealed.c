@@ -13,37 +13,37 @@
 static void on_opened(struct stream *st, void *arg)
 {
     struct flow *f = arg;
-    flow_begin(f);
+    flow_hold(f);
     f->seed = flow_seed(&f->end->pk, stream_local_port(st));
     flow_opened(f);
-    flow_end(f);
+    flow_release(f);
 }
 
 static void on_readable(struct stream *st, void *arg)
 {
     struct flow *f = arg;
     (void)st;
-    flow_begin(f);
+    flow_hold(f);
     flow_step(f, false);
-    flow_end(f);
+    flow_release(f);
 }
 
 static void on_writable(struct stream *st, void *arg)
 {
     struct flow *f = arg;
     (void)st;
-    flow_begin(f);
+    flow_hold(f);
     flow_step(f, true);
-    flow_end(f);
+    flow_release(f);
 }
 
 static void on_ended(struct stream *st, void *arg, int err)
 {
     struct flow *f = arg;
     (void)st;
-    flow_begin(f);
+    flow_hold(f);
     flow_lost(f, err);
-    flow_end(f);
+    flow_release(f);
 }
 
 static const struct stream_cb stream_cb = {on_opened, on_readable, on_writable, on_ended};
@@ -59,9 +59,9 @@ static void on_accept(void *arg, struct stream *st)
     f->stream = st;
     f->seed = flow_seed(stream_remote(st), stream_remote_port(st));
     stream_set_cb(st, &stream_cb, f);
-    flow_begin(f);
+    flow_hold(f);
     flow_opened(f);
-    flow_end(f);
+    flow_release(f);
 }
 
 /* ---- the client ---- */
