@@ -19,6 +19,8 @@ static void on_redis(void *arg, int err, const char *why)
 {
     (void)arg, (void)why;
     rig.redis_ready = err == 0;
+    if (err == 0 && rig.app_free != NULL && rig.store_back != NULL)
+        rig.store_back();
 }
 
 void rig_open_store(bool with_redis)
@@ -31,9 +33,12 @@ void rig_open_store(bool with_redis)
     if (with_redis) {
         if (redis_rig.pid == 0)
             redis_start();
-        redisReply *r = redisCommand(redis_rig.eyes, "FLUSHALL");
-        assert_non_null(r);
-        freeReplyObject(r);
+        if (!rig.keep_redis) {
+            redisReply *r = redisCommand(redis_rig.eyes, "FLUSHALL");
+            assert_non_null(r);
+            freeReplyObject(r);
+        }
+        rig.keep_redis = false;
         snprintf(url, sizeof(url), "redis://127.0.0.1:%d", redis_rig.port);
         cfg.redis = url;
         rig.redis_ready = false;

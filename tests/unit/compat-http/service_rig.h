@@ -24,7 +24,9 @@ struct service_rig {
     struct kv_open store;
     struct service *service;
     struct tmpdir dir;
-    bool redis_ready; /* the store's connection */
+    bool redis_ready;         /* the store's connection */
+    bool keep_redis;          /* the next rig_open_store() leaves what is in it */
+    void (*store_back)(void); /* optional: the connection is there, maybe again */
     void *app;
     void (*app_free)(void *app);
 };

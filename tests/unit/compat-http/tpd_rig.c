@@ -8,7 +8,7 @@
 
 static struct kv_open sql; /* what is not in Redis in 2024 */
 
-static void app_free(void *app)
+void tpd_rig_free(void *app)
 {
     tpd_service_free(app);
     kv_open_close(&sql);
@@ -25,6 +25,11 @@ bool tpd_is_ready(void *arg)
     (void)arg;
     tpd_service_stat(tpd_of_rig(), &stat);
     return stat.ready;
+}
+
+static void store_back(void)
+{
+    tpd_service_store_back(tpd_of_rig());
 }
 
 void tpd_start(struct tpd_service_cfg cfg, bool with_redis)
@@ -45,7 +50,8 @@ void tpd_start(struct tpd_service_cfg cfg, bool with_redis)
     }
     assert_int_equal(tpd_service_new(&t, &cfg), 0);
     rig.app = t;
-    rig.app_free = app_free;
+    rig.app_free = tpd_rig_free;
+    rig.store_back = store_back;
     const struct service_route *routes = tpd_service_routes(cfg.generation, &n);
     rig_serve(routes, n, t, tpd_service_dropped);
     rig_wait(tpd_is_ready, NULL);

@@ -9,6 +9,8 @@
 /* env, loop and stores of cfg are the rig's: with Redis the generation of 2024 has its transports in LMDB, and only its nonces there. Waits until the store was read. */
 void tpd_start(struct tpd_service_cfg cfg, bool with_redis);
 struct tpd_service *tpd_of_rig(void);
+/* rig.app_free for it. */
+void tpd_rig_free(void *app);
 bool tpd_is_ready(void *arg);
 
 /* A signed request with this nonce. */
