@@ -333,25 +333,44 @@ static uint64_t tcp_bytes(size_t i)
     return st.bytes_in + st.bytes_out;
 }
 
+/* Requests that all nodes but the relay's were sent. */
+static void count_requests(double sum[KAD_METHOD__END], double sign)
+{
+    struct kad_stat st;
+
+    for (size_t i = 0; i < n_nodes; i++) {
+        kad_stat(node_kad(nodes[i]), &st);
+        for (int m = 0; m < KAD_METHOD__END; m++)
+            sum[m] += sign * (double)st.requests[m];
+    }
+}
+
 static void measure_idle(void)
 {
     const char *text = getenv("KADMSG_BENCH_IDLE_S");
     unsigned seconds = text != NULL ? (unsigned)atoi(text) : 120;
-    char params[128];
+    char params[400];
     uint64_t bytes = 0;
+    double r[KAD_METHOD__END] = {0};
 
     run_for(100); /* streams of the measurements before go */
     for (size_t i = 1; i < n_nodes; i++)
         bytes -= tcp_bytes(i);
+    count_requests(r, -1);
     double before = bench_cpu_s();
     run_for(seconds);
-    double cpu = bench_cpu_s() - before;
+    double cpu = bench_cpu_s() - before, nodes_n = (double)(n_nodes - 1);
     for (size_t i = 1; i < n_nodes; i++)
         bytes += tcp_bytes(i);
-    double nodes_n = (double)(n_nodes - 1);
+    count_requests(r, 1);
+    double hourly = 3600.0 / seconds / nodes_n;
     snprintf(params, sizeof params,
-             "{\"nodes\":%zu,\"seconds\":%u,\"extrapolated\":true,\"relay_included\":true}",
-             n_nodes, seconds);
+             "{\"nodes\":%zu,\"seconds\":%u,\"extrapolated\":true,\"relay_included\":true,"
+             "\"requests_an_hour\":{\"ping\":%.0f,\"find\":%.0f,\"get\":%.0f,\"put\":%.0f,"
+             "\"list\":%.0f,\"put_many\":%.0f,\"watch\":%.0f}}",
+             n_nodes, seconds, hourly * r[KAD_PING], hourly * r[KAD_FIND_NODE],
+             hourly * r[KAD_GET_VALUE], hourly * r[KAD_PUT_VALUE], hourly * r[KAD_GET_ITEMS],
+             hourly * r[KAD_PUT_BATCH], hourly * r[KAD_WATCH]);
     bench_report("dht_idle_traffic", params, (double)bytes / nodes_n * 86400 / seconds / 1e6,
                  "MB per day and node", cpu, 35);
     bench_report("dht_idle_cpu", params, cpu / nodes_n / seconds * 100,

@@ -37,6 +37,7 @@
 #define N_STORED  100000u
 #define N_GETS    300000u
 #define VALUE_LEN 420u
+#define VALUE_MAX 1500u
 #define KEYS      100u
 
 static char dir[512], why[STORE_WHY_BYTES];
@@ -96,7 +97,8 @@ struct frame {
 };
 
 static struct frame frames[N_SIGNED];
-static uint8_t value[VALUE_LEN];
+static uint8_t value[VALUE_MAX];
+static size_t value_len = VALUE_LEN; /* of the records of numbered() */
 
 static void make_frames(void)
 {
@@ -112,7 +114,7 @@ static void make_frames(void)
         int salt_len = snprintf(salt, sizeof salt, "tp:%u", i / KEYS);
         struct item it = {.seq = 1700000000000000000u + i,
                           .v = value,
-                          .v_len = sizeof value,
+                          .v_len = VALUE_LEN,
                           .salt = (uint8_t *)salt,
                           .salt_len = (size_t)salt_len};
         if (item_sign(&it, &sk[i % KEYS]) != 0)
@@ -201,7 +203,7 @@ static struct store_rec numbered(unsigned i)
     const char *salt = salts[i % 5];
     struct store_rec rec = {.item = {.seq = 1700000000000000000u + i,
                                      .v = value,
-                                     .v_len = sizeof value,
+                                     .v_len = value_len,
                                      .salt = (const uint8_t *)salt,
                                      .salt_len = strlen(salt)},
                             .stored_ns = 1700000000000000000 + i,
@@ -380,30 +382,60 @@ static void bench_list(struct store *s)
 
 /* ---- size and opening ---- */
 
-static void bench_overhead(struct store *s)
+/* Bytes on disk of each of `count` records beside value and salt, and of a record as it is encoded. */
+static double overhead(struct store *s, unsigned count, double *encoded)
 {
     const struct db *db = store_lmdb_db(s);
     uint8_t buf[RECORD_MAX_BYTES];
-    double plain = 0, encoded = 0;
-    char params[80];
+    double plain = 0;
     MDB_envinfo info;
     MDB_stat st;
     MDB_txn *txn;
 
+    *encoded = 0;
     for (unsigned i = 0; i < 5; i++) {
         struct store_rec rec = numbered(i);
         plain += (double)(rec.item.v_len + rec.item.salt_len) / 5;
-        encoded += (double)record_encode(buf, &rec) / 5;
+        *encoded += (double)record_encode(buf, &rec) / 5;
     }
+    *encoded -= plain;
     if (mdb_env_info(db->env, &info) != 0 || mdb_env_stat(db->env, &st) != 0 ||
         mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn) != 0)
         bench_die("stat");
     double used = (double)(info.me_last_pgno + 1 - db_free_pages(txn)) * st.ms_psize;
     mdb_txn_abort(txn);
-    snprintf(params, sizeof params, "{\"items\":%u,\"value_bytes\":%u,\"per_publisher\":5}",
-             N_STORED, VALUE_LEN);
-    bench_report("store_overhead", params, used / N_STORED - plain, "bytes/item", 0,
-                 encoded - plain);
+    return used / count - plain;
+}
+
+static void report_overhead(struct store *s, unsigned count)
+{
+    char params[80];
+    double encoded, bytes = overhead(s, count, &encoded);
+
+    snprintf(params, sizeof params, "{\"items\":%u,\"value_bytes\":%zu,\"per_publisher\":5}", count,
+             value_len);
+    bench_report("store_overhead", params, bytes, "bytes/item", 0, encoded);
+}
+
+/* Other sizes of values leave other gaps at the ends of pages. */
+static void bench_other_sizes(void)
+{
+    static const size_t sizes[] = {100, 250, 600, 1000, 1500};
+    const unsigned count = 20000;
+
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        remove_files();
+        value_len = sizes[i];
+        struct store *s = open_store();
+        for (unsigned k = 0; k < count; k++) {
+            struct store_rec rec = numbered(k);
+            put(s, &rec);
+        }
+        sync_store(s);
+        report_overhead(s, count);
+        s->ops->close(s);
+    }
+    value_len = VALUE_LEN;
 }
 
 static double time_read(size_t *size)
@@ -545,9 +577,10 @@ static void bench_small(void)
 
     bench_get(s);
     bench_list(s);
-    bench_overhead(s);
+    report_overhead(s, N_STORED);
     s->ops->close(s);
     bench_open();
+    bench_other_sizes();
 }
 
 /* Items `first` … `first + count - 1` of a series of signed ones, 50 for each key, into a store: for
@@ -560,7 +593,7 @@ static int fill(const char *path, unsigned first, unsigned count, uint64_t seq)
         const unsigned number = i / 50;
         struct seckey sk;
         char salt[16];
-        struct item it = {.seq = seq + i, .v = value, .v_len = sizeof value};
+        struct item it = {.seq = seq + i, .v = value, .v_len = VALUE_LEN};
         it.salt_len = (size_t)snprintf(salt, sizeof salt, "s%u", i % 50);
         it.salt = (const uint8_t *)salt;
         if (crypto_keypair_from_seed(&sk, &it.k, (const uint8_t *)&number, sizeof number) != 0 ||
