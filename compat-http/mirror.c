@@ -511,20 +511,55 @@ void mirror_delete(struct mirror *m, const char *salt, const struct pubkey *subj
     change_unref(c);
 }
 
-void mirror_entry(struct mirror *m, const struct entry *e, const char *text, size_t n)
+/* What an entry says, whenever it was signed. */
+static uint64_t content_hash(const struct entry *e)
 {
     struct entry content = *e;
-    struct mirror_value v = {
-        .salt = "dmsg", .v = text, .n = n, .has_seq = true, .seq = e->sequence};
+    uint64_t hash = 0;
     char *canon;
-    size_t len;
+    size_t n;
     content.sequence = 0;
     content.timestamp_ns = 0;
-    if (entry_canonical(&canon, &len, &content, false) == 0) {
-        v.hash = e->unknown_members ? mirror_hash(text, n) : mirror_hash(canon, len);
+    if (!e->unknown_members && entry_canonical(&canon, &n, &content, false) == 0) {
+        hash = mirror_hash(canon, n);
         free(canon);
     }
-    mirror_set(m, &v, &e->static_pk, 1);
+    return hash;
+}
+
+/* A discovery puts its judgement of a server into the entry, which breaks the signature (services.md §2.2 rule 4): without it the entry certifies itself again. A
+ * passphrase that stood there and was signed is nothing for the DHT. NULL: there is no such text. */
+static struct entry *server_certifying(const char *text, size_t n)
+{
+    struct entry *e;
+    if (entry_parse(&e, text, n) < 0)
+        return NULL;
+    if (e->server.server_type[0] == '\0' && entry_verify(e) == 0)
+        return e;
+    struct sig sig = e->signature;
+    e->server.server_type = "";
+    if (e->has_signature && entry_set_signature(e, &sig) == 0 && entry_verify(e) == 0)
+        return e;
+    entry_free(e);
+    return NULL;
+}
+
+void mirror_entry(struct mirror *m, const struct entry *e, const char *text, size_t n)
+{
+    struct entry *server = e->has_server ? server_certifying(text, n) : NULL;
+    struct mirror_value v = {
+        .salt = "dmsg",
+        .v = server != NULL ? server->text : text,
+        .n = server != NULL ? server->text_len : n,
+        .has_seq = true,
+        .seq = e->sequence != 0 ? e->sequence : 1, /* number 0 is in no listing (dht.md §2.3) */
+        .hash = content_hash(server != NULL ? server : e),
+    };
+    if (e->has_server && server == NULL)
+        m->stat.uncertified++;
+    else
+        mirror_set(m, &v, &e->static_pk, 1);
+    entry_free(server);
 }
 
 /* Chunks of a longer list before this one. */

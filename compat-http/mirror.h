@@ -8,7 +8,7 @@
  * written less than MIRROR_REFRESH_NS ago is neither signed nor written, so that the cost is one of changes and not of registrations. Of an entry, sequence,
  * timestamp and signature do not count as content. Several changes of a slot before it is written are one.
  *
- * Numbers: an entry's own sequence (a visor's self-published item has to stay the newer one everywhere), else the wall clock, never twice the same. A deletion is
+ * Numbers: an entry's own sequence, at least 1 (a visor's self-published item has to stay the newer one everywhere), else the wall clock, never twice the same. A deletion is
  * a tombstone with a number of the clock; a sink that keeps no tombstones is told `gone`.
  *
  * Each sink is written MIRROR_BATCH slots at a time, one batch under way. A batch that failed is repeated with what the slots hold then, 1 s to 60 s later
@@ -64,7 +64,8 @@ typedef int mirror_write_fn(void *arg, const struct mirror_write *w, size_t n, s
 struct mirror_stat {
     size_t slots, waiting;  /* gauges; waiting: of the sink that has most to do */
     uint64_t bytes_waiting; /* gauge */
-    uint64_t offered, unchanged, signatures, deleted, dropped, too_long, sign_failed, lost;
+    uint64_t offered, unchanged, signatures, deleted, dropped, too_long, sign_failed, lost,
+        uncertified;
     struct mirror_sink_stat {
         const char *name;
         uint64_t written, batches, failed;
@@ -102,7 +103,7 @@ uint64_t mirror_hash(const void *p, size_t n);
 void mirror_set(struct mirror *m, const struct mirror_value *v, const struct pubkey *subjects,
                 size_t n);
 void mirror_delete(struct mirror *m, const char *salt, const struct pubkey *subject);
-/* A signed entry as it is stored: salt "dmsg". */
+/* A signed entry as it is stored: salt "dmsg". A server's goes without what the discovery put into it, and not at all when it does not verify then (uncertified). */
 void mirror_entry(struct mirror *m, const struct entry *e, const char *text, size_t n);
 /* All transports of the subject: salts "tp", "tp:1", …; an empty list is a deletion. */
 void mirror_transports(struct mirror *m, const struct pubkey *subject, const struct tp_list *l);

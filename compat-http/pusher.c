@@ -127,8 +127,6 @@ static struct key *key_new(struct pusher *p, const struct pubkey *pk)
 static void again(struct pusher *p, const struct pubkey *pk)
 {
     p->stat.refills += pk == NULL;
-    if (pk == NULL)
-        log_info(LOG_HTTP, "the discovery has lost its entries, they are pushed anew");
     if (p->cfg.again != NULL)
         p->cfg.again(p->cfg.arg, pk);
 }
@@ -246,6 +244,12 @@ static void forget_all(struct pusher *p)
         key_free(p, k);
 }
 
+void pusher_refill(struct pusher *p)
+{
+    forget_all(p);
+    again(p, NULL);
+}
+
 static void refill(struct pusher *p)
 {
     uint64_t wait = 2 * p->refill_wait_ns;
@@ -253,8 +257,8 @@ static void refill(struct pusher *p)
         return;
     p->refill_wait_ns = wait < REFILL_NS ? REFILL_NS : wait > REFILL_MAX_NS ? REFILL_MAX_NS : wait;
     p->refill_ns = now_of(p) + p->refill_wait_ns;
-    forget_all(p);
-    again(p, NULL);
+    log_info(LOG_HTTP, "the discovery has lost its entries, they are pushed anew");
+    pusher_refill(p);
 }
 
 /* All that was looked for is missing: so is the rest, presumably. */

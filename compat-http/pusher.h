@@ -57,4 +57,6 @@ void pusher_offer(struct pusher *p, const struct pubkey *pk, const char *text, s
 void pusher_seen(struct pusher *p, const struct pubkey *pk, const char *text, size_t n);
 /* Its owner took it back: nothing of it waits, and it is not looked for. */
 void pusher_gone(struct pusher *p, const struct pubkey *pk);
+/* Nothing is known of what the discovery has: everything is asked for. */
+void pusher_refill(struct pusher *p);
 void pusher_stat(const struct pusher *p, struct pusher_stat *out);

@@ -225,6 +225,20 @@ static void register_bare(struct tpd_job *j)
     tpd_job_commit(j);
 }
 
+bool tpd_service_take(struct tpd_service *t, const struct tp_entry *e)
+{
+    struct tp_id id = tp_id_of(&e->edges[0], &e->edges[1], e->type);
+    struct tpd_tp *tp;
+    if (!t->stat.ready || memcmp(&id, &e->id, sizeof(id)) != 0 ||
+        tpd_table_get(&t->table, &id) != NULL || !tpd_table_room(&t->table, &e->edges[0], 1) ||
+        !tpd_table_room(&t->table, &e->edges[1], 1) ||
+        tpd_table_put(&t->table, e, until(t), &tp) < 0)
+        return false;
+    t->stat.registered++;
+    tpd_tell(t);
+    return true;
+}
+
 void tpd_handle_register(struct service_req *q)
 {
     tpd_authorize(q, register_signed);

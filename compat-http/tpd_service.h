@@ -76,6 +76,9 @@ size_t tpd_service_count(const struct tpd_service *t, const char *type);
 /* All transports of a key, as GET by edge gives them; tp_list_free(). None: an empty list. 0, ERR_NOMEM. */
 int tpd_service_list(const struct tpd_service *t, const struct pubkey *pk, struct tp_list *out)
     __attribute__((warn_unused_result));
+/* A transport that somebody else knows of (the DHT): into the table, if it is not there, as if it was registered now; tpd_service_store_back() writes what came. False: it is there, is not what
+ * its id says, or there is no room or no store yet. */
+bool tpd_service_take(struct tpd_service *t, const struct tp_entry *e);
 /* Every key that has transports, in no order. fn must not change the service. */
 void tpd_service_each(struct tpd_service *t, void (*fn)(void *arg, const struct pubkey *pk),
                       void *arg);

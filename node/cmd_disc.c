@@ -11,6 +11,7 @@
 #include "compat-http/mirror_disc.h"
 #include "node/cmds.h"
 #include "node/daemon.h"
+#include "node/node_int.h"
 #include "node/tool.h"
 
 #define DMSG_RATE  100
@@ -123,6 +124,12 @@ static void mirror_again(struct daemon *m)
         mirror_disc_again(a->walk);
 }
 
+/* What the DHT knows and we do not is registered here, as if it came over HTTP. */
+static void pulled(struct daemon *m)
+{
+    push_all(m->node);
+}
+
 /* ---- life ---- */
 
 static int open_disc(struct daemon *m, struct service_cfg *cfg)
@@ -198,6 +205,8 @@ static const struct daemon_spec spec = {
     .closed = closed,
     .metrics = metrics,
     .mirror_again = mirror_again,
+    .pull = "dmsg",
+    .pulled = pulled,
 };
 
 static int run(struct cmdline *cl)

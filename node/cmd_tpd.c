@@ -4,9 +4,10 @@
 #include <stdlib.h>
 
 #include "base/err.h"
-#include "compat-http/tpd_service.h"
+#include "compat-http/mirror_tpd.h"
 #include "node/cmds.h"
 #include "node/daemon.h"
+#include "node/node_int.h"
 #include "node/tool.h"
 
 #define RATE "30"
@@ -88,8 +89,12 @@ static const struct daemon_member members[] = {
     {"store_data_path", NULL}, {"uptime_db", NULL},
 };
 
+#define PULLED_MAX 65536 /* lists of visors */
+
 struct tpd_app {
     struct tpd_service *tpd;
+    struct mirror_tpd *mirror; /* NULL = none */
+    bool pulled;               /* the node's store has what full nodes have */
     struct kv_open sql; /* generation 2024 beside a Redis: what upstream has in its database */
 };
 
@@ -134,6 +139,56 @@ static void store_back(struct daemon *m)
     tpd_service_store_back(a->tpd);
 }
 
+/* ---- into the DHT and back ---- */
+
+static void on_changed(void *arg, const struct pubkey *pk)
+{
+    const struct daemon *m = arg;
+    struct tpd_app *a = m->app;
+    if (a->mirror != NULL)
+        mirror_tpd_changed(a->mirror, pk);
+}
+
+/* What a visor says of its own transports, and what we said ourselves. */
+static bool take_record(void *arg, const struct store_rec *rec)
+{
+    const struct daemon *m = arg;
+    struct tpd_app *a = m->app;
+    bool ours = pubkey_equal(&rec->item.k, &m->pk);
+    if (rec->expires_ns > env_wall_ns(m->node->env) && (ours || rec->kind == ITEM_OWNER))
+        (void)mirror_tpd_take(a->mirror, ours ? NULL : &rec->item.k, rec->item.v, rec->item.v_len);
+    return true;
+}
+
+static void pulled(struct daemon *m)
+{
+    struct tpd_app *a = m->app;
+    struct store *s = m->node->store;
+    struct store_page page = {.salt = (const uint8_t *)"tp", .salt_len = 2, .limit = PULLED_MAX};
+    bool more;
+    a->pulled = true;
+    if (a->mirror == NULL)
+        return;
+    (void)s->ops->list(s, &page, take_record, m, &more);
+    tpd_service_store_back(a->tpd);
+}
+
+static void mirror_again(struct daemon *m)
+{
+    struct tpd_app *a = m->app;
+    if (a->mirror != NULL)
+        mirror_tpd_all(a->mirror);
+}
+
+static void on_loaded(void *arg)
+{
+    struct daemon *m = arg;
+    struct tpd_app *a = m->app;
+    mirror_again(m);
+    if (a->pulled)
+        pulled(m); /* nothing could be taken before */
+}
+
 /* Beside a Redis of 2024 transports have a store of their own. */
 static int open_sql(struct daemon *m, struct tpd_app *a)
 {
@@ -172,10 +227,15 @@ static int open_tpd(struct daemon *m, struct service_cfg *cfg)
         .rate = o->generation == TPD_2024 ? 0 : (unsigned)o->rate,
         .max = o->max,
         .dmsg_address = daemon_address(m),
+        .changed = m->mirroring != NULL ? on_changed : NULL,
+        .loaded = m->mirroring != NULL ? on_loaded : NULL,
         .arg = m,
     };
     if ((rc = tpd_service_new(&a->tpd, &tpd)) < 0)
         return tool_fail(rc, "service: %s", err_str(rc));
+    if (m->mirroring != NULL &&
+        (a->mirror = mirror_tpd_new(mirroring_mirror(m->mirroring), a->tpd, tpd.loop)) == NULL)
+        return tool_fail(ERR_NOMEM, "mirror: %s", err_str(ERR_NOMEM));
     cfg->app = a->tpd;
     cfg->routes = tpd_service_routes(tpd.generation, &cfg->n_routes);
     cfg->dropped = tpd_service_dropped;
@@ -187,6 +247,8 @@ static void close_tpd(struct daemon *m)
     struct tpd_app *a = m->app;
     if (a == NULL)
         return;
+    mirror_tpd_free(a->mirror);
+    a->mirror = NULL;
     tpd_service_free(a->tpd);
     kv_open_close(&a->sql);
 }
@@ -207,6 +269,9 @@ static const struct daemon_spec spec = {
     .closed = closed,
     .metrics = metrics,
     .store_back = store_back,
+    .mirror_again = mirror_again,
+    .pull = "tp",
+    .pulled = pulled,
 };
 
 static int run(struct cmdline *cl)

@@ -14,6 +14,7 @@
 
 #define DMSG_SESSIONS  16
 #define REDIS_ATTEMPTS 10
+#define PULLED_BYTES   (UINT64_C(16) << 20) /* of what the DHT gave */
 
 /* ---- the configuration file ---- */
 
@@ -161,6 +162,8 @@ static void on_redis(void *arg, int err, const char *why)
     m->known = err == 0 || err == ERR_REFUSED || m->attempts >= REDIS_ATTEMPTS;
     if (err == 0 && m->served && m->spec->store_back != NULL)
         m->spec->store_back(m);
+    if (err == 0 && m->node != NULL)
+        mirroring_pull(m->mirroring, m->spec->pull); /* it may be another one, or an empty one */
 }
 
 int daemon_store_dir(const struct daemon *m, char out[PATHS_MAX])
@@ -267,6 +270,13 @@ static void on_again(void *arg)
         m->spec->mirror_again(m);
 }
 
+static void on_pulled(void *arg)
+{
+    struct daemon *m = arg;
+    if (m->node != NULL && m->spec->pulled != NULL)
+        m->spec->pulled(m);
+}
+
 static int open_mirror(struct daemon *m)
 {
     const struct daemon_opts *o = m->o;
@@ -279,6 +289,7 @@ static int open_mirror(struct daemon *m)
         .password = getenv("REDIS_PASSWORD"),
         .n_full = o->bootstrap.n,
         .again = on_again,
+        .pulled = on_pulled,
         .arg = m,
     };
     if ((o->mirror_redis != NULL || o->bootstrap.n > 0) && !m->has_key)
@@ -330,6 +341,12 @@ static bool on_report(void *arg, const struct kad_report *r)
     return mirroring_report(m->mirroring, r);
 }
 
+static void on_changed(void *arg)
+{
+    struct daemon *m = arg;
+    mirroring_tick(m->mirroring);
+}
+
 static void on_node_stopped(void *arg)
 {
     struct daemon *m = arg;
@@ -364,6 +381,9 @@ static int open_node(struct daemon *m)
                 : discovery == NULL    ? NODE_MODE_DHT
                 : o->bootstrap.n > 0   ? NODE_MODE_HYBRID
                                        : NODE_MODE_HTTP,
+        /* What was pulled of the DHT, to itself. */
+        .push = m->spec->own_discovery && o->bootstrap.n > 0 ? NODE_PUSH_ON : NODE_PUSH_OFF,
+        .store_bytes = PULLED_BYTES,
         .parts = node_parts,
         .publish = true,
         .lock = false,
@@ -376,6 +396,7 @@ static int open_node(struct daemon *m)
         .n_mirrors = 1,
         .client_only = true,
         .stopped = on_node_stopped,
+        .changed = on_changed,
         .report = on_report,
         .arg = m,
     };
@@ -384,6 +405,7 @@ static int open_node(struct daemon *m)
     if (rc < 0)
         return tool_fail(rc, "%s", why);
     mirroring_set_node(m->mirroring, m->node);
+    mirroring_pull(m->mirroring, m->spec->pull);
     rc = client_listen(m->node->client, (uint16_t)o->dmsg_port, on_stream, m);
     return rc < 0 ? tool_fail(rc, "dmsg port: %s", err_str(rc)) : 0;
 }

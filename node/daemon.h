@@ -167,6 +167,9 @@ struct daemon_spec {
     void (*metrics)(struct daemon *m, FILE *out);
     void (*mirror_again)(struct daemon *m); /* optional: the mirror wants everything anew */
     void (*store_back)(struct daemon *m);   /* optional: the Redis was away and is there again */
+    const char *
+        pull; /* salt of what full nodes are asked for when the store may have lost it; NULL = nothing */
+    void (*pulled)(struct daemon *m); /* it is in the node's store */
 };
 
 struct daemon {

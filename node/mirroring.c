@@ -1,6 +1,7 @@
 #include "node/mirroring.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "compat-http/kv_redis.h"
@@ -11,6 +12,8 @@ struct peer {
     kad_peer handle;
     uint32_t op; /* 0: not asked now */
 };
+
+#define PULL_RETRY_NS (5 * NS_PER_S)
 
 struct mirroring {
     struct mirror *mirror;
@@ -27,6 +30,13 @@ struct mirroring {
     struct loop_task task; /* tells of a batch that ended at once */
     struct loop *loop;
     uint64_t refused;
+    const char *pull; /* salt that is still to be asked for; NULL = none */
+    uint32_t pull_op; /* 0: not under way */
+    size_t pull_peer;
+    uint64_t pull_ns; /* not before */
+    uint64_t pulls, pulled_items;
+    void (*pulled)(void *arg);
+    void *arg;
 };
 
 /* ---- full nodes ---- */
@@ -63,8 +73,47 @@ static int write_full(void *arg, const struct mirror_write *w, size_t n, size_t 
     return m->left > 0 ? 0 : ERR_BUSY;
 }
 
+void mirroring_pull(struct mirroring *m, const char *salt)
+{
+    if (m != NULL && m->has_full)
+        m->pull = salt;
+}
+
+void mirroring_tick(struct mirroring *m)
+{
+    struct client_stat st;
+    if (m == NULL || m->node == NULL || m->pull == NULL || m->pull_op != 0 || m->n_peers == 0)
+        return;
+    uint64_t now = m->node->loop->now_ns;
+    client_stat(m->node->client, &st);
+    if (st.sessions_up == 0 || now < m->pull_ns)
+        return;
+    const struct peer *p = &m->peer[m->pull_peer++ % m->n_peers];
+    m->pull_ns = now + PULL_RETRY_NS;
+    m->pull_op = kad_pull(node_kad(m->node), p->handle, m->pull, strlen(m->pull), &m->pull_op, now);
+    host_kick(m->node->host);
+}
+
+static void pull_over(struct mirroring *m, const struct kad_report *r)
+{
+    m->pull_op = 0;
+    if (r->err != 0)
+        return; /* the next one, a little later */
+    m->pull = NULL;
+    m->pulls++;
+    m->pulled_items += r->pulled;
+    log_info(LOG_DHT, "pulled from a full node items=%llu", (unsigned long long)r->pulled);
+    if (m->pulled != NULL)
+        m->pulled(m->arg);
+}
+
 bool mirroring_report(struct mirroring *m, const struct kad_report *r)
 {
+    if (m != NULL && r->user == &m->pull_op) {
+        if (r->op == m->pull_op)
+            pull_over(m, r);
+        return true;
+    }
     if (m == NULL || r->type != KAD_OP_BATCH || r->user != m)
         return false;
     for (size_t i = 0; i < m->n_peers; i++) {
@@ -89,6 +138,9 @@ bool mirroring_report(struct mirroring *m, const struct kad_report *r)
 
 static void drop_peers(struct mirroring *m)
 {
+    if (m->pull_op != 0)
+        kad_cancel(node_kad(m->node), m->pull_op);
+    m->pull_op = 0;
     for (size_t i = 0; i < m->n_peers; i++) {
         if (m->peer[i].op != 0)
             kad_cancel(node_kad(m->node), m->peer[i].op);
@@ -159,6 +211,8 @@ int mirroring_open(struct mirroring **out, const struct mirroring_cfg *cfg)
     if (m == NULL)
         return ERR_NOMEM;
     m->loop = mirror.loop;
+    m->pulled = cfg->pulled;
+    m->arg = cfg->arg;
     m->task.fn = on_task;
     m->mirror = mirror_new(&mirror);
     seckey_wipe(&mirror.sk);
@@ -224,7 +278,10 @@ void mirroring_metrics(struct mirroring *m, FILE *out, const char *prefix)
     line(out, prefix, "deleted_total", "counter", st.deleted);
     line(out, prefix, "dropped_total", "counter", st.dropped + st.sign_failed);
     line(out, prefix, "too_long_total", "counter", st.too_long);
+    line(out, prefix, "uncertified_total", "counter", st.uncertified);
     line(out, prefix, "refused_total", "counter", m->refused);
+    line(out, prefix, "pulls_total", "counter", m->pulls);
+    line(out, prefix, "pulled_items_total", "counter", m->pulled_items);
     sink_lines(out, prefix, "written_total", &st, offsetof(struct mirror_sink_stat, written));
     sink_lines(out, prefix, "failed_total", &st, offsetof(struct mirror_sink_stat, failed));
 }

@@ -5,7 +5,10 @@
  * full nodes compare what they have. They have to know the daemon's key as a mirror (--mirror KEY) for what does not certify itself; what they refuse is
  * counted, and not repeated before it changes.
  *
- * Order: mirroring_open() after the store, mirroring_set_node() when the node is there, mirroring_report() from the node's report hook, mirroring_close() before the node
+ * The way back at a start: mirroring_pull() has one of them give what it holds under a salt, as soon as it can be reached; it comes into the node's own store, and
+ * pulled() says when it is all there. So a daemon whose store was lost has again what the DHT knows (incident 70).
+ *
+ * Order: mirroring_open() after the store, mirroring_set_node() when the node is there, mirroring_report() and mirroring_tick() from the node's report and changed hooks, mirroring_close() before the node
  * is freed. One thread.
  */
 #pragma once
@@ -28,6 +31,7 @@ struct mirroring_cfg {
     const char *redis, *password; /* redis NULL: none */
     size_t n_full;                /* full nodes to write to; 0: none */
     void (*again)(void *arg);     /* see mirror.h */
+    void (*pulled)(void *arg);    /* optional: a pull is complete */
     void *arg;
 };
 
@@ -40,6 +44,10 @@ void mirroring_close(struct mirroring *m);
 void mirroring_set_node(struct mirroring *m, struct node *n);
 /* A report of the node's engine: true when it was ours. */
 bool mirroring_report(struct mirroring *m, const struct kad_report *r);
+/* Ask a full node for everything under this salt (kept), until one has given it. */
+void mirroring_pull(struct mirroring *m, const char *salt);
+/* At least once a second. */
+void mirroring_tick(struct mirroring *m);
 /* NULL when m is. */
 struct mirror *mirroring_mirror(struct mirroring *m);
 /* Lines of /metrics, each name after the prefix. */

@@ -196,7 +196,9 @@ void ctl_pings_free(struct node *n);
 /* facade.c. Zeros: there is none. */
 void facade_stat(const struct node *n, struct face_stat *out);
 
-/* push.c. False, and zeros: it is not done. */
+/* push.c. Offer everything that is live in the store. */
+void push_all(struct node *n);
+/* False, and zeros: it is not done. */
 bool push_stat(const struct node *n, struct pusher_stat *out);
 
 /* servers.c: which relays this node holds sessions to. */

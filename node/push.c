@@ -101,6 +101,12 @@ static void on_again(void *arg, const struct pubkey *pk)
     loop_timer_set(p->node->loop, &p->pages, p->node->loop->now_ns);
 }
 
+void push_all(struct node *n)
+{
+    if (n->push != NULL)
+        pusher_refill(n->push->pusher);
+}
+
 /* ---- life ---- */
 
 static int push_open(struct node *n, char why[NODE_WHY])

@@ -99,3 +99,22 @@ def test_incident_70_services_die_and_come_back(world, tmp_path):
     assert entry_of(url, nodes[-1].pk) == nodes[-1].pk
     wait_until(lambda: relay.pk in relays(url), WAIT_S, 'relays too')
     again.stop()
+
+
+def test_incident_70_discovery_without_pushers(world):
+    """Nobody pushes: the discovery itself asks the DHT at its start for what its store has lost."""
+    place = world.place('disc')
+    key = keyed(place)
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0', '--mirror', key)
+    flags = ('--keyfile', place.dir / 'service.key', '--bootstrap', relay.join)
+    url = free_url()
+    proc = same_port(place, url, *flags)
+    old = world.node('old', '--discovery', url, '--mode', 'http', '--bootstrap', relay.join)
+    new = world.node('new', '--bootstrap', relay.join)
+    wait_until(lambda: find_entry(new, old.pk), WAIT_S, 'mirrored')
+    proc.kill()
+    old.kill()  # it will not register again
+    again = place.start('disc', '-a', f'127.0.0.1:{url.rpartition(":")[2]}', '-t', '--store', place.dir / 'other', '--ready', *flags)
+    again.wait_ready()
+    wait_until(lambda: {old.pk, new.pk} <= set(clients(url)), WAIT_S, 'pulled from the DHT')
+    again.stop()

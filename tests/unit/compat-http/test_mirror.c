@@ -357,6 +357,37 @@ static void test_entries_by_content(void **state)
     assert_int_equal(held(&redis, "dmsg", &subject[0])->item->item.seq, 20);
 }
 
+/* What the discovery put into a server's entry is taken out again: the DHT takes only what certifies itself. */
+static void test_servers_certify_themselves(void **state)
+{
+    static const char *const said[] = {"", "community", "secret"};
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct entry *e;
+        struct hash digest;
+        struct sig sig;
+        assert_int_equal(entry_new_server(&e, &subject[i], 0, env_wall_ns(&env.env), "h:1", 7), 0);
+        e->server.server_type = i == 2 ? said[2] : "";
+        assert_int_equal(entry_digest(&digest, e), 0);
+        assert_int_equal(crypto_sign_digest(&sig, &subject_sk[i], &digest), 0);
+        e->server.server_type = said[i]; /* as it is stored */
+        assert_int_equal(entry_set_signature(e, &sig), 0);
+        mirror_entry(mirror, e, e->text, e->text_len);
+        entry_free(e);
+    }
+    run(NS_PER_S);
+    for (size_t i = 0; i < 2; i++) {
+        const struct held *h = held(&dht, "dmsg", &subject[i]);
+        struct entry *e;
+        assert_int_equal(h->item->item.seq, 1); /* 0 would be in no listing */
+        assert_int_equal(entry_parse(&e, (const char *)h->item->item.v, h->item->item.v_len), 0);
+        assert_int_equal(entry_verify(e), 0);
+        entry_free(e);
+    }
+    assert_null(held(&dht, "dmsg", &subject[2]));
+    assert_int_equal(stat_now().uncertified, 1);
+}
+
 /* ---- transports ---- */
 
 static struct tp_list transports(size_t n)
@@ -559,6 +590,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_deletion, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_long, setup, teardown),
         cmocka_unit_test_setup_teardown(test_entries_by_content, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_servers_certify_themselves, setup, teardown),
         cmocka_unit_test_setup_teardown(test_transports_in_chunks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_71_unchanged_registrations_cost_nothing,
                                         setup, teardown),
