@@ -311,6 +311,7 @@ void disc_reg_kick(struct disc_reg *r)
     }
     uint64_t since = now_of(r) - r->stat.last_ns;
     r->looking = false;
+    r->due_ns = now_of(r); /* it says something else now */
     if (r->failures > 0 && loop_timer_armed(&r->timer))
         return; /* the retry is soon enough */
     schedule(r, r->stat.last_ns != 0 && since < DISC_REG_GAP_NS ? DISC_REG_GAP_NS - since

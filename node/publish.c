@@ -44,11 +44,13 @@ struct publish {
     struct flap flaps[FLAPS_MAX];
     struct sig put_sig; /* of the entry that was put last, as far as peers hold it … */
     uint64_t put_ns;    /* … since then; 0 = none do */
-    bool probing;       /* one put was made to see whether it comes to the discovery */
+    bool probing;       /* a put is made to see whether it comes to the discovery */
+    unsigned probes;    /* in vain, since it came last */
     bool retire;        /* we are no relay any more, and a record says that we are */
     struct loop_timer timer;
-    struct disc_reg *reg; /* in the HTTP discovery; NULL = none */
-    struct pubkey reg_delegated[DELEGATED_MAX];
+    struct disc_reg *reg;                       /* in the HTTP discovery; NULL = none */
+    struct pubkey reg_delegated[DELEGATED_MAX]; /* what the discovery was to say last */
+    size_t n_reg;
     bool withdrawing, reg_withdrawing;
     void (*withdrawn)(void *arg);
     void *withdrawn_arg;
@@ -229,8 +231,21 @@ static int entry_build(struct publish *p)
     return rc;
 }
 
+/* The first kick of a registration may come before the first session, and the entry that is put is the
+ * first to name it: then no later change tells of it. */
+static void reg_follow(struct publish *p)
+{
+    struct pubkey list[DELEGATED_MAX];
+    size_t n = servers_now(p, list), same = 0;
+    for (size_t i = 0; i < n; i++)
+        same += named(p->reg_delegated, p->n_reg, &list[i]);
+    if (p->reg != NULL && n > 0 && (n != same || n != p->n_reg))
+        disc_reg_kick(p->reg);
+}
+
 static void entry_publish(struct publish *p)
 {
+    reg_follow(p);
     if (p->cfg.http_only) {
         p->stat.delegated = p->n_delegated =
             client_delegated(p->cfg.client, p->delegated, DELEGATED_MAX);
@@ -353,7 +368,7 @@ static void check_change(struct publish *p)
 static bool reg_fill(void *arg, struct disc_self *out)
 {
     struct publish *p = arg;
-    size_t n = servers_now(p, p->reg_delegated);
+    size_t n = p->n_reg = servers_now(p, p->reg_delegated);
     *out = (struct disc_self){
         .client = n > 0 || p->cfg.server_address != NULL,
         .delegated = p->reg_delegated,
@@ -372,26 +387,31 @@ static enum disc_reg_carried reg_carried(void *arg, const struct entry *stored)
     struct publish *p = arg;
     struct disc_reg_stat st;
     disc_reg_stat(p->reg, &st);
+    bool hope = st.carried || p->probing;
     if (p->put_ns == 0) /* nobody has it yet, or not any more */
-        return busy(p, &p->entry) && st.carried ? DISC_REG_NOT_YET : DISC_REG_MISSING;
+        return busy(p, &p->entry) && hope ? DISC_REG_NOT_YET : DISC_REG_MISSING;
     if (stored != NULL && stored->has_signature &&
         memcmp(stored->signature.b, p->put_sig.b, sizeof(p->put_sig.b)) == 0) {
         p->probing = false;
+        p->probes = 0;
         return DISC_REG_CARRIED;
     }
-    bool early = now_of(p) - p->put_ns < PUBLISH_CARRY_MAX_NS;
-    return early && stored != NULL && (st.carried || p->probing) ? DISC_REG_NOT_YET
-                                                                 : DISC_REG_MISSING;
+    if (stored != NULL && hope && now_of(p) - p->put_ns < PUBLISH_CARRY_MAX_NS)
+        return DISC_REG_NOT_YET;
+    p->probing = false;
+    return DISC_REG_MISSING;
 }
 
 /* Registered: see whether that is needed. */
 static void reg_sent(void *arg)
 {
     struct publish *p = arg;
-    if (p->probing || p->withdrawing)
-        return; /* the last try came to nothing: with the next regular put */
+    uint64_t wait = PUBLISH_PROBE_NS << (p->probes < 8 ? p->probes : 8);
+    if (p->withdrawing)
+        return;
     p->probing = true;
-    schedule(p, &p->entry, PUBLISH_PROBE_NS);
+    p->probes++;
+    schedule(p, &p->entry, wait < PUBLISH_EVERY_NS ? wait : PUBLISH_EVERY_NS);
 }
 
 static void on_timer(struct loop_timer *t)

@@ -1,11 +1,14 @@
 """Mirrors: what central services hold is in the DHT too, and the way back; the services may go and come."""
+import hashlib
+import json
 import re
 import socket
 import urllib.request
+import uuid
 
 from net import find_entry, transfer
 from procs import wait_until
-from test_discovery import WAIT_S, clients, disc, entry_of, relays
+from test_discovery import WAIT_S, clients, disc, entry_of, fetch, relays
 
 
 def keyed(place):
@@ -118,3 +121,53 @@ def test_incident_70_discovery_without_pushers(world):
     again.wait_ready()
     wait_until(lambda: {old.pk, new.pk} <= set(clients(url)), WAIT_S, 'pulled from the DHT')
     again.stop()
+
+
+def transport(a, b, kind='stcpr'):
+    """An entry of the transport discovery, as both edges would register it."""
+    edges = sorted((a.pk, b.pk), key=lambda pk: int(pk, 16))
+    h = bytearray(hashlib.sha256(bytes(16) + bytes.fromhex(edges[0]) + bytes.fromhex(edges[1]) + kind.encode()).digest()[:16])
+    h[6] &= 0x0f
+    h[8] = h[8] & 0x3f | 0x80
+    return {'t_id': str(uuid.UUID(bytes=bytes(h))), 'edges': edges, 'type': kind, 'label': 'user'}
+
+
+def tpd(place, relay, url, store):
+    proc = place.start('tpd', '-a', url.rpartition('/')[2], '--store', place.dir / store, '--keyfile', place.dir / 'service.key',
+                       '--bootstrap', relay.join, '--ready')
+    return proc, proc.wait_ready()
+
+
+def ids(listed):
+    return {t['t_id'] for t in listed} if isinstance(listed, list) else set()
+
+
+def test_transports_of_the_tpd(world):
+    """Sets of transports are in the DHT, whole and by visor, and come back to a discovery whose store is lost."""
+    place = world.place('tpd')
+    key = keyed(place)
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0', '--mirror', key)
+    a, b, c = (world.node(n, '--bootstrap', relay.join, '--mirror', key) for n in 'abc')
+    url = free_url()
+    proc, ready = tpd(place, relay, url, 'one')
+    wanted = [transport(a, b), transport(a, b, 'sudph'), transport(a, c)]
+    wait_until(lambda: a.try_cli('curl', '-d', json.dumps(wanted), f'dmsg://{key}/v3/transports/').code == 0, WAIT_S, 'registered')
+    assert ids(fetch(url, f'v3/transports/edge:{a.pk}')) == ids(wanted)
+
+    def in_dht(asker, node):
+        found = asker.try_cli('dht', 'get', node.pk, 'tp', '--network')
+        return ids(json.loads(found.out)) if found.code == 0 else set()
+
+    wait_until(lambda: in_dht(c, a) == ids(wanted), WAIT_S, 'the whole list of a')
+    wait_until(lambda: in_dht(a, b) == ids(wanted[:2]), WAIT_S, 'that of b')
+    deleted = a.cli('curl', '-X', 'DELETE', f'dmsg://{key}/transports/id:{wanted[1]["t_id"]}')
+    assert deleted.code == 0
+    left = ids(wanted) - {wanted[1]['t_id']}
+    wait_until(lambda: in_dht(c, a) == left, WAIT_S, 'without the one that was deleted')
+
+    # incident 70: the store is lost; what the DHT knows is there again
+    proc.kill()
+    assert in_dht(c, a) == left
+    proc, ready = tpd(place, relay, url, 'two')
+    wait_until(lambda: ids(fetch(url, f'v3/transports/edge:{a.pk}')) == left, WAIT_S, 'refilled')
+    proc.stop()

@@ -283,6 +283,62 @@ static void test_registration_stops_and_resumes(void **state)
     stop();
 }
 
+/* Publishing begins `after` the relay came back; returns when the session was there again. */
+static uint64_t relay_comes_back(uint64_t after)
+{
+    struct pubkey servers[4];
+    start(NODE_MODE_HYBRID, PRESENT);
+    publish_free(p);
+    p = NULL;
+    fake_disc_drop(&disc, key(1));
+    world_relay_stop(&hw.w, 0);
+    world_run(&hw.w, NS_PER_S);
+    world_relay_start(&hw.w, 0);
+    uint64_t from = hw.w.net.loop.now_ns;
+    while (client_delegated(hw.w.client[1].c, servers, 4) == 0) {
+        if (p == NULL && hw.w.net.loop.now_ns - from >= after)
+            start_publish();
+        world_run(&hw.w, 10 * NS_PER_MS);
+    }
+    return hw.w.net.loop.now_ns - from;
+}
+
+/* The first session comes just when the node begins to publish: it is registered all the same (incident 45). */
+static void test_incident_45_session_comes_while_it_begins(void **state)
+{
+    (void)state;
+    uint64_t up = relay_comes_back(UINT64_MAX);
+    start_publish();
+    stop();
+    for (uint64_t k = 1; k < 50; k++) {
+        (void)relay_comes_back(up - k * 10 * NS_PER_MS);
+        assert_non_null(p);
+        run(20 * NS_PER_S);
+        assert_non_null(fake_disc_entry(&disc, key(1)));
+        stop();
+    }
+}
+
+/* A second session comes at whatever moment of the first registration. */
+static void test_changes_meanwhile(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 30; i++) {
+        start(NODE_MODE_DHT_FIRST, PRESENT);
+        world_relay_start(&hw.w, 1);
+        world_run(&hw.w, i * 200 * NS_PER_MS);
+        world_join(&hw.w, 1, 1);
+        run(60 * NS_PER_S);
+        assert_true(published().http.carried);
+        assert_int_equal(published().delegated, 2);
+        assert_true(is_current());
+        uint64_t before = published().http.published;
+        run(1000 * NS_PER_S);
+        assert_int_equal(published().http.published, before);
+        stop();
+    }
+}
+
 /* Incident 70: the discovery is away for a while and comes back with nothing. */
 static void test_incident_70_discovery_comes_back_empty(void **state)
 {
@@ -396,6 +452,8 @@ int main(void)
         cmocka_unit_test(test_policies),
         cmocka_unit_test(test_phases),
         cmocka_unit_test(test_registration_stops_and_resumes),
+        cmocka_unit_test(test_incident_45_session_comes_while_it_begins),
+        cmocka_unit_test(test_changes_meanwhile),
         cmocka_unit_test(test_incident_70_discovery_comes_back_empty),
         cmocka_unit_test(test_incident_70_partial_answers),
         cmocka_unit_test(test_lying_discovery_costs_no_more),
