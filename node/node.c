@@ -402,6 +402,8 @@ static int open_store(struct node *n, char why[NODE_WHY])
         .own_pk = n->cfg.pk,
         .budget_bytes = bytes,
         .commit_ms = n->cfg.commit_ms,
+        .network = kad_network_tag(n->cfg.network),
+        .has_network = true,
         .shared = n->cfg.full,
     };
     memcpy(cfg.hash_key, n->env->hash_key, sizeof(cfg.hash_key));
@@ -459,24 +461,6 @@ static int open_client(struct node *n)
     int rc = client_new(&n->client, &cfg);
     seckey_wipe(&cfg.sk);
     return rc < 0 || n->relay == NULL ? rc : node_attach_relay(n);
-}
-
-/* A store knows whose items it holds: those of another network must not come among ours. */
-static int check_network(struct node *n, char why[NODE_WHY])
-{
-    uint8_t tag[8], had[8] = {0};
-    struct store_stat st;
-    size_t len = 0;
-    put_be64(tag, kad_network_tag(n->cfg.network));
-    int rc = n->store->ops->meta_get(n->store, "network", had, sizeof(had), &len);
-    n->store->ops->stat(n->store, &st);
-    if (rc == 0 && len == sizeof(had) ? memcmp(tag, had, sizeof(tag)) != 0
-                                      : n->cfg.network != NULL && st.items > 0) {
-        snprintf(why, NODE_WHY, "store %s: it belongs to another network; give --store another one",
-                 n->cfg.store_dir);
-        return ERR_NETWORK;
-    }
-    return rc == 0 ? 0 : n->store->ops->meta_put(n->store, "network", tag, sizeof(tag));
 }
 
 static int open_dht(struct node *n)
@@ -571,8 +555,6 @@ static int build(struct node *n, char why[NODE_WHY])
         rc = n->resolve == NULL ? ERR_NOMEM : open_client(n);
         wake_init(&n->wake, n->drive, on_wake, n);
         wake_tick(&n->wake, n->loop->now_ns, env_wall_ns(n->env));
-        if (rc == 0 && (rc = check_network(n, why)) == ERR_NETWORK)
-            return rc;
         if (rc == 0)
             rc = open_dht(n);
         if (rc < 0)

@@ -9,7 +9,8 @@
  *     changes       number u64 (big-endian)    -> target | kind | process u32; the last DB_CHANGES_MAX of a
  *                   shared store, in the same transaction as what they are about
  *     meta          owner's key 33 | name      -> sum u64 | value
- *                   33 zero bytes | "schema"   -> sum u64 | u32;   … | "totals" -> sum u64 | 8 u64
+ *                   33 zero bytes | "schema"   -> sum u64 | u32;   … | "totals" -> sum u64 | 8 u64;
+ *                   … | "network" -> sum u64 | u64
  *
  * Opening: folder (dir.h), lock, page check (pages.h; skipped after an orderly end), schema. The
  * map is reserved once and never resized; LMDB's flags are those of docs/decisions/0003-store.md.

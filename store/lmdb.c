@@ -665,6 +665,41 @@ static void set_defaults(struct store_lmdb_cfg *cfg)
         cfg->stuck_ms = 5000;
 }
 
+/* The first one says whose the store is. */
+static int claim(struct lmdb *s)
+{
+    MDB_txn *txn = NULL;
+    uint64_t network = s->cfg.network;
+    int rc = db_err(mdb_txn_begin(s->db.env, NULL, 0, &txn));
+
+    if (rc != 0)
+        return rc;
+    rc = row_network_get(&s->db, txn, &network); /* another process may have been faster */
+    if (rc == ERR_NOT_FOUND)
+        rc = row_network_put(&s->db, txn, network);
+    if (rc != 0) {
+        mdb_txn_abort(txn);
+        return rc;
+    }
+    rc = db_err(mdb_txn_commit(txn));
+    return rc == 0 && network != s->cfg.network ? ERR_NETWORK : rc;
+}
+
+/* Items of two networks must not come together. */
+static int check_network(struct lmdb *s)
+{
+    uint64_t network = 0;
+    int rc = db_err(mdb_txn_renew(s->snapshot));
+
+    if (rc != 0)
+        return rc;
+    rc = row_network_get(&s->db, s->snapshot, &network);
+    mdb_txn_reset(s->snapshot);
+    if (rc == 0 || (rc == ERR_NOT_FOUND && s->totals.items > 0 && s->cfg.network != 0))
+        return rc == 0 && network == s->cfg.network ? 0 : ERR_NETWORK;
+    return rc == ERR_NOT_FOUND && !s->cfg.read_only ? claim(s) : rc;
+}
+
 static int start(struct lmdb *s)
 {
     const struct writer_cfg cfg = {.commit_ms = s->cfg.commit_ms,
@@ -679,6 +714,8 @@ static int start(struct lmdb *s)
     if (rc == 0 && s->db.shared)
         rc = row_last_change(&s->db, s->snapshot, &s->last_change);
     mdb_txn_reset(s->snapshot);
+    if (rc == 0 && s->cfg.has_network)
+        rc = check_network(s);
     if (rc == 0 && !s->cfg.read_only)
         rc = writer_start(&s->writer, &s->db, &cfg);
     return rc;
@@ -725,10 +762,12 @@ int store_lmdb_open(struct store **out, const struct store_lmdb_cfg *cfg, char *
         *out = &s->store;
         return 0;
     }
-    free_all(s, false);
+    free_all(s, rc == ERR_NETWORK);
     s = NULL;
 fail:
-    snprintf(why, why_size, "store %s: %s", cfg->path, err_str(rc));
+    snprintf(why, why_size, "store %s: %s", cfg->path,
+             rc == ERR_NETWORK ? "it belongs to another network; give --store another one"
+                               : err_str(rc));
     free(s);
     return rc;
 }

@@ -50,7 +50,12 @@ struct store_lmdb_cfg {
     unsigned commit_ms;    /* 0 = 50 */
     unsigned stuck_ms;     /* 0 = 5 000 */
     bool shared;           /* with other processes that say so too: full nodes of one host */
-    bool read_only;        /* no lock, no writer: everything that changes gives ERR_STATE */
+    /* Whose items these are, kad_network_tag(): a store that belongs to another network is ERR_NETWORK, one
+     * that has none yet, and no items unless the tag is 0, belongs to this one from now on. All processes
+     * that share it are of one network. With has_network only. */
+    uint64_t network;
+    bool has_network;
+    bool read_only; /* no lock, no writer: everything that changes gives ERR_STATE */
 };
 
 /* Open or make a store. Errors of db.h, with one line for people in why (no newline). */

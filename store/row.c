@@ -12,6 +12,8 @@
 
 /* Keys in `meta` that belong to the store itself: the null key owns nothing else. */
 static const char schema_key[PUBKEY_BYTES + 6] = {[PUBKEY_BYTES] = 's', 'c', 'h', 'e', 'm', 'a'};
+static const char network_key[PUBKEY_BYTES + 7] = {
+    [PUBKEY_BYTES] = 'n', 'e', 't', 'w', 'o', 'r', 'k'};
 static const char totals_key[PUBKEY_BYTES + 6] = {[PUBKEY_BYTES] = 't', 'o', 't', 'a', 'l', 's'};
 
 /* ---- small values ---- */
@@ -67,6 +69,26 @@ int row_schema_put(const struct db *db, MDB_txn *txn, uint32_t schema)
 
     put_be32(v, schema);
     return meta_put(db, txn, schema_key, sizeof schema_key, v, sizeof v);
+}
+
+int row_network_get(const struct db *db, MDB_txn *txn, uint64_t *network)
+{
+    MDB_val v;
+    int rc = row_meta_get(db, txn, network_key, sizeof network_key, &v);
+
+    if (rc == 0 && v.mv_size != 8)
+        rc = ERR_CORRUPT;
+    if (rc == 0)
+        *network = get_be64(v.mv_data);
+    return rc;
+}
+
+int row_network_put(const struct db *db, MDB_txn *txn, uint64_t network)
+{
+    uint8_t v[8];
+
+    put_be64(v, network);
+    return meta_put(db, txn, network_key, sizeof network_key, v, sizeof v);
 }
 
 /* ---- counters ---- */

@@ -86,5 +86,11 @@ int row_schema_get(const struct db *db, MDB_txn *txn, uint32_t *schema)
 int row_schema_put(const struct db *db, MDB_txn *txn, uint32_t schema)
     __attribute__((warn_unused_result));
 
+/* Tag of the network whose items these are. */
+int row_network_get(const struct db *db, MDB_txn *txn, uint64_t *network)
+    __attribute__((warn_unused_result));
+int row_network_put(const struct db *db, MDB_txn *txn, uint64_t network)
+    __attribute__((warn_unused_result));
+
 /* Add one record to totals, or take it away (sign +1, -1). */
 void row_count(struct row_totals *totals, const struct store_rec *rec, int sign);

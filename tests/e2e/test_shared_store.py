@@ -34,6 +34,10 @@ def test_two_full_nodes_share_a_store(world, relay):
     regular.store = relay.store
     refused = regular.try_cli('node', '--sk-file', regular.sk_file, '--store', regular.store, '--bootstrap', relay.join)
     assert refused.code != 0 and str(relay.store) in refused.err
+    stranger = world.make('stranger')
+    refused = stranger.try_cli('node', '--sk-file', stranger.sk_file, '--store', relay.store, '--full',
+                               '--listen', '127.0.0.1:0', '--network', 'elsewhere')
+    assert refused.code != 0 and 'another network' in refused.err
     relay.stop()
     twin.stop()
     assert 'corrupt' not in world.place('check').cli('store', 'verify', '--store', relay.store).text.lower()

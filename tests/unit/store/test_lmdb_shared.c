@@ -342,6 +342,55 @@ static void hangs_in_a_transaction(struct store **s, int at)
     atomic_store(&db->dir.common->writer, getpid()); /* as the writer thread does */
 }
 
+static struct store_lmdb_cfg of_network(uint64_t network)
+{
+    struct store_lmdb_cfg cfg = stores_cfg();
+
+    cfg.shared = cfg.has_network = true;
+    cfg.network = network;
+    return cfg;
+}
+
+/* Which network a store belongs to is said by the first who opens it, for all that share it. */
+static void test_two_networks(void **state)
+{
+    struct store_lmdb_cfg cfg = of_network(7);
+    struct store *s, *other;
+
+    (void)state;
+    assert_int_equal(store_lmdb_open(&s, &cfg, why, sizeof why), 0);
+    assert_int_equal(put(s, 1, 1), 0);
+    s->ops->close(s);
+    cfg.own_pk.b[0] = 2; /* another node of the host, of another network */
+    const uint64_t others[] = {0, 8};
+    for (size_t i = 0; i < 2; i++) {
+        cfg.network = others[i];
+        assert_int_equal(store_lmdb_open(&other, &cfg, why, sizeof why), ERR_NETWORK);
+        assert_non_null(strstr(why, "another network"));
+    }
+    cfg.network = 7;
+    assert_int_equal(store_lmdb_open(&s, &cfg, why, sizeof why), 0);
+    assert_int_equal(seq_at(s, 1), 1);
+    s->ops->close(s);
+    s = open_shared(0); /* tools do not ask */
+    s->ops->close(s);
+}
+
+/* Items that say nothing of a network are of the default one. */
+static void test_items_without_a_network(void **state)
+{
+    struct store *s = open_shared(0);
+    struct store_lmdb_cfg cfg = of_network(7);
+
+    (void)state;
+    assert_int_equal(put(s, 1, 1), 0);
+    s->ops->close(s);
+    assert_int_equal(store_lmdb_open(&s, &cfg, why, sizeof why), ERR_NETWORK);
+    cfg.network = 0;
+    assert_int_equal(store_lmdb_open(&s, &cfg, why, sizeof why), 0);
+    s->ops->close(s);
+}
+
 static void test_stuck_writer_is_named(void **state)
 {
     struct other o = start(hangs_in_a_transaction);
@@ -423,6 +472,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_too_many_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_budget, setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_may_open, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_two_networks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_items_without_a_network, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stuck_writer_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_killed_beside_us, setup, teardown),
     };
