@@ -135,7 +135,22 @@ static void on_chunk(void *arg, const struct kv_answer *a)
     uptime_flushed(u);
 }
 
-/* What was gathered, in order of the keys. NULL: nothing, or no memory. */
+/* The keys of a write are neighbours, so that it changes few pages, but come in an order of chance, or pages would stay half full. */
+static void arrange(const struct uptime *u, struct uptime_flush *f)
+{
+    qsort(f->note, f->n, sizeof(struct note *), by_key);
+    for (size_t from = 0; from < f->n; from += CHUNK) {
+        size_t n = f->n - from < CHUNK ? f->n - from : CHUNK;
+        for (size_t i = n; i > 1; i--) {
+            size_t k = from + (size_t)env_random_below(u->cfg.env, i);
+            struct note *t = f->note[from + i - 1];
+            f->note[from + i - 1] = f->note[k];
+            f->note[k] = t;
+        }
+    }
+}
+
+/* What was gathered. NULL: nothing, or no memory. */
 static struct uptime_flush *take(struct uptime *u)
 {
     struct uptime_flush *f = map_len(&u->notes) > 0 ? calloc(1, sizeof(*f)) : NULL;
@@ -148,7 +163,7 @@ static struct uptime_flush *take(struct uptime *u)
         f->note[f->n++] = n;
         map_iter_del(&it);
     }
-    qsort(f->note, f->n, sizeof(struct note *), by_key);
+    arrange(u, f);
     memcpy(f->day, u->day, sizeof(f->day));
     f->slot = u->slot;
     f->u = u;

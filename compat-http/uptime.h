@@ -2,7 +2,7 @@
  * uptime - who was seen when, as services of 2026 keep and tell it (docs/protocol/services.md §3.4, §9.3).
  *
  * uptime_note() says that a key was seen. What is kept, under the service's prefix, for 8 days: how often it was seen on a day (UTC) and with which version, who was
- * seen that day, and in which of its 288 slots of 5 minutes. Notes are gathered and written together, in order of the keys, gather_ns after the first of them at the latest,
+ * seen that day, and in which of its 288 slots of 5 minutes. Notes are gathered and written together, neighbouring keys at once, gather_ns after the first of them at the latest,
  * when another slot begins, and at the end: one that is lost in a crash costs a heartbeat, not a registration. Several notes of one key are one write.
  *
  * uptime_list() reads the last 7 days of some keys, or of all that were seen. Those who ask for all at the same time, or within UPTIME_KEPT_NS, get one answer.

@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 
 #include "base/err.h"
@@ -18,6 +21,7 @@
 #define COMMIT_MS    2
 #define SWEEP_MS     1000
 #define SWEEP_MAX    1000
+#define UNMAP_S      1
 #define MAX_READERS  126
 #define EXPIRE_SLACK 100 /* a set may end a hundredth of its life too early */
 
@@ -36,6 +40,9 @@ struct kv_lmdb {
     struct dir dir;
     MDB_env *env;
     MDB_dbi dbi;
+    void *map; /* NULL: not known */
+    size_t map_size;
+    time_t unmap_s; /* the writer's: when the pages of the map are let go */
     pthread_t thread;
     bool started;
     pthread_mutex_t lock; /* of all below */
@@ -481,6 +488,41 @@ static void sweep(struct kv_lmdb *k)
         mdb_txn_abort(t.txn);
 }
 
+/* ---- the map ---- */
+
+/* Where the environment's file is mapped; LMDB does not say. */
+static void find_map(struct kv_lmdb *k)
+{
+    char line[4096];
+    struct stat st;
+    int fd;
+    FILE *f = fopen("/proc/self/maps", "re");
+    bool found = f != NULL && mdb_env_get_fd(k->env, &fd) == 0 && fstat(fd, &st) == 0;
+    k->map = NULL;
+    while (found && k->map == NULL && fgets(line, sizeof(line), f) != NULL) {
+        unsigned long from, to, inode;
+        unsigned major_no, minor_no;
+        if (sscanf(line, "%lx-%lx %*s %*s %x:%x %lu", &from, &to, &major_no, &minor_no, &inode) ==
+                5 &&
+            inode == st.st_ino && major_no == major(st.st_dev) && minor_no == minor(st.st_dev)) {
+            k->map = (void *)from; // NOLINT(performance-no-int-to-ptr)
+            k->map_size = to - from;
+        }
+    }
+    if (f != NULL)
+        fclose(f);
+}
+
+/* A page of the map that was looked at counts as the process's, though it is the kernel's cache of the file: now and then they are let go, so that its size says what it needs.
+ * Whoever reads just now faults it in again. */
+static void let_map_go(struct kv_lmdb *k, time_t now_s)
+{
+    if (k->map == NULL || now_s < k->unmap_s)
+        return;
+    k->unmap_s = now_s + UNMAP_S;
+    (void)madvise(k->map, k->map_size, MADV_DONTNEED);
+}
+
 static void rest(unsigned ms)
 {
     struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000};
@@ -513,6 +555,7 @@ static void *run(void *arg)
         if (rc == ETIMEDOUT) {
             sweep(k);
             clock_gettime(CLOCK_MONOTONIC, &until);
+            let_map_go(k, until.tv_sec);
             until.tv_sec += SWEEP_MS / 1000;
         }
     }
@@ -800,6 +843,8 @@ int kv_lmdb_open(struct kv **out, const struct kv_lmdb_cfg *cfg, char *why, size
     int rc = open_folder(k, why, why_size);
     if (rc == 0 && (rc = open_env(k)) < 0)
         snprintf(why, why_size, "store %s: %s", cfg->path, err_str(rc));
+    if (rc == 0)
+        find_map(k);
     if (rc == 0 && (rc = start(k)) < 0)
         snprintf(why, why_size, "store %s: %s", cfg->path, err_str(rc));
     if (rc < 0) {
