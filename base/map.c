@@ -31,6 +31,7 @@ static uint32_t find(const struct map *m, const void *key, uint32_t hash)
 {
     uint32_t mask = m->cap - 1;
     uint32_t i = hash & mask;
+    __builtin_prefetch(&m->objs[i]); /* elsewhere, and needed if it is here at all */
     while (m->hashes[i] != 0) {
         if (m->hashes[i] == hash && memcmp(key_of(m, m->objs[i]), key, m->key_len) == 0)
             break;

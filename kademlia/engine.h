@@ -93,10 +93,29 @@ struct kad_full {  /* a peer that says that it keeps everything */
 };
 
 struct kad {
-    struct kad_limits lim;    /* defaults filled in */
+    /* What nearly every call needs (kad_soon). */
+    uint64_t now_ns, born_ns;
+    int64_t born_wall_ns;
+    unsigned inside; /* depth of calls by the host */
+    bool signalled;  /* hooks.ready was called and the queue not emptied since */
+    struct list acts;
+    struct loop loop; /* timers of everything below */
+    struct table table;
+    struct kad_stat *stat; /* counters; its gauges are those below */
+    bool own_stat;
+    size_t pending, shunning, calls_waiting;
+    struct map calls, notes;
+    uint32_t next_call, next_op;
+    struct list notes_lru; /* least recently used first */
+    struct env *env;
+    struct store *store;
+    struct kad_peers peers;
+    struct kad_limits lim; /* defaults filled in */
+    struct pubkey self;
+    char hot_end[1];
+
     unsigned given_max_items; /* 0 = the default of the role */
     uint64_t given_max_bytes;
-    struct pubkey self;
     struct seckey sk;
     bool leaving;                   /* kad_leave_network() was called */
     bool full, client_only, shared; /* shared: the store, with other processes */
@@ -104,27 +123,11 @@ struct kad {
     struct kad_keyset whitelisted, trusted, mirrors, bootstrap, readers;
     struct kad_writer *writers;
     size_t n_writers;
-    struct env *env;
-    struct store *store;
-    struct kad_peers peers;
     struct kad_hooks hooks;
 
-    uint64_t now_ns, born_ns;
-    int64_t born_wall_ns;
-    struct loop loop; /* timers of everything below */
-    struct table table;
-
-    struct list acts;
-    unsigned inside; /* depth of calls by the host */
-    bool signalled;  /* hooks.ready was called and the queue not emptied since */
-
-    struct map calls, dests, ops;
-    uint32_t next_call, next_op;
+    struct map dests, ops;
     struct list op_list;
     size_t n_ops, n_internal;
-
-    struct map notes;
-    struct list notes_lru; /* least recently used first */
 
     struct list jobs; /* requests of peers that wait for signature checks (serve.c) */
     struct list own;
@@ -155,10 +158,6 @@ struct kad {
         uint64_t at_ns;
     } * recent; /* KAD_RECENT; NULL before the first */
     unsigned next_recent;
-
-    struct kad_stat *stat; /* counters; its gauges are those below */
-    bool own_stat;
-    size_t pending, shunning, calls_waiting;
 };
 
 /* ---- kad.c ---- */

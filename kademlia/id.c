@@ -59,11 +59,6 @@ int kad_id_closer(const struct kad_id *t, const struct kad_id *a, const struct k
     return 0;
 }
 
-uint64_t kad_id_distance64(const struct kad_id *a, const struct kad_id *b)
-{
-    return word(a, 0) ^ word(b, 0);
-}
-
 unsigned kad_id_cpl(const struct kad_id *a, const struct kad_id *b)
 {
     for (unsigned i = 0; i < KAD_ID_BYTES / 8; i++) {

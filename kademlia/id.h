@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/crypto.h"
+#include "base/cursor.h"
 
 #define KAD_ID_BYTES 32
 #define KAD_ID_HEX   64
@@ -35,7 +36,10 @@ int kad_id_cmp(const struct kad_id *a, const struct kad_id *b);
 int kad_id_closer(const struct kad_id *t, const struct kad_id *a, const struct kad_id *b);
 
 /* First 64 bits of the distance: they nearly always tell which of two IDs is closer. */
-uint64_t kad_id_distance64(const struct kad_id *a, const struct kad_id *b);
+static inline uint64_t kad_id_distance64(const struct kad_id *a, const struct kad_id *b)
+{
+    return get_be64(a->b) ^ get_be64(b->b);
+}
 
 /* Number of leading zero bits of a XOR b: 0 … 256. */
 unsigned kad_id_cpl(const struct kad_id *a, const struct kad_id *b);

@@ -229,6 +229,14 @@ void kad_leave(struct kad *k)
     k->inside--;
 }
 
+void kad_soon(const struct kad *k)
+{
+    const char *p = (const char *)&k->now_ns, *end = (const char *)&k->hot_end;
+
+    for (; p < end; p += 64)
+        __builtin_prefetch(p);
+}
+
 uint64_t kad_deadline(const struct kad *k)
 {
     return loop_deadline(&k->loop);

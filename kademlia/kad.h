@@ -174,6 +174,8 @@ struct kad;
 int kad_new(struct kad **out, const struct kad_cfg *cfg, struct env *env, struct store *store,
             const struct kad_peers *peers, const struct kad_hooks *hooks, uint64_t now_ns)
     __attribute__((warn_unused_result));
+/* A hint for hosts of many engines: this one will be called soon. */
+void kad_soon(const struct kad *k);
 /* Cancels all public-key work, ends operations without report, drops references, wipes. Actions not
  * taken are dropped. NULL is allowed. */
 void kad_free(struct kad *k);

@@ -336,11 +336,16 @@ static bool is_nearer(const struct nearest *s, const struct kad_id *id, uint64_t
 static void offer_bucket(struct nearest *s, unsigned index)
 {
     const struct table_bucket *b = bucket_at(s->t, index);
+    const struct kad_id *ids[TABLE_MAX_K];
 
     for (int i = 0; b != NULL && i < b->n; i++) {
+        ids[i] = id_of(s->t, b->e[i].peer);
+        __builtin_prefetch(ids[i]); /* they lie anywhere */
+    }
+    for (int i = 0; b != NULL && i < b->n; i++) {
+        const struct kad_id *id = ids[i];
         if (is_dead(&b->e[i]))
             continue;
-        const struct kad_id *id = id_of(s->t, b->e[i].peer);
         uint64_t far = kad_id_distance64(s->target, id);
         size_t at = s->n;
         while (at > 0 && is_nearer(s, id, far, at - 1))

@@ -74,6 +74,17 @@ int keys_index(struct sim *s)
     return 0;
 }
 
+void keys_soon(const struct sim *s, const struct pubkey *pks, size_t n)
+{
+    for (size_t i = 0; s->key_index == NULL && i < n; i++) {
+        uint32_t node = get_be32(pks[i].b + 1);
+        if (node < s->cfg.nodes) {
+            __builtin_prefetch(&s->keys[node].id);
+            __builtin_prefetch(&s->keys[node].pk);
+        }
+    }
+}
+
 static uint32_t find_real(const struct sim *s, const struct pubkey *pk)
 {
     uint32_t at = slot_of(s, pk);

@@ -342,6 +342,7 @@ static void message(struct sim_shard *sh, uint32_t node, struct sim_msg *m)
 {
     struct sim_node *n = &sh->sim->nodes[node];
 
+    keys_soon(sh->sim, m->m.closest, m->m.n_closest);
     for (size_t i = 0; sh->sim->shards > 1 && i < m->m.n_items; i++) {
         if (m->m.items[i].item != NULL)
             m->m.items[i].item = intern_item(&sh->items, m->m.items[i].item);

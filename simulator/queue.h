@@ -64,5 +64,13 @@ int queue_add(struct queue *q, const struct sim_event *ev) __attribute__((warn_u
 /* Time of the first event; QUEUE_NEVER when empty. */
 uint64_t queue_next(const struct queue *q);
 
+/* Some events that will come soon, the first one first, the others in no order: for looking ahead. Valid until the
+ * queue changes. */
+static inline const struct sim_event *queue_soon(const struct queue *q, size_t *n)
+{
+    *n = q->now.n;
+    return q->now.v;
+}
+
 /* The first event, taken out, if it is before end_ns; else false. */
 bool queue_take(struct queue *q, uint64_t end_ns, struct sim_event *out);

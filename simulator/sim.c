@@ -13,6 +13,8 @@
 #include "simulator/users.h"
 
 #define PROGRESS_WINDOWS 64
+#define AHEAD            9 /* events of which look_ahead() fetches the node, the engine */
+#define NEXT             3
 
 /* Bytes, measured (docs/simulator.md): engine, store, keys and queue of a node without contacts; one
  * contact; what a message under way and one stored item take. */
@@ -396,11 +398,35 @@ static void begin(struct sim_shard *sh)
 
 /* ---- windows ---- */
 
+/* Nearly every event is for a node whose memory is in no cache. What the next ones need is fetched while this one
+ * is handled: nodes and messages of those that come a little later, engines of those that come next. */
+static void look_ahead(struct sim_shard *sh)
+{
+    const struct sim *s = sh->sim;
+    size_t n;
+    const struct sim_event *v = queue_soon(&sh->queue, &n);
+
+    for (size_t i = 1; i < n && i < AHEAD; i++) {
+        if (v[i].dst < s->cfg.nodes) {
+            __builtin_prefetch(&s->nodes[v[i].dst]);
+            __builtin_prefetch(&s->nodes[v[i].dst].digest);
+        }
+        const struct sim_msg *m = (const void *)(uintptr_t)v[i].data;
+        __builtin_prefetch(m);
+        __builtin_prefetch(&m->from);
+    }
+    for (size_t i = 0; i < n && i < NEXT; i++) {
+        if (v[i].dst < s->cfg.nodes && s->nodes[v[i].dst].kad != NULL)
+            kad_soon(s->nodes[v[i].dst].kad);
+    }
+}
+
 static void run_window(struct sim_shard *sh, uint64_t end_ns)
 {
     struct sim_event ev;
 
     while (queue_take(&sh->queue, end_ns, &ev)) {
+        look_ahead(sh);
         sh->now_ns = ev.at_ns;
         if (ev.type == EV_RELAY)
             wire_relay(sh, &ev);
@@ -595,8 +621,8 @@ void sim_free(struct sim *s)
         return;
     unsigned n = s->locals;
     memcpy(arenas, s->arenas, sizeof arenas);
-    for (unsigned i = 0; s->nodes != NULL && s->shard != NULL && i < n; i++)
-        end_shard(&s->shard[i]);
+    if (s->nodes != NULL && s->shard != NULL)
+        (void)in_parallel(s, end_shard);
     exchange_free(s->exchange);
     oracle_free(s);
     free(s->shard);

@@ -172,8 +172,9 @@ static struct sim_event event_of(const struct sim_msg *m, uint32_t src, uint32_t
 /* Is this partition, number i of the script, in force? */
 static bool is_cut(const struct sim *s, uint32_t a, uint32_t b, uint64_t now_ns)
 {
+    if (s->cfg.n_script == 0)
+        return false;
     uint32_t differ = s->nodes[a].sides ^ s->nodes[b].sides;
-
     for (size_t i = 0; differ != 0 && i < s->cfg.n_script; i++) {
         const struct sim_script *e = &s->cfg.script[i];
         uint64_t from = SIM_EPOCH_NS + e->at_ns;

@@ -138,9 +138,9 @@ struct sim_relay {
     uint32_t next_seq, draws;
 };
 
-struct sim_key {
+struct sim_key { /* what is looked at most lies in one line of the cache */
+    _Alignas(8) struct kad_id id;
     struct pubkey pk;
-    struct kad_id id;
 };
 
 enum check_kind { CHECK_GET, CHECK_WATCH, CHECK_AUDIT, CHECK_RECORD };
@@ -363,6 +363,8 @@ int keys_init(struct sim *s);
 void keys_make(struct sim *s, uint32_t node);
 int keys_index(struct sim *s);
 struct seckey keys_secret(const struct sim *s, uint32_t node);
+/* These keys will be looked up: they are fetched into the cache all at once. */
+void keys_soon(const struct sim *s, const struct pubkey *pks, size_t n);
 struct kad_peers keys_peers(struct sim_shard *sh);
 /* Does the node speak the native dialect of the DHT? */
 bool keys_is_native(const struct sim *s, uint32_t node);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cursor.h"
 #include "base/err.h"
 #include "base/list.h"
 
@@ -39,6 +40,8 @@ struct memory {
     struct store store;
     struct rec *recs;
     uint32_t *order[ORDER__COUNT]; /* n record numbers each */
+    uint32_t *
+        lead; /* first bits of the targets of order[BY_TARGET]: most looks find all they need there */
     uint32_t n, cap;
     uint32_t used_recs, free_rec; /* recs[0 … used_recs-1] were used; list of those free again */
     uint32_t victim;              /* what victim() named last: its deletion is an eviction */
@@ -137,6 +140,11 @@ static uint32_t lower_bound(const struct memory *m, enum order o, const struct p
     return lo;
 }
 
+static uint32_t lead_of(const struct kad_id *target)
+{
+    return get_be32(target->b);
+}
+
 /* m->n is the length before insertion and after removal. */
 static void order_insert(struct memory *m, enum order o, uint32_t i)
 {
@@ -145,6 +153,10 @@ static void order_insert(struct memory *m, enum order o, uint32_t i)
 
     memmove(&a[at + 1], &a[at], (m->n - at) * sizeof a[0]);
     a[at] = i;
+    if (o == BY_TARGET) {
+        memmove(&m->lead[at + 1], &m->lead[at], (m->n - at) * sizeof m->lead[0]);
+        m->lead[at] = lead_of(p.target);
+    }
 }
 
 static void order_remove(struct memory *m, enum order o, uint32_t i)
@@ -154,6 +166,8 @@ static void order_remove(struct memory *m, enum order o, uint32_t i)
 
     assert(at < m->n && a[at] == i);
     memmove(&a[at], &a[at + 1], (m->n - at - 1) * sizeof a[0]);
+    if (o == BY_TARGET)
+        memmove(&m->lead[at], &m->lead[at + 1], (m->n - at - 1) * sizeof m->lead[0]);
 }
 
 static void stat_count(struct memory *m, const struct rec *r, bool in)
@@ -188,13 +202,21 @@ static void unlink_rec(struct memory *m, uint32_t i, unsigned orders)
 
 static uint32_t find(const struct memory *m, const struct kad_id *target, unsigned kind)
 {
-    struct probe p = {.target = target, .kind = kind};
-    uint32_t at = lower_bound(m, BY_TARGET, &p);
+    uint32_t lead = lead_of(target), lo = 0, hi = m->n;
 
-    if (at == m->n)
-        return NO_REC;
-    uint32_t i = m->order[BY_TARGET][at];
-    return m->recs[i].kind == kind && kad_id_equal(&m->recs[i].target, target) ? i : NO_REC;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (m->lead[mid] < lead)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    for (; lo < m->n && m->lead[lo] == lead; lo++) {
+        uint32_t i = m->order[BY_TARGET][lo];
+        if (m->recs[i].kind == kind && kad_id_equal(&m->recs[i].target, target))
+            return i;
+    }
+    return NO_REC;
 }
 
 static uint64_t charge_of(const struct item *it)
@@ -237,6 +259,10 @@ static int reserve(struct memory *m)
             return ERR_NOMEM; /* what has grown already is only larger than it must be */
         m->order[o] = a;
     }
+    uint32_t *lead = realloc(m->lead, cap * sizeof *lead);
+    if (lead == NULL)
+        return ERR_NOMEM;
+    m->lead = lead;
     m->cap = cap;
     return 0;
 }
@@ -633,6 +659,7 @@ static void memory_close(struct store *s)
         free(m->metas[i].p);
     }
     free(m->metas);
+    free(m->lead);
     free(m->recs);
     free(m);
 }
