@@ -1,6 +1,7 @@
 """Mirrors: what central services hold is in the DHT too, and the way back; the services may go and come."""
 import hashlib
 import json
+import random
 import re
 import socket
 import urllib.request
@@ -42,9 +43,15 @@ NODES = 12
 
 
 def free_url():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return f'http://127.0.0.1:{s.getsockname()[1]}'
+    """An address that is free now, and that no outgoing connection is given meanwhile."""
+    for port in random.sample(range(20000, 32000), 100):
+        with socket.socket() as s:
+            try:
+                s.bind(('127.0.0.1', port))
+                return f'http://127.0.0.1:{port}'
+            except OSError:
+                continue
+    raise RuntimeError('no free port')
 
 
 def held(nodes, url):
@@ -61,19 +68,21 @@ def same_port(place, url, *flags):
 
 
 def test_incident_70_services_die_and_come_back(world, tmp_path):
-    """12 nodes in phases 1 to 4 beside a discovery. It is killed: look-ups, new sessions and streams go on.
-    It comes back with an empty store: it is refilled from the DHT, with those too who speak no HTTP any more."""
+    """12 nodes in phases 1 to 4 beside both discoveries. These are killed: look-ups, new sessions and streams go on.
+    They come back with empty stores: they are refilled from the DHT, with those too who speak no HTTP any more."""
     payload = tmp_path / 'data'
     payload.write_bytes(bytes(range(256)) * 400)
     place = world.place('disc')
-    key = keyed(place)
-    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0', '--mirror', key, '--discovery', (url := free_url()))
+    tpd_place = world.place('tpd')
+    tpd_key = keyed(tpd_place)
+    url, tpd_url = free_url(), free_url()
+    mirrors = ('--mirror', keyed(place), '--mirror', tpd_key)
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0', *mirrors, '--discovery', url)
     flags = ('--keyfile', place.dir / 'service.key', '--bootstrap', relay.join)
-    proc = same_port(place, url, *flags)
-    second = world.node('second', '--full', '--listen', '127.0.0.1:0', '--mirror', key, '--bootstrap', relay.join,
-                        '--discovery', url)
+    services = [same_port(place, url, *flags), tpd(tpd_place, relay, tpd_url, 'one')[0]]
+    second = world.node('second', '--full', '--listen', '127.0.0.1:0', *mirrors, '--bootstrap', relay.join, '--discovery', url)
     modes = ['http'] + ['hybrid'] * 4 + ['dht-first'] * 3 + ['dht'] * 2
-    nodes = [world.make(f'{mode}{i}', '--bootstrap', relay.join, '--discovery', url, '--mode', mode)
+    nodes = [world.make(f'{mode}{i}', '--bootstrap', relay.join, '--discovery', url, '--mode', mode, '--mirror', tpd_key)
              for i, mode in enumerate(modes)]
     for node in nodes:
         node.begin()
@@ -86,8 +95,15 @@ def test_incident_70_services_die_and_come_back(world, tmp_path):
     wait_until(lambda: all(n.status['registering'] == 'dht' for n in first), WAIT_S, 'registration over HTTP has stopped')
     assert relay.status['push']['pushed'] + second.status['push']['pushed'] > 0
 
-    proc.kill()
     http, hybrid, dht = nodes[0], nodes[1], nodes[-1]
+    wanted = [transport(hybrid, first[0]), transport(hybrid, dht)]
+    wait_until(lambda: hybrid.try_cli('curl', '-d', json.dumps(wanted), f'dmsg://{tpd_key}/v3/transports/').code == 0,
+               WAIT_S, 'transports are registered')
+    wait_until(lambda: transports_in_dht(dht, hybrid) == ids(wanted), WAIT_S, 'and mirrored')
+
+    for service in services:
+        service.kill()
+    assert transports_in_dht(first[1], hybrid) == ids(wanted)
     for asker in (hybrid, first[0], dht):
         for node in (http, nodes[2], first[1], nodes[-2]):
             wait_until(lambda a=asker, n=node: find_entry(a, n.pk), WAIT_S, f'{asker.name} finds {node.name}')
@@ -97,11 +113,13 @@ def test_incident_70_services_die_and_come_back(world, tmp_path):
     wait_until(lambda: transfer(dht, hybrid, payload, 2001) > 0, WAIT_S, 'new streams')
     assert hybrid.status['lookups']['dht'] > 0
 
-    again = same_port(place, url, *flags)
+    services = [same_port(place, url, *flags), tpd(tpd_place, relay, tpd_url, 'two')[0]]
     wait_until(lambda: held([late, *nodes], url), WAIT_S, 'refilled')
     assert entry_of(url, nodes[-1].pk) == nodes[-1].pk
     wait_until(lambda: relay.pk in relays(url), WAIT_S, 'relays too')
-    again.stop()
+    wait_until(lambda: ids(fetch(tpd_url, f'v3/transports/edge:{hybrid.pk}')) == ids(wanted), WAIT_S, 'and transports')
+    for service in services:
+        service.stop()
 
 
 def test_incident_70_discovery_without_pushers(world):
@@ -142,6 +160,11 @@ def ids(listed):
     return {t['t_id'] for t in listed} if isinstance(listed, list) else set()
 
 
+def transports_in_dht(asker, node):
+    found = asker.try_cli('dht', 'get', node.pk, 'tp', '--network')
+    return ids(json.loads(found.out)) if found.code == 0 else set()
+
+
 def test_transports_of_the_tpd(world):
     """Sets of transports are in the DHT, whole and by visor, and come back to a discovery whose store is lost."""
     place = world.place('tpd')
@@ -154,20 +177,16 @@ def test_transports_of_the_tpd(world):
     wait_until(lambda: a.try_cli('curl', '-d', json.dumps(wanted), f'dmsg://{key}/v3/transports/').code == 0, WAIT_S, 'registered')
     assert ids(fetch(url, f'v3/transports/edge:{a.pk}')) == ids(wanted)
 
-    def in_dht(asker, node):
-        found = asker.try_cli('dht', 'get', node.pk, 'tp', '--network')
-        return ids(json.loads(found.out)) if found.code == 0 else set()
-
-    wait_until(lambda: in_dht(c, a) == ids(wanted), WAIT_S, 'the whole list of a')
-    wait_until(lambda: in_dht(a, b) == ids(wanted[:2]), WAIT_S, 'that of b')
+    wait_until(lambda: transports_in_dht(c, a) == ids(wanted), WAIT_S, 'the whole list of a')
+    wait_until(lambda: transports_in_dht(a, b) == ids(wanted[:2]), WAIT_S, 'that of b')
     deleted = a.cli('curl', '-X', 'DELETE', f'dmsg://{key}/transports/id:{wanted[1]["t_id"]}')
     assert deleted.code == 0
     left = ids(wanted) - {wanted[1]['t_id']}
-    wait_until(lambda: in_dht(c, a) == left, WAIT_S, 'without the one that was deleted')
+    wait_until(lambda: transports_in_dht(c, a) == left, WAIT_S, 'without the one that was deleted')
 
     # incident 70: the store is lost; what the DHT knows is there again
     proc.kill()
-    assert in_dht(c, a) == left
+    assert transports_in_dht(c, a) == left
     proc, ready = tpd(place, relay, url, 'two')
     wait_until(lambda: ids(fetch(url, f'v3/transports/edge:{a.pk}')) == left, WAIT_S, 'refilled')
     proc.stop()
