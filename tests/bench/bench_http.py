@@ -22,7 +22,7 @@ from pathlib import Path
 from measure import KADMSG, KADMSG_LOAD, emit, status_kib
 
 SECONDS, SETTLE_S, CONNECTIONS, CLIENTS, SERVERS, POSTS = 4, 12, 32, 10000, 500, 60000
-GET_US, POST_US, LIST_US, CLIENTS_MIB = 30, 100, 300, 30  # budgets
+GET_US, POST_US, MIRRORED_US, LIST_US, CLIENTS_MIB = 30, 100, 150, 300, 30  # budgets
 RUNS = int(os.environ.get('KADMSG_BENCH_RUNS', '3'))
 TICKS = os.sysconf('SC_CLK_TCK')
 
@@ -50,11 +50,18 @@ def entries(count, servers=False):
 
 
 class Disc:
-    def __init__(self, folder):
-        self.proc = subprocess.Popen([KADMSG, 'disc', '-a', '127.0.0.1:0', '--store', folder, '--ready', '--log-level', 'error'],
-                                     stdout=subprocess.PIPE, text=True)
-        self.url = 'http://' + json.loads(self.proc.stdout.readline())['http']
+    def __init__(self, folder, *flags):
+        self.proc = subprocess.Popen([KADMSG, 'disc', '-a', '127.0.0.1:0', '--store', folder, '--ready', '--log-level', 'error',
+                                      '-m', '127.0.0.1:0', *flags], stdout=subprocess.PIPE, text=True)
+        ready = json.loads(self.proc.stdout.readline())
+        self.url, self.metrics = 'http://' + ready['http'], 'http://' + ready['metrics']
         self.pid = self.proc.pid
+
+    def mirror(self, name):
+        """A number of the mirror; 0 without one."""
+        text = urllib.request.urlopen(f'{self.metrics}/metrics', timeout=60).read().decode()
+        found = re.search(rf'^kadmsg_disc_mirror_{name} (\d+)', text, re.M)
+        return int(found[1]) if found else 0
 
     def post(self, lines):
         def one(line):
@@ -70,6 +77,8 @@ class Disc:
         before, start = cpu_s(self.pid), time.monotonic()
         out = subprocess.run(['wrk', '-t1', f'-c{256 if script else CONNECTIONS}', f'-d{SECONDS}s', *script[:2], self.url + path, *script[2:]],
                              stdout=subprocess.PIPE, check=True).stdout.decode()
+        while self.mirror('waiting') > 0:  # what was answered has to reach the DHT too
+            time.sleep(0.05)
         used, wall = cpu_s(self.pid) - before, time.monotonic() - start
         answers = int(re.search(r'(\d+) requests in', out)[1])
         refused = re.search(r'Non-2xx or 3xx responses: (\d+)', out)
@@ -90,6 +99,36 @@ def measure(disc, path, *script):
     return sorted(runs, key=lambda r: r['cpu_us'])[len(runs) // 2], runs
 
 
+def measure_posts(disc, tmp):
+    """Medians by processor time of RUNS runs of first registrations."""
+    lua, bodies = Path(tmp) / 'post.lua', Path(tmp) / 'bodies'
+    lua.write_text(POST_LUA)
+    posts = []
+    for _ in range(RUNS):
+        bodies.write_text('\n'.join(entries(POSTS)) + '\n')
+        answers, refused, used, wall = disc.wrk('/', '-s', str(lua), '--', str(bodies))
+        posts.append({'cpu_us': used * 1e6 / max(answers, 1), 'answers': answers, 'refused': refused, 'server_cpu_s': used,
+                      'wall_s': wall, 'peak_rss_kib': status_kib(disc.pid, 'VmHWM'), 'signatures': disc.mirror('signatures_total')})
+    return sorted(posts, key=lambda r: r['cpu_us'])[len(posts) // 2], posts
+
+
+class FullNode:
+    """Where a discovery of this key mirrors to."""
+
+    def __init__(self, tmp):
+        self.key = f'{tmp}/mirror.key'
+        made = subprocess.run([KADMSG, 'keys', 'gen', '-o', self.key, '--json'], stdout=subprocess.PIPE, check=True).stdout
+        self.proc = subprocess.Popen([KADMSG, 'node', '--full', '--listen', '127.0.0.1:0', '--store', f'{tmp}/full', '--ready',
+                                      '--control', f'{tmp}/full.control', '--mirror', json.loads(made)['public_key'],
+                                      '--log-level', 'error'], stdout=subprocess.PIPE, text=True)
+        ready = json.loads(self.proc.stdout.readline())
+        self.flags = ['--keyfile', self.key, '--bootstrap', f'{ready["public_key"]}@{ready["relay"]}']
+
+    def stop(self):
+        self.proc.terminate()
+        self.proc.wait(20)
+
+
 def report(name, params, run, runs, ceiling, budget):
     emit(name, params, run['cpu_us'], 'us', runs, ceiling, budget=budget, ok=budget is None or run['cpu_us'] <= budget,
          answers_per_s=round(run['answers'] / run['wall_s']), refused=run['refused'])
@@ -105,17 +144,16 @@ def main():
         report('http health', {}, health, runs, None, None)
         idle = status_kib(disc.pid, 'VmRSS')
         clients = entries(CLIENTS)
-        lua, bodies = Path(tmp) / 'post.lua', Path(tmp) / 'bodies'
-        lua.write_text(POST_LUA)
-        posts = []
-        for _ in range(RUNS):
-            bodies.write_text('\n'.join(entries(POSTS)) + '\n')
-            answers, refused, used, wall = disc.wrk('/', '-s', str(lua), '--', str(bodies))
-            posts.append({'cpu_us': used * 1e6 / max(answers, 1), 'answers': answers, 'refused': refused, 'server_cpu_s': used,
-                          'wall_s': wall, 'peak_rss_kib': status_kib(disc.pid, 'VmHWM')})
-        run = sorted(posts, key=lambda r: r['cpu_us'])[len(posts) // 2]
+        run, posts = measure_posts(disc, tmp)
         report('http signed POST', {'store': 'lmdb'}, run, posts, ceiling, POST_US)
         disc.stop()
+
+        full = FullNode(tmp)
+        disc = Disc(f'{tmp}/mirrored', *full.flags)
+        run, posts = measure_posts(disc, tmp)
+        report('http signed POST, mirrored', {'store': 'lmdb', 'to': 'a full node'}, run, posts, ceiling, MIRRORED_US)
+        disc.stop()
+        full.stop()
 
         disc = Disc(f'{tmp}/second')
         before = status_kib(disc.pid, 'VmRSS')
