@@ -41,6 +41,7 @@ static const char *const local_text[ERR__END - ERR_FORMAT] = {
     LOCAL(PROTOCOL, "protocol violation by the peer"),
     LOCAL(TWIN, "another instance uses this key"),
     LOCAL(NETWORK, "the peer belongs to another network"),
+    LOCAL(QUOTA_GROUP, "quota of the publisher's relays is used up"),
 };
 
 _Static_assert(ERR__END <= -1000, "conditions of kadmsg leave their range");
@@ -160,6 +161,7 @@ int err_exit_code(int err)
     case ERR_REFUSED:
     case ERR_SEQ:
     case ERR_QUOTA:
+    case ERR_QUOTA_GROUP:
     case ERR_NETWORK:
     case ERR_DMSG_REQ_SIG:
     case ERR_DMSG_REQ_TIME:

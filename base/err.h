@@ -56,6 +56,7 @@ enum err {
     ERR_PROTOCOL,       /* the peer broke the protocol */
     ERR_TWIN,           /* another instance uses this key */
     ERR_NETWORK,        /* the peer belongs to another network (--network) */
+    ERR_QUOTA_GROUP,    /* quota of the publisher's relays is used up */
     ERR__END,           /* one past the last, for the table's check */
 
     ERR_DMSG_BASE = -2000,

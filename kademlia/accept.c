@@ -165,6 +165,11 @@ static bool is_protected(const struct store_rec *rec)
     return rec->tier != ITEM_TIER_PUBLIC || rec->origin == STORE_OWN;
 }
 
+static size_t item_len(const struct item *it)
+{
+    return it->v_len + it->salt_len;
+}
+
 /* Remove the record that should go first. For a newcomer of the public tier, a regular node does not
  * give up a replica that is closer to it than the newcomer: so a flood of far items cannot push out
  * those that this node is responsible for (incident 65). */
@@ -179,6 +184,8 @@ static bool evict_one(struct kad *k, const struct store_rec *newcomer)
         return false;
     struct kad_id target = v.target;
     enum item_kind kind = v.kind;
+    if (v.origin == STORE_REPLICA)
+        kad_group_removed(k, kad_group_of_key(k, &v.charged), item_len(&v.item), v.expires_ns);
     if (kad_store_del(k, &target, kind) != 0)
         return false;
     k->stat->evicted_items++;
@@ -226,6 +233,18 @@ static int compare(const struct kad_accept *a, const struct store_rec *old)
     return cls->rank_seq < old->rank_seq ? -1 : cls->rank_seq > old->rank_seq;
 }
 
+/* What was in the slot leaves with its own expiry. */
+static void count_for_group(const struct kad_accept *a, int64_t expires_ns)
+{
+    struct kad *k = a->check.k;
+
+    if (a->group == KAD_GROUP_NONE || expires_ns == INT64_MAX)
+        return;
+    if (a->had)
+        kad_group_removed(k, a->group, a->had_len, a->had_expires_ns);
+    kad_group_stored(k, a->group, item_len(&a->check.item->item), expires_ns);
+}
+
 /* The same item again. On the wire that is refused (incident 54). Inside, it makes a copy of ours a
  * replica, and it renews the lifetime when it comes from its owner, or carried again; what other
  * nodes hand around renews nothing. */
@@ -251,6 +270,7 @@ static int same_again(struct kad_accept *a, const struct store_rec *old)
     int rc = k->store->ops->touch(k->store, &rec);
     if (rc != 0)
         return rc;
+    count_for_group(a, rec.expires_ns);
     kad_inventory_changed(k, &rec.target);
     return rec.origin != old->origin ? 0 : ERR_SEQ;
 }
@@ -291,9 +311,9 @@ static bool takes_over(const struct kad_accept *a, const struct store_rec *old)
            kad_store_del(k, &a->check.cls.target, ITEM_CERT) == 0;
 }
 
-/* Compare with the slot before anything expensive is done: 0 = newer, and *had tells whether the slot
+/* Compare with the slot before anything expensive is done: 0 = newer, and a->had tells whether the slot
  * was taken. Expired records still block (dht.md §2.3). */
-static int look_at_slot(struct kad_accept *a, bool *had)
+static int look_at_slot(struct kad_accept *a)
 {
     struct kad *k = a->check.k;
     struct store_rec old;
@@ -301,9 +321,11 @@ static int look_at_slot(struct kad_accept *a, bool *had)
                  ? ERR_SEQ
                  : k->store->ops->get(k->store, &a->check.cls.target, a->check.cls.kind, &old);
 
-    *had = rc == 0;
+    a->had = rc == 0;
     if (rc != 0)
         return rc == ERR_NOT_FOUND || rc == ERR_CORRUPT ? 0 : rc;
+    a->had_expires_ns = old.expires_ns;
+    a->had_len = item_len(&old.item);
     int order = compare(a, &old);
     if (order > 0 || (order == 0 && takes_over(a, &old)))
         return 0;
@@ -312,6 +334,21 @@ static int look_at_slot(struct kad_accept *a, bool *had)
                     : item_equal(&a->check.item->item, &old.item);
     a->settled = same;
     return same ? same_again(a, &old) : ERR_SEQ;
+}
+
+/* The group that pays for the item of a peer's put: its publisher's where that is known, else that of
+ * whoever brings it. Trusted and configured peers, and what we fetch ourselves, are not counted. */
+static uint32_t group_that_pays(const struct kad_accept *a, const struct pubkey *from)
+{
+    const struct kad *k = a->check.k;
+    const struct pubkey *charged = &a->check.cls.charged;
+
+    if (k->peers.group == NULL || a->via != KAD_VIA_PUT || from == NULL ||
+        kad_tier_of(k, charged) != ITEM_TIER_PUBLIC || kad_tier_of(k, from) != ITEM_TIER_PUBLIC ||
+        kad_keyset_has(&k->bootstrap, from))
+        return KAD_GROUP_NONE;
+    uint32_t group = kad_group_of_key(k, charged);
+    return group != KAD_GROUP_NONE ? group : kad_group_of_key(k, from);
 }
 
 static int check_quota(struct kad *k, const struct kad_class *cls)
@@ -363,8 +400,10 @@ static int put_record(struct kad_accept *a)
     int rc = k->store->ops->put(k->store, &rec);
     for (int i = 0; rc == ERR_NO_SPACE && i < EVICT_MAX && evict_one(k, &rec); i++)
         rc = k->store->ops->put(k->store, &rec);
-    if (rc == 0)
+    if (rc == 0) {
+        count_for_group(a, rec.expires_ns);
         take_back(k, &rec);
+    }
     if (rc == 0 && k->hooks.stored != NULL)
         k->hooks.stored(k->hooks.arg, &rec);
     if (rc == 0) {
@@ -402,13 +441,15 @@ static bool is_ahead(const struct kad *k, uint64_t seq)
 static int compare_slot(struct kad_accept *a)
 {
     struct kad *k = a->check.k;
-    bool had = false;
-    int rc = look_at_slot(a, &had);
+    int rc = look_at_slot(a);
 
-    if (rc == 0 && !a->settled && !had && a->via != KAD_VIA_OWN &&
+    if (rc == 0 && !a->settled && !a->had && a->via != KAD_VIA_OWN &&
         a->check.cls.kind != ITEM_MIRROR &&
         kad_tier_of(k, &a->check.cls.charged) == ITEM_TIER_PUBLIC)
         rc = check_quota(k, &a->check.cls);
+    if (rc == 0 && !a->settled && !a->had &&
+        !kad_group_has_room(k, a->group, item_len(&a->check.item->item)))
+        rc = ERR_QUOTA_GROUP;
     return rc;
 }
 
@@ -454,6 +495,9 @@ static void count_refusal(struct kad *k, int err)
     case ERR_QUOTA:
         k->stat->refused_quota++;
         break;
+    case ERR_QUOTA_GROUP:
+        k->stat->refused_group++;
+        break;
     case ERR_REFUSED:
         k->stat->refused_foreign++;
         break;
@@ -489,6 +533,8 @@ int kad_accept_begin(struct kad_accept *a, struct kad *k, struct item_ref *item,
     int rc = item_check_size(&item->item);
     if (rc == 0)
         rc = kad_classify(k, &item->item, target, &a->check.cls);
+    if (rc == 0)
+        a->group = group_that_pays(a, from);
     if (rc == 0 && !is_checked_first(a))
         rc = compare_slot(a);
     if (rc == 0 && !a->settled && !a->verified)

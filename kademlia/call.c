@@ -32,6 +32,7 @@ static bool counts_as_unanswered(const struct kad_call *c, enum kad_fail why)
     switch (why) {
     case KAD_FAIL_TIMEOUT:
     case KAD_FAIL_UNREACHABLE:
+    case KAD_FAIL_GONE:
     case KAD_FAIL_FORMAT:
         return true;
     case KAD_FAIL_CLOSED:
@@ -59,8 +60,11 @@ static void note_failure(struct kad *k, const struct kad_call *c, enum kad_fail 
     } else if (why == KAD_FAIL_FORMAT) {
         kad_note_lie(k, c->peer, KAD_LIE_PROTOCOL);
     }
+    if (why == KAD_FAIL_TIMEOUT || why == KAD_FAIL_UNREACHABLE)
+        kad_group_failed(k, c->peer, c->sent_ns);
+    /* It is not the contact's fault when its relays are down, and it will be back with them. */
     if (why != KAD_FAIL_NO_DHT && why != KAD_FAIL_NETWORK && counts_as_unanswered(c, why) &&
-        table_failed(&k->table, c->peer) == TABLE_ASK)
+        !kad_group_is_suspect(k, c->peer) && table_failed(&k->table, c->peer) == TABLE_ASK)
         kad_ping_contact(k, c->peer);
     if (had_contacts && table_count(&k->table) == 0)
         kad_maintain_bootstrap_now(k);
@@ -72,6 +76,7 @@ void kad_peer_heard(struct kad *k, kad_peer p, bool answered, bool probe)
     bool empty = table_count(&k->table) == 0;
 
     kad_note_clear_no_dht(k, p);
+    kad_group_heard(k, p);
     if (kad_note_is_shunned(k, p))
         return;
     enum table_result r = table_heard(&k->table, p, answered, k->now_ns, probe ? &ask : NULL);

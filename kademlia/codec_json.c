@@ -30,7 +30,8 @@ static const struct {
 };
 
 /* Refusals that only we know; their text is "dht: " and err_str(). */
-static const int own_refusals[] = {ERR_REFUSED, ERR_BUSY, ERR_NO_SPACE, ERR_LIMIT, ERR_SHUTDOWN};
+static const int own_refusals[] = {ERR_REFUSED, ERR_BUSY,     ERR_NO_SPACE,
+                                   ERR_LIMIT,   ERR_SHUTDOWN, ERR_QUOTA_GROUP};
 
 const char *kad_json_error_text(int err, const struct item *it, char buf[static 64])
 {

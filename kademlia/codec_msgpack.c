@@ -39,10 +39,10 @@ static const struct {
     uint8_t code;
     int err;
 } codes[] = {
-    {0, 0},           {1, ERR_REFUSED},  {2, ERR_TOO_LONG}, {3, ERR_SIG},
-    {4, ERR_SEQ},     {5, ERR_QUOTA},    {6, ERR_BUSY},     {7, ERR_NO_SPACE},
-    {8, ERR_LIMIT},   {9, ERR_SHUTDOWN}, {10, ERR_NETWORK}, {11, ERR_UNSUPPORTED},
-    {12, ERR_FORMAT},
+    {0, 0},           {1, ERR_REFUSED},      {2, ERR_TOO_LONG}, {3, ERR_SIG},
+    {4, ERR_SEQ},     {5, ERR_QUOTA},        {6, ERR_BUSY},     {7, ERR_NO_SPACE},
+    {8, ERR_LIMIT},   {9, ERR_SHUTDOWN},     {10, ERR_NETWORK}, {11, ERR_UNSUPPORTED},
+    {12, ERR_FORMAT}, {13, ERR_QUOTA_GROUP},
 };
 
 static uint8_t code_of(int err)

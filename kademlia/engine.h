@@ -4,6 +4,7 @@
  *     kad.c       creation, configuration, the queue of actions, gauges
  *     call.c      requests of ours under way: numbers, time-outs, what an answer says about a peer
  *     dest.c      queues of calls by peer
+ *     group.c     peers behind the same relays: whether these are up, what their publishers have here
  *     note.c      what is remembered of single peers: rate and byte buckets, "not a DHT peer"
  *     check.c     what kind of item this is for that slot, and whether its signatures verify
  *     accept.c    whether an item enters a slot: order of checks, lifetimes, quota, room
@@ -103,10 +104,11 @@ struct kad {
     struct table table;
     struct kad_stat *stat; /* counters; its gauges are those below */
     bool own_stat;
-    size_t pending, shunning, calls_waiting;
+    size_t pending, shunning, calls_waiting, groups_suspect;
     struct map calls, notes;
     uint32_t next_call, next_op;
-    struct list notes_lru; /* least recently used first */
+    struct list notes_lru;     /* least recently used first */
+    struct kad_groups *groups; /* group.c; NULL before any is known */
     struct env *env;
     struct store *store;
     struct kad_peers peers;
@@ -296,6 +298,24 @@ void kad_note_no_dht(struct kad *k, kad_peer p);
 void kad_note_clear_no_dht(struct kad *k, kad_peer p);
 bool kad_note_is_no_dht(const struct kad *k, kad_peer p);
 
+/* ---- group.c ---- */
+
+void kad_groups_free(struct kad *k);
+uint32_t kad_group_of(const struct kad *k, kad_peer p);
+uint32_t kad_group_of_key(const struct kad *k, const struct pubkey *pk);
+/* Somebody of the peer's group was heard; and: it did not answer what was asked then. */
+void kad_group_heard(struct kad *k, kad_peer p);
+void kad_group_failed(struct kad *k, kad_peer p, uint64_t asked_ns);
+bool kad_group_is_suspect(const struct kad *k, kad_peer p);
+/* Is it time to try one of this suspect group? Once every 10 s. And: one is being tried. */
+bool kad_group_may_probe(const struct kad *k, kad_peer p);
+void kad_group_probed(struct kad *k, kad_peer p);
+/* May publishers of this group have one slot more, of so many bytes of value and salt? What they put, and
+ * what left the store before it expired (a renewed record leaves with its old expiry). */
+bool kad_group_has_room(struct kad *k, uint32_t group, size_t len);
+void kad_group_stored(struct kad *k, uint32_t group, size_t len, int64_t expires_ns);
+void kad_group_removed(struct kad *k, uint32_t group, size_t len, int64_t expires_ns);
+
 /* ---- check.c ---- */
 
 struct kad_class { /* what an item is for a slot */
@@ -355,6 +375,10 @@ struct kad_accept {
     bool from_owner; /* it came over a stream of its signer */
     bool verified;   /* signatures are known to be good */
     bool settled;    /* the slot holds this item, or entry, already */
+    uint32_t group;  /* of peers that have a quota together; KAD_GROUP_NONE: not counted */
+    bool had;        /* something was in the slot: */
+    int64_t had_expires_ns;
+    size_t had_len;
     kad_accept_fn *done;
     void *arg;
 };
@@ -403,7 +427,7 @@ struct kad_cand;
 struct kad_lookup;
 typedef void kad_lookup_fn(struct kad_lookup *lk, enum kad_end end);
 
-#define KAD_LOOKUP_ANCHORS 3
+#define KAD_LOOKUP_ANCHORS 4 /* three full or bootstrap nodes, and the owner of the slot */
 
 #define KAD_LOOKUP_BAD 4 /* items that did not verify, remembered so as not to try them again */
 
@@ -415,6 +439,9 @@ struct kad_lookup {
     bool running;
     bool wide;              /* begins with a bootstrap key too: ours may be one half of a network */
     bool anchored;          /* anchors were added */
+    bool desperate;         /* those behind relays that seem to be down are asked too */
+    bool publishes;         /* what it is for goes to anchors too */
+    struct pubkey owner;    /* whose slot it is; null: not known */
     struct kad_cand *cands; /* closest first */
     size_t n, cap;
     unsigned in_flight;  /* asked and not overtaken */
@@ -438,8 +465,8 @@ void kad_lookup_clear(struct kad_lookup *lk);
 size_t kad_lookup_closest(const struct kad_lookup *lk, kad_peer *out, size_t n);
 /* All that were asked, closest first, into the report. */
 void kad_lookup_steps(const struct kad_lookup *lk, struct kad_report *rep);
-/* Those that were asked beside the k closest because these looked crowded. */
-size_t kad_lookup_anchors(const struct kad_lookup *lk, kad_peer out[KAD_LOOKUP_ANCHORS]);
+/* Those that answered beside the n closest. */
+size_t kad_lookup_anchors(const struct kad_lookup *lk, size_t n, kad_peer out[KAD_LOOKUP_ANCHORS]);
 /* Rank of a before b: kind, then seq or the entry's rank. */
 bool kad_found_better(const struct kad_found *a, const struct kad_found *b);
 

@@ -40,6 +40,7 @@ static void set_limits(struct kad *k, const struct kad_limits *g)
         .max_ops = or_default(g->max_ops, 256),
         .max_pending = or_default(g->max_pending, 512),
         .slots_per_key = or_default(g->slots_per_key, 50),
+        .slots_per_group = g->slots_per_group,
         .ttl_ms = or_default(g->ttl_ms, 7200000),
         .cert_ttl_ms = or_default(g->cert_ttl_ms, 600000),
         .cache_fresh_ms = or_default(g->cache_fresh_ms, 300000),
@@ -198,6 +199,7 @@ void kad_free(struct kad *k)
     kad_calls_free(k);
     map_free(&k->ops);
     kad_notes_free(k);
+    kad_groups_free(k);
     table_close(&k->table);
     kad_own_free(k);
     for (struct kad_act a; kad_next(k, &a);)
@@ -355,11 +357,13 @@ void kad_stat(const struct kad *k, struct kad_stat *out)
     out->pending = k->pending;
     out->calls_waiting = k->calls_waiting;
     out->shunning = k->shunning;
+    out->groups_suspect = k->groups_suspect;
     out->routing_peers = table_count(&k->table);
     out->buckets = table_buckets(&k->table);
     out->ops = k->n_ops + k->n_internal;
     out->calls = map_len(&k->calls);
     out->evictions = k->table.evictions;
+    out->diversified = k->table.diversified;
     out->alone = out->routing_peers == 0 && k->bootstrap.n > 0;
     out->synced = k->m.synced;
     out->network_size_estimate = kad_network_size(k);

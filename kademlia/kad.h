@@ -47,6 +47,10 @@
  *    nodes are asked, and given what is put, as well (incident 64).
  *  - "Not a DHT peer" is remembered for neg_ttl_ms only on KAD_FAIL_NO_DHT, never on time-out or
  *    unreachability, never for bootstrap keys, and is cleared when the peer calls in.
+ *  - Peers are grouped by the relays that lead to them, where the host knows these. Publishers behind the same
+ *    relays share a quota; a full bucket gives a contact of a group that has more than three quarters of it for
+ *    one of another; requests of a look-up go to different groups where there are any; a group whose
+ *    contacts fall silent together is passed over as a whole until one of it is heard (group.c).
  *  - Answers cost the asker: bytes of values are charged to its token bucket, a page of GET_ITEMS
  *    may put it into debt, and until that is paid it gets no other one.
  *  - Lifetime: ttl_ms from the last put by the owner. What others hand on is as old as its sequence
@@ -81,7 +85,8 @@
 #include "kademlia/store_if.h"
 
 typedef uint32_t kad_peer; /* handle; KAD_PEER_NONE is never a peer */
-#define KAD_PEER_NONE UINT32_MAX
+#define KAD_PEER_NONE  UINT32_MAX
+#define KAD_GROUP_NONE 0
 
 /* The host's table of keys. Handles are counted; the engine holds one reference per place that it
  * keeps a handle in. */
@@ -97,6 +102,9 @@ struct kad_peers {
      * one has are called for KAD_DIALECT_NATIVE and _HINTED only. */
     enum kad_dialect (*dialect)(void *arg, kad_peer p);
     void (*hint)(void *arg, kad_peer p, enum kad_dialect said);
+    /* Optional: a number for the set of relays behind which the peer is, as far as that is known; peers
+     * behind the same relays have the same one. KAD_GROUP_NONE: not known. */
+    uint32_t (*group)(void *arg, kad_peer p);
 };
 
 struct kad_hooks {
@@ -117,9 +125,12 @@ struct kad_limits {          /* 0 = default */
     unsigned max_ops;        /* 256 operations at once */
     unsigned max_pending;    /* 512 requests of peers waiting for a signature check */
     unsigned slots_per_key;  /* 50: public tier, full and regular nodes */
-    unsigned max_items;      /* 10 000 on a regular node; a full node: none, bytes only */
-    uint64_t max_bytes;      /* 1 GiB full, 64 MiB regular */
-    unsigned ttl_ms; /* 7 200 000: public items; also for trusted ones (trust extends quota, not
+    unsigned
+        slots_per_group; /* of publishers behind the same relays, while others have any here too;
+                                 half of max_items, and never more than half of max_bytes */
+    unsigned max_items;  /* 10 000 on a regular node; a full node: none, bytes only */
+    uint64_t max_bytes;  /* 1 GiB full, 64 MiB regular */
+    unsigned ttl_ms;     /* 7 200 000: public items; also for trusted ones (trust extends quota, not
                         lifetime) */
     unsigned
         cert_ttl_ms; /* 600 000 for carried entries without renewal; those of a mirror key, which
@@ -201,6 +212,7 @@ enum kad_fail {
     KAD_FAIL_TOO_LONG, /* the answer's length is over the limit: sync repeats with a smaller page */
     KAD_FAIL_LOCAL,    /* this node ran out of something */
     KAD_FAIL_NETWORK,  /* the peer belongs to another network */
+    KAD_FAIL_GONE,     /* a relay of the peer answered that it is not there: the relay lives */
 };
 
 /* The answer to a.call. Takes over *rsp's contents. An unknown call number (late) is ignored. */
@@ -405,7 +417,8 @@ struct kad_stat {
     uint64_t requests[KAD_METHOD__END], replies[KAD_METHOD__END], calls_sent[KAD_METHOD__END],
         calls_failed[KAD_METHOD__END]; /* by method */
     uint64_t refused_network, refused_rate, refused_size, refused_seq, refused_sig, refused_quota,
-        refused_foreign, refused_busy, refused_space, refused_writer, refused_reader;
+        refused_foreign, refused_busy, refused_space, refused_writer, refused_reader,
+        refused_group; /* quota of the relays that the publisher is behind */
     uint64_t verified,
         verify_skipped; /* signature checks done / saved because the bytes were known */
     uint64_t lies[KAD_LIE__COUNT], shunned; /* peers that told too many */
@@ -420,6 +433,10 @@ struct kad_stat {
     uint64_t own_from_outside; /* newer items of our own key: an earlier life, or a twin */
     uint64_t future_seq;       /* items with a clock number more than clock_skew_ms ahead */
     uint64_t evictions, neg_cached;
+    uint64_t diversified;  /* contacts that made room in a bucket for one behind other relays */
+    size_t groups_suspect; /* gauge: sets of relays that nobody is heard through */
+    uint64_t groups_suspected, groups_forgotten;
+    uint64_t passed_over; /* contacts behind such relays that look-ups did not ask */
     uint64_t lookups, lookup_hops, lookup_messages;
     bool alone;  /* routing table empty although there are bootstrap keys */
     bool synced; /* full node: a complete pull is done; false while alone */
@@ -442,9 +459,23 @@ struct kad_contact {
     unsigned bucket;
     uint64_t last_seen_ns; /* monotonic */
     unsigned unanswered;
+    uint32_t group;
 };
 typedef bool kad_contact_fn(void *arg, const struct kad_contact *c);
 void kad_contacts(const struct kad *k, kad_contact_fn *fn, void *arg);
+bool kad_is_suspect(const struct kad *k, uint32_t group);
+
+/* What is known of the peers behind the same relays. */
+struct kad_group_info {
+    uint32_t group;
+    size_t contacts;       /* in the routing table */
+    uint64_t slots, bytes; /* that its publishers have put here and that live */
+    uint64_t heard_ns;     /* monotonic; 0 = never */
+    uint64_t suspect_ns;   /* since when its relays seem to be down; 0 = they do not */
+};
+#define KAD_MAX_GROUPS 256
+/* By number; returns how many, at most cap. Those without contacts, slots and suspicion are left out. */
+size_t kad_groups(struct kad *k, struct kad_group_info *out, size_t cap);
 
 /* Keys of the n closest contacts; returns how many were written. */
 size_t kad_closest(const struct kad *k, const struct kad_id *target, struct pubkey *out, size_t n);

@@ -11,10 +11,13 @@
  * of this look-up took, at least hedge_ms. While nobody has answered at all, the network may
  * be slow as a whole and only the time-out of the call ends the waiting.
  *
- * Keys are free, so somebody may have made k of them around a target (incident 64). Where the k
- * closest are much denser than a network of this size can be, up to KAD_LOOKUP_ANCHORS bootstrap nodes are asked
- * too: they are not chosen by distance, so they cannot be crowded out. Puts go to them as well. The
- * same when nobody of our own table answered.
+ * Keys are free, so somebody may have made k of them around a target (incident 64), and hide what is there. So
+ * what is published goes to a few nodes more that are not chosen by distance alone and cannot be crowded out: full
+ * nodes, and the bootstrap nodes closest to the target. They are asked, with the owner of the slot, where the k
+ * closest gave nothing, or are denser than a network of this size explains: then what they gave may be old.
+ *
+ * Of the alpha closest new candidates those come first that are behind other relays than those under way.
+ * Candidates behind relays that seem to be down (group.c) are passed over, until nobody else gave anything.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +27,7 @@
 
 #define MAX_LIVE 128 /* candidates that have not failed */
 #define MAX_ALL  256 /* with the failed ones, which are kept so as not to be asked again */
-#define DENSER   8   /* times the expected density is suspicious */
+#define DENSER   3   /* times the expected density is suspicious */
 
 enum state { NEW, ASKED, SILENT, ANSWERED, FAILED };
 
@@ -33,6 +36,7 @@ struct kad_cand {
     uint8_t state;
     uint8_t hop;  /* 1 = from our own table */
     bool anchor;  /* asked whatever its distance */
+    bool blamed;  /* its silence was held against its relays */
     uint64_t far; /* first bits of its distance */
     uint64_t asked_ns;
 };
@@ -108,18 +112,29 @@ static void remove_cand(struct kad_lookup *lk, size_t i)
     lk->n--;
 }
 
-/* Room for one candidate at that position: drops the farthest one that was not asked yet, if it is
- * farther. */
+/* Drop the farthest candidate that was not asked yet and stands at this position or behind it. */
+static bool drop_farthest(struct kad_lookup *lk, size_t at)
+{
+    size_t last = lk->n;
+
+    while (last > at && lk->cands[last - 1].state != NEW)
+        last--;
+    if (last <= at)
+        return false;
+    remove_cand(lk, last - 1);
+    return true;
+}
+
+static bool is_crammed(const struct kad_lookup *lk)
+{
+    return lk->n >= MAX_ALL || count_live(lk) >= MAX_LIVE;
+}
+
+/* Room for one candidate at that position, at the cost of a farther one. */
 static bool make_room(struct kad_lookup *lk, size_t at)
 {
-    if (lk->n >= MAX_ALL || count_live(lk) >= MAX_LIVE) {
-        size_t last = lk->n;
-        while (last > at && lk->cands[last - 1].state != NEW)
-            last--;
-        if (last <= at)
-            return false;
-        remove_cand(lk, last - 1);
-    }
+    if (is_crammed(lk) && !drop_farthest(lk, at))
+        return false;
     if (lk->n < lk->cap)
         return true;
     size_t cap = lk->cap > 0 ? 2 * lk->cap : 32;
@@ -372,6 +387,12 @@ static void answered(struct kad_call *call, struct kad_msg *rsp, enum kad_fail w
     step(lk);
 }
 
+/* Do the relays that lead there seem to be down? */
+static bool is_suspect(const struct kad_lookup *lk, const struct kad_cand *c)
+{
+    return !lk->desperate && kad_group_is_suspect(engine(lk), c->peer);
+}
+
 static void ask(struct kad_lookup *lk, struct kad_cand *c)
 {
     struct kad *k = engine(lk);
@@ -388,6 +409,8 @@ static void ask(struct kad_lookup *lk, struct kad_cand *c)
     }
     c->state = ASKED;
     lk->in_flight++;
+    if (is_suspect(lk, c))
+        kad_group_probed(k, c->peer);
     k->stat->lookup_messages++;
 }
 
@@ -412,10 +435,11 @@ static uint64_t patience_ns(const struct kad_lookup *lk)
     return lk->slowest_ns > hedge / 3 ? 3 * lk->slowest_ns : hedge;
 }
 
-/* Asked, and silent for longer than anybody waits. */
+/* Asked, and silent for longer than anybody waits, or behind relays that are down. */
 static bool is_given_up(const struct kad_lookup *lk, const struct kad_cand *c)
 {
-    return c->state == SILENT && engine(lk)->now_ns - c->asked_ns >= patience_ns(lk);
+    return c->state == SILENT &&
+           (engine(lk)->now_ns - c->asked_ns >= patience_ns(lk) || is_suspect(lk, c));
 }
 
 /* Must this one still be asked or waited for? */
@@ -424,25 +448,47 @@ static bool is_open(const struct kad_lookup *lk, const struct kad_cand *c)
     return c->state == NEW || c->state == ASKED || (c->state == SILENT && !is_given_up(lk, c));
 }
 
-/* The closest candidate to ask, among the k closest that live and the anchors. *done: all of those
- * have answered. */
+/* Is one under way that is behind the same relays? */
+static bool shares_relays(const struct kad_lookup *lk, const struct kad_cand *c)
+{
+    const struct kad *k = engine(lk);
+    uint32_t group = kad_group_of(k, c->peer);
+
+    for (size_t i = 0; group != KAD_GROUP_NONE && i < lk->n; i++) {
+        if (lk->cands[i].state == ASKED && kad_group_of(k, lk->cands[i].peer) == group)
+            return true;
+    }
+    return false;
+}
+
+/* The candidate to ask, among the k closest that live and the anchors: of the alpha closest new ones the
+ * first that is behind other relays than those under way, else the closest. *done: all of them have
+ * answered. Those behind relays that are down are passed over, but for one now and then. */
 static struct kad_cand *next_cand(const struct kad_lookup *lk, bool *done)
 {
-    unsigned k = engine(lk)->lim.k, live = 0;
+    struct kad *k = engine(lk);
+    struct kad_cand *first = NULL;
+    unsigned live = 0, fresh = 0;
 
     *done = true;
-    for (size_t i = 0; i < lk->n && (live < k || lk->anchored || lk->wide); i++) {
+    for (size_t i = 0; i < lk->n && (live < k->lim.k || lk->anchored || lk->wide); i++) {
         struct kad_cand *c = &lk->cands[i];
-        if (live >= k && !c->anchor)
+        if (live >= k->lim.k && !c->anchor)
+            continue;
+        if (c->state == NEW && is_suspect(lk, c) && !kad_group_may_probe(k, c->peer))
             continue;
         if (is_open(lk, c))
             *done = false;
-        if (c->state == NEW)
+        if (c->state == NEW && (k->peers.group == NULL || !shares_relays(lk, c)))
             return c;
+        if (c->state == NEW && first == NULL)
+            first = c;
+        if (c->state == NEW && ++fresh >= k->lim.alpha)
+            break;
         /* A silent one is overtaken: it counts for the end of the walk only. */
-        live += c->state == ASKED || c->state == ANSWERED;
+        live += c->state != SILENT && c->state != FAILED;
     }
-    return NULL;
+    return first;
 }
 
 /* Are the k closest more crowded than a network of this size can be? */
@@ -459,26 +505,97 @@ static bool is_crowded(const struct kad_lookup *lk)
     return kad_id_distance64(&lk->target, farthest) < UINT64_MAX / size * k->lim.k / DENSER;
 }
 
-/* Choose up to `most` anchors and add them to the candidates; false when there is none. */
-static bool add_anchors(struct kad_lookup *lk, unsigned most)
+/* One more to ask, whatever its distance. Takes over the reference. */
+static bool add_anchor(struct kad_lookup *lk, kad_peer p)
+{
+    struct kad *k = engine(lk);
+
+    if (p == KAD_PEER_NONE)
+        return false;
+    if (is_crammed(lk))
+        (void)drop_farthest(lk, 0); /* a crowd of made-up keys must not leave it without a place */
+    struct kad_cand *c = add(lk, p, k->peers.id(k->peers.arg, p), 1);
+    if (c == NULL) /* met on the way, then */
+        c = cand_of(lk, p);
+    if (c == NULL || c->state == FAILED)
+        return false;
+    c->anchor = true;
+    return true;
+}
+
+/* A bootstrap key, any. */
+static void add_bootstrap(struct kad_lookup *lk)
 {
     struct kad *k = engine(lk);
     size_t n = k->bootstrap.n, first = n > 0 ? env_random_below(k->env, n) : 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (add_anchor(lk, kad_intern(k, &k->bootstrap.v[(first + i) % n])))
+            return;
+    }
+}
+
+/* The bootstrap keys closest to the target, so that whoever puts and whoever gets choose the same ones, and
+ * no single one is asked by all. */
+static size_t closest_bootstrap(const struct kad_lookup *lk, const struct pubkey **keys, size_t max)
+{
+    const struct kad *k = engine(lk);
+    struct kad_id best[KAD_LOOKUP_ANCHORS];
+    size_t n = 0;
+
+    for (size_t i = 0; i < k->bootstrap.n; i++) {
+        struct kad_id id = kad_id_of(&k->bootstrap.v[i]);
+        size_t at = n;
+        while (at > 0 && kad_id_closer(&lk->target, &id, &best[at - 1]) < 0)
+            at--;
+        if (at == max)
+            continue;
+        n += n < max;
+        memmove(&best[at + 1], &best[at], (n - at - 1) * sizeof best[0]);
+        memmove(&keys[at + 1], &keys[at], (n - at - 1) * sizeof(keys[0]));
+        best[at] = id;
+        keys[at] = &k->bootstrap.v[i];
+    }
+    return n;
+}
+
+/* Full nodes, as far as any are known, then bootstrap nodes; and the owner of the slot. False when there is
+ * none. */
+static bool add_anchors(struct kad_lookup *lk)
+{
+    struct kad *k = engine(lk);
+    kad_peer fulls[KAD_PUT_FULLS];
+    const struct pubkey *keys[KAD_LOOKUP_ANCHORS];
+    /* What is put is sent to full nodes without asking them. */
+    size_t n_fulls = kad_fulls_add(k, &lk->target, fulls, 0), n;
     unsigned added = 0;
 
-    for (size_t i = 0; i < n && added < most; i++) {
-        kad_peer p = kad_intern(k, &k->bootstrap.v[(first + i) % n]);
-        if (p == KAD_PEER_NONE)
-            continue;
-        struct kad_cand *c = add(lk, p, k->peers.id(k->peers.arg, p), 1);
-        if (c == NULL) /* met on the way, then */
-            c = cand_of(lk, p);
-        if (c == NULL || c->state == FAILED)
-            continue;
-        c->anchor = true;
-        added++;
+    lk->anchored = true;
+    for (size_t i = 0; i < n_fulls && !lk->publishes; i++) {
+        k->peers.ref(k->peers.arg, fulls[i]);
+        added += add_anchor(lk, fulls[i]);
     }
+    n = closest_bootstrap(lk, keys, KAD_LOOKUP_ANCHORS - 1 - n_fulls);
+    for (size_t i = 0; i < n; i++)
+        added += add_anchor(lk, kad_intern(k, keys[i]));
+    if (!pubkey_is_null(&lk->owner))
+        added += add_anchor(lk, kad_intern(k, &lk->owner));
     return added > 0;
+}
+
+/* Are the k closest not to be relied on alone? */
+static bool needs_anchors(const struct kad_lookup *lk)
+{
+    return lk->op->rep.answered == 0 ||
+           (lk->value && lk->best.item == NULL && list_empty(&lk->checks)) || is_crowded(lk);
+}
+
+/* Was anybody passed over who could have what nobody else gave? */
+static bool needs_suspects(const struct kad_lookup *lk)
+{
+    if (lk->desperate || engine(lk)->groups_suspect == 0)
+        return false;
+    return lk->op->rep.answered == 0 || (lk->value && lk->best.item == NULL);
 }
 
 void kad_lookup_end(struct kad_lookup *lk, enum kad_end why)
@@ -489,6 +606,8 @@ void kad_lookup_end(struct kad_lookup *lk, enum kad_end why)
     loop_timer_cancel(&k->loop, &lk->hedge);
     k->stat->lookups++;
     k->stat->lookup_hops += lk->op->rep.hops;
+    for (size_t i = 0; k->groups_suspect > 0 && i < lk->n; i++)
+        k->stat->passed_over += lk->cands[i].state == NEW && is_suspect(lk, &lk->cands[i]);
     lk->ended(lk, why); /* may free everything */
 }
 
@@ -540,11 +659,11 @@ static void step(struct kad_lookup *lk)
         return;
     }
     ask_more(lk, &done);
-    bool lost = lk->op->rep.answered == 0;
-    if (done && !lk->anchored && (lost || is_crowded(lk))) {
-        lk->anchored = true;
-        if (add_anchors(lk, KAD_LOOKUP_ANCHORS))
-            ask_more(lk, &done);
+    if (done && !lk->anchored && needs_anchors(lk) && add_anchors(lk))
+        ask_more(lk, &done);
+    if (done && needs_suspects(lk)) {
+        lk->desperate = true;
+        ask_more(lk, &done);
     }
     if (done && list_empty(&lk->checks))
         kad_lookup_end(lk, KAD_END_CLOSEST);
@@ -563,6 +682,10 @@ static void hedge_due(struct loop_timer *t)
             c->state = SILENT;
             lk->in_flight--;
         }
+        if (c->state == SILENT && !c->blamed && k->now_ns - c->asked_ns >= patience_ns(lk)) {
+            c->blamed = true;
+            kad_group_failed(k, c->peer, c->asked_ns);
+        }
     }
     step(lk);
 }
@@ -577,7 +700,9 @@ void kad_lookup_begin(struct kad_lookup *lk)
     table_looked_up(&k->table, &lk->target, k->now_ns);
     add_first(lk);
     if (lk->wide)
-        (void)add_anchors(lk, 1);
+        add_bootstrap(lk);
+    if (lk->n > 0 && lk->publishes)
+        (void)add_anchors(lk);
     if (lk->n == 0)
         kad_lookup_end(lk, KAD_END_NO_PEERS);
     else
@@ -630,19 +755,21 @@ size_t kad_lookup_closest(const struct kad_lookup *lk, kad_peer *out, size_t n)
     size_t found = 0;
 
     for (size_t i = 0; i < lk->n && found < n; i++) {
-        if (lk->cands[i].state == ANSWERED && !lk->cands[i].anchor)
+        if (lk->cands[i].state == ANSWERED)
             out[found++] = lk->cands[i].peer;
     }
     return found;
 }
 
-size_t kad_lookup_anchors(const struct kad_lookup *lk, kad_peer out[KAD_LOOKUP_ANCHORS])
+size_t kad_lookup_anchors(const struct kad_lookup *lk, size_t n, kad_peer out[KAD_LOOKUP_ANCHORS])
 {
-    size_t found = 0;
+    size_t found = 0, closer = 0;
 
     for (size_t i = 0; i < lk->n && found < KAD_LOOKUP_ANCHORS; i++) {
-        if (lk->cands[i].state == ANSWERED && lk->cands[i].anchor)
-            out[found++] = lk->cands[i].peer;
+        const struct kad_cand *c = &lk->cands[i];
+        if (c->state == ANSWERED && c->anchor && closer >= n)
+            out[found++] = c->peer;
+        closer += c->state == ANSWERED;
     }
     return found;
 }

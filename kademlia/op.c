@@ -253,6 +253,7 @@ uint32_t kad_get(struct kad *k, const struct pubkey *pk, const void *salt, size_
         op->flags = flags;
         op->rep.target = kad_target(pk, salt, salt_len);
         op->lk.first = (flags & KAD_GET_FIRST) != 0;
+        op->lk.owner = *pk;
         struct kad_id target = op->rep.target;
         if ((flags & KAD_GET_NETWORK) != 0 || !get_local(op, KAD_USE_FRESH, KAD_END_LOCAL))
             kad_op_lookup(op, &target, true, got);
@@ -342,6 +343,7 @@ int kad_fail_err(enum kad_fail why)
     case KAD_FAIL_TIMEOUT:
         return ERR_TIMEOUT;
     case KAD_FAIL_UNREACHABLE:
+    case KAD_FAIL_GONE:
         return ERR_NO_ROUTE;
     case KAD_FAIL_NO_DHT:
         return ERR_UNSUPPORTED;

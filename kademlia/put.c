@@ -75,7 +75,9 @@ static int result_of(const struct kad_put *put)
     if (rep->refused == 0)
         return ERR_TIMEOUT;
     /* Other reasons are the peers' own, and would read here like a full disk of ours. */
-    return put->refusal == ERR_SEQ || put->refusal == ERR_QUOTA ? put->refusal : ERR_REFUSED;
+    return put->refusal == ERR_SEQ || put->refusal == ERR_QUOTA || put->refusal == ERR_QUOTA_GROUP
+               ? put->refusal
+               : ERR_REFUSED;
 }
 
 static void sent(struct kad_call *c, struct kad_msg *rsp, enum kad_fail why)
@@ -234,7 +236,7 @@ static void looked_up(struct kad_lookup *lk, enum kad_end end)
     kad_peer peers[TABLE_MAX_K + KAD_LOOKUP_ANCHORS + KAD_PUT_FULLS];
     size_t n = kad_lookup_closest(lk, peers, k->lim.k);
 
-    n += kad_lookup_anchors(lk, peers + n);
+    n += kad_lookup_anchors(lk, k->lim.k, peers + n);
     n = kad_fulls_add(k, &lk->target, peers, n);
     put->end = end;
     put->to = n > 0 ? calloc(n, sizeof *put->to) : NULL;
@@ -252,6 +254,7 @@ static void look_up(struct kad_put *put, const struct kad_id *target)
 {
     put->stage = STAGE_LOOKUP;
     put->op->timeout = timed_out;
+    put->op->lk.publishes = put->own || !put->op->internal;
     kad_op_lookup(put->op, target, put->own, looked_up);
 }
 
@@ -345,7 +348,8 @@ static void accepted(struct kad_put *put, int err)
     struct kad_id target = put->accept.check.cls.target;
 
     /* That our own store has it, or no room for it, is no reason not to publish it. */
-    if (err != 0 && !put->accept.settled && err != ERR_NO_SPACE && err != ERR_QUOTA) {
+    if (err != 0 && !put->accept.settled && err != ERR_NO_SPACE && err != ERR_QUOTA &&
+        err != ERR_QUOTA_GROUP) {
         kad_op_finish(put->op, err, KAD_END_LOCAL);
         return;
     }

@@ -204,12 +204,61 @@ static void evict(struct table *t, struct table_bucket *b, int i)
     t->evictions++;
 }
 
-/* Give a place that has become free to the most recent newcomer, if there is one. */
+/* ---- contacts behind the same relays ---- */
+
+static uint32_t group_of(const struct table *t, kad_peer p)
+{
+    return t->peers->group != NULL ? t->peers->group(t->peers->arg, p) : KAD_GROUP_NONE;
+}
+
+/* Contacts of a group in the bucket proper. */
+static int count_group(const struct table *t, const struct table_bucket *b, uint32_t group)
+{
+    int n = 0;
+
+    for (int i = 0; i < b->n; i++)
+        n += group_of(t, b->e[i].peer) == group;
+    return n;
+}
+
+/* Is it of a group that has all the places of its own here, or of which nothing is known? */
+static bool is_common(const struct table *t, const struct table_bucket *b, kad_peer p)
+{
+    uint32_t group = group_of(t, p);
+
+    return group == KAD_GROUP_NONE || count_group(t, b, group) >= TABLE_GROUP_SHARE(t->k);
+}
+
+/* The least recently heard contact of a group that has more places of a full bucket than its own, when
+ * p is not of it; -1: there is none. */
+static int find_on_loan(const struct table *t, const struct table_bucket *b, kad_peer p)
+{
+    uint32_t mine = group_of(t, p);
+
+    /* The first contact of a group that has so many comes among the first few. */
+    for (int i = 0; mine != KAD_GROUP_NONE && i <= b->n - TABLE_GROUP_SHARE(t->k); i++) {
+        uint32_t group = group_of(t, b->e[i].peer);
+        if (group == KAD_GROUP_NONE || group == mine)
+            continue;
+        if (count_group(t, b, group) > TABLE_GROUP_SHARE(t->k))
+            return i;
+    }
+    return -1;
+}
+
+/* Give a place that has become free to the most recent newcomer, if there is one, rather to one whose
+ * relays are not those of most others here. */
 static void promote(struct table *t, struct table_bucket *b)
 {
+    int last = b->n + b->waiting - 1, i = last;
+
     if (b->waiting == 0)
         return;
-    put(t, b, take(t, b, b->n + b->waiting - 1));
+    while (t->peers->group != NULL && i > b->n && is_common(t, b, b->e[i].peer))
+        i--;
+    if (is_common(t, b, b->e[i].peer))
+        i = last;
+    put(t, b, take(t, b, i));
 }
 
 /* The head of a full bucket, when it makes sense to ask whether it lives. */
@@ -239,7 +288,6 @@ enum table_result table_heard(struct table *t, kad_peer p, bool answered, uint64
     if (at >= 0) {
         e = take(t, b, at);
     } else {
-        /* A limit per group of contacts (same relays) would refuse p here. */
         b = bucket_for_one_more(t, index);
         if (b == NULL)
             return TABLE_DROPPED;
@@ -248,6 +296,12 @@ enum table_result table_heard(struct table *t, kad_peer p, bool answered, uint64
     mark_heard(&e, answered, now_ns);
     if (b->n == t->k && find_dead(b) >= 0)
         evict(t, b, find_dead(b));
+    int loan = answered && b->n == t->k ? find_on_loan(t, b, p) : -1;
+    if (loan >= 0) {
+        put_waiting(t, b, take(t, b, loan));
+        t->evictions++;
+        t->diversified++;
+    }
     if (b->n < t->k) {
         put(t, b, e);
         return was_contact ? TABLE_REFRESHED : TABLE_INSERTED;
@@ -408,6 +462,7 @@ void table_contacts(const struct table *t, kad_contact_fn *fn, void *arg)
                 .bucket = i,
                 .last_seen_ns = (uint64_t)b->e[j].heard << STEP_BITS,
                 .unanswered = b->e[j].unanswered,
+                .group = group_of(t, b->e[j].peer),
             };
             if (!fn(arg, &c))
                 return;

@@ -26,6 +26,13 @@
  * knows whom to try. A call of a peer shows that it lives but not that it can be reached: it brings
  * a contact back to at most one unanswered call, not to none.
  *
+ * Relays: where the host tells groups of contacts (kad_peers.group), one group has at most
+ * TABLE_GROUP_SHARE of a bucket's k places as its own. It may have the others too, on loan: when a
+ * contact of another group answers and finds the bucket full, the one of the big group that was not
+ * heard for longest gives way to it and waits in the cache. So a network behind one relay is not
+ * limited at all, and with a second one a quarter of the places is open to whoever is behind that;
+ * but whoever brings any number of relays gets no more than this quarter from those who were first.
+ *
  * Refresh: every bucket has the time of the last look-up in its range; table_refresh_next() gives the
  * one that is due, of those that a look-up of our own ID does not cover.
  *
@@ -57,6 +64,9 @@
 #define TABLE_REPLACE 2
 #define TABLE_DEAD    3
 #define TABLE_FORGET  7
+
+/* Places of k that one group of contacts has as its own. */
+#define TABLE_GROUP_SHARE(k) ((k) - (k) / 4)
 
 /* A contact heard within this time is not asked whether it lives when a newcomer finds the bucket
  * full: newcomers in plenty must not turn into pings in plenty. */
@@ -96,6 +106,7 @@ struct table { /* private, but of known size */
     uint8_t k;
     uint32_t live, total; /* contacts that are not dead, all contacts; without caches */
     uint64_t evictions;   /* contacts that lost their place, since table_init() */
+    uint64_t diversified; /* … to one behind other relays */
     uint32_t born;        /* of table_init(), in steps */
 };
 

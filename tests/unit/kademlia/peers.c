@@ -87,6 +87,16 @@ static const struct kad_id *op_id(void *arg, kad_peer peer)
     return &one(arg, peer)->id;
 }
 
+static uint32_t op_group(void *arg, kad_peer peer)
+{
+    return one(arg, peer)->group;
+}
+
+void peers_set_group(struct peers *p, kad_peer peer, uint32_t group)
+{
+    one(p, peer)->group = group;
+}
+
 void peers_init(struct peers *p)
 {
     *p = (struct peers){.ops = {.arg = p,
@@ -94,7 +104,8 @@ void peers_init(struct peers *p)
                                 .ref = op_ref,
                                 .unref = op_unref,
                                 .pk = op_pk,
-                                .id = op_id}};
+                                .id = op_id,
+                                .group = op_group}};
 }
 
 size_t peers_refs(const struct peers *p)

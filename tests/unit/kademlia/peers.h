@@ -18,6 +18,7 @@ struct peers_one {
     struct pubkey pk;
     struct kad_id id;
     unsigned refs;
+    uint32_t group;
 };
 
 struct peers {
@@ -34,6 +35,9 @@ void peers_close(struct peers *p);
 /* Without a reference. The same key twice is the same peer. */
 kad_peer peers_add(struct peers *p, const struct pubkey *pk);
 kad_peer peers_add_id(struct peers *p, const struct kad_id *id);
+
+/* Behind which relays it is; KAD_GROUP_NONE at first. */
+void peers_set_group(struct peers *p, kad_peer peer, uint32_t group);
 
 /* All references to all peers. */
 size_t peers_refs(const struct peers *p);

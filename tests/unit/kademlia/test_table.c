@@ -557,11 +557,106 @@ static void test_property(void **state)
     assert_true(t.evictions > 0);
 }
 
+/* ---- contacts behind the same relays ---- */
+
+static kad_peer peer_of(unsigned bucket, unsigned i, uint32_t group)
+{
+    kad_peer p = peer_in(bucket, i);
+
+    peers_set_group(&peers, p, group);
+    return p;
+}
+
+struct group_count {
+    uint32_t group;
+    unsigned contacts;
+};
+
+static bool count_group(void *arg, const struct kad_contact *c)
+{
+    struct group_count *count = arg;
+
+    count->contacts += c->group == count->group;
+    return true;
+}
+
+static unsigned contacts_of(uint32_t group)
+{
+    struct group_count count = {.group = group};
+
+    table_contacts(&t, count_group, &count);
+    return count.contacts;
+}
+
+/* Incident 64: one relay may have a whole bucket; who answers from behind another one gets up to a quarter
+ * of it, whoever only calls does not, and no third relay gets more. */
+static void test_groups_in_a_full_bucket(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < K; i++) {
+        now += 60 * NS_PER_S;
+        assert_int_equal(hear(peer_of(3, i, 1)), TABLE_INSERTED);
+    }
+    now += 60 * NS_PER_S;
+    assert_int_equal(hear(peer_of(3, 100, 1)), TABLE_FULL);
+    assert_int_equal(hear(peer_of(3, 101, KAD_GROUP_NONE)), TABLE_FULL);
+    assert_int_equal(table_heard(&t, peer_of(3, 102, 2), false, now, NULL), TABLE_FULL);
+    assert_int_equal(contacts_of(1), K);
+    assert_int_equal(hear(peer_of(3, 102, 2)), TABLE_INSERTED);
+    assert_false(table_has(&t, peer_in(3, 0))); /* the one that was not heard for longest */
+    for (unsigned i = 1; i < 20; i++) {
+        enum table_result r = hear(peer_of(3, 110 + i, 2 + i % 3));
+        assert_int_equal(r, i < K / 4 ? TABLE_INSERTED : TABLE_FULL);
+    }
+    assert_int_equal(contacts_of(1), TABLE_GROUP_SHARE(K));
+    assert_int_equal(table_count(&t), K);
+    assert_int_equal(t.diversified, K / 4);
+    /* A place that becomes free goes to one of another group before one of the big one. */
+    assert_int_equal(hear(peer_of(3, 140, 5)), TABLE_FULL);
+    assert_int_equal(hear(peer_of(3, 141, 1)), TABLE_FULL);
+    assert_true(table_remove(&t, peer_in(3, 119)) || table_remove(&t, peer_in(3, 102)));
+    assert_true(table_has(&t, peer_in(3, 140)));
+    assert_false(table_has(&t, peer_in(3, 141)));
+}
+
+/* Random contacts of four groups in three buckets: no bucket shrinks for the sake of groups, and a group that
+ * has no more than its own places loses none to others that answer. */
+static void test_groups_random(void **state)
+{
+    struct prop r = prop_init("table groups");
+
+    (void)state;
+    for (int i = 0; i < 20000; i++) {
+        unsigned bucket = (unsigned)prop_below(&r, 3);
+        unsigned number = (unsigned)prop_below(&r, 60);
+        uint32_t group = number < 54 ? 1 : 2 + number % 3;
+        unsigned before[5] = {0};
+        size_t live = table_count(&t);
+        uint64_t gone = t.evictions, diversified = t.diversified;
+        for (uint32_t g = 1; g <= 4; g++)
+            before[g] = contacts_of(g);
+        now += prop_below(&r, 100) * NS_PER_S;
+        (void)table_heard(&t, peer_of(bucket, number, group), prop_chance(&r, 70), now, NULL);
+        assert_true(table_count(&t) >= live);
+        for (uint32_t g = 2; g <= 4;
+             g++) /* never more than a quarter of a bucket belongs to them */
+            assert_true(contacts_of(g) >= before[g]);
+        assert_true(contacts_of(1) + 1 >= before[1]);
+        assert_int_equal(t.evictions - gone, t.diversified - diversified);
+        if (t.diversified > diversified)
+            assert_int_not_equal(group, 1);
+    }
+    assert_true(t.diversified > 0);
+    assert_int_equal(table_count(&t), 3 * K);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_closest_vectors),
+        TEST(test_groups_in_a_full_bucket),
+        TEST(test_groups_random),
         TEST(test_self_is_never_stored),
         TEST(test_full_bucket_head_lives),
         TEST(test_full_bucket_head_is_dead),
