@@ -292,9 +292,6 @@ static int open_mirror(struct daemon *m)
         .pulled = on_pulled,
         .arg = m,
     };
-    if ((o->mirror_redis != NULL || o->bootstrap.n > 0) && !m->has_key)
-        return tool_fail(ERR_USAGE, "--bootstrap and --mirror-redis need --keyfile or --sk: items "
-                                    "are signed");
     int rc = mirroring_open(&m->mirroring, &cfg);
     seckey_wipe(&cfg.sk);
     if (rc < 0)
@@ -440,6 +437,22 @@ static int open_loop(struct daemon *m)
     return 0;
 }
 
+/* What cannot be is told before anything is opened or made. */
+static int check_mode(const struct daemon *m)
+{
+    const struct daemon_opts *o = m->o;
+    bool key = m->has_key || o->keyfile != NULL;
+    if (!key && (o->mode == DAEMON_DMSG || o->mode == DAEMON_DUAL))
+        return tool_fail(ERR_USAGE, "this --mode needs --keyfile or --sk");
+    if (!key && (o->mirror_redis != NULL || o->bootstrap.n > 0))
+        return tool_fail(ERR_USAGE, "--bootstrap and --mirror-redis need --keyfile or --sk: items "
+                                    "are signed");
+    if (key && o->mode != DAEMON_HTTP && !m->spec->own_discovery && o->discovery == NULL &&
+        o->bootstrap.n == 0)
+        return tool_fail(ERR_USAGE, "to be served over dmsg it needs --dmsg-disc or --bootstrap");
+    return 0;
+}
+
 static int open_key(struct daemon *m)
 {
     const struct daemon_opts *o = m->o;
@@ -458,18 +471,15 @@ static int open_key(struct daemon *m)
     addr_dmsg_text(m->address, &at);
     if (o->mode == DAEMON_HTTP)
         m->has_key = false;
-    if (!m->has_key && (o->mode == DAEMON_DMSG || o->mode == DAEMON_DUAL))
-        return tool_fail(ERR_USAGE, "this --mode needs --keyfile or --sk");
-    if (m->has_key && !m->spec->own_discovery && o->discovery == NULL && o->bootstrap.n == 0)
-        return tool_fail(ERR_USAGE, "to be served over dmsg it needs --dmsg-disc or --bootstrap");
     return 0;
 }
 
 static int open_all(struct daemon *m)
 {
     int rc;
-    if ((rc = open_loop(m)) != 0 || (rc = open_key(m)) != 0 || (rc = read_monitors(m)) != 0 ||
-        (rc = open_store(m)) != 0 || (rc = open_mirror(m)) != 0 || (rc = open_service(m)) != 0)
+    if ((rc = check_mode(m)) != 0 || (rc = read_monitors(m)) != 0 || (rc = open_loop(m)) != 0 ||
+        (rc = open_key(m)) != 0 || (rc = open_store(m)) != 0 || (rc = open_mirror(m)) != 0 ||
+        (rc = open_service(m)) != 0)
         return rc;
     return open_node(m);
 }
