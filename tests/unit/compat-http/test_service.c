@@ -319,7 +319,7 @@ static void test_host_names(void **state)
     expect("GET /echo HTTP/1.1\r\nConnection: close\r\nHost: 10.0.0.1\r\n\r\n", "200", NULL);
 }
 
-/* Hundreds of slow ones at once: each is ended by its own clock, others are served meanwhile. */
+/* Incident 94. Hundreds of slow ones at once: each is ended by its own clock, others are served meanwhile. */
 static void test_slow_connections(void **state)
 {
     (void)state;
