@@ -20,6 +20,7 @@
 #include "base/err.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "compat-http/name_lookup.h"
 
 #define RETRY_NS     (100 * NS_PER_MS)
 #define RETRY_MAX_NS (5 * NS_PER_S)
@@ -52,7 +53,7 @@ struct call {
     char *bytes;
 };
 
-enum redis_state { REDIS_DOWN, REDIS_CONNECTING, REDIS_GREETING, REDIS_READY };
+enum redis_state { REDIS_DOWN, REDIS_RESOLVING, REDIS_CONNECTING, REDIS_GREETING, REDIS_READY };
 
 struct redis {
     struct kv kv;
@@ -61,6 +62,7 @@ struct redis {
     char host[256], path[256], *password;
     int port, database;
     enum redis_state state;
+    struct name_lookup *names; /* made for the first name */
     redisAsyncContext *ac;
     unsigned greetings, failures;
     uint64_t dialled_ns;
@@ -193,10 +195,13 @@ static void check_connection(struct redis *r)
     const struct call *c = list_first_as(&r->sent, struct call, node);
     bool late = r->state == REDIS_READY ? c != NULL && c->deadline_ns + HUNG_NS < now
                                         : now - r->dialled_ns > CONNECT_NS;
-    if (ac == NULL || !late)
+    if (r->state == REDIS_DOWN || !late)
         return;
+    if (r->state == REDIS_RESOLVING)
+        name_lookup_cancel(r->names);
     went_down(r, ERR_TIMEOUT, err_str(ERR_TIMEOUT));
-    redisAsyncFree(ac);
+    if (ac != NULL)
+        redisAsyncFree(ac);
 }
 
 static void on_deadline(struct loop_timer *t)
@@ -334,13 +339,11 @@ static void on_up(const redisAsyncContext *ac, int status)
     redisAsyncCommand(r->ac, on_greeting, r, "PING");
 }
 
-static void dial(struct redis *r)
+/* host: an address; hiredis would look a name up here and now. */
+static void dial(struct redis *r, const char *host)
 {
     r->state = REDIS_CONNECTING;
-    r->dialled_ns = r->loop->now_ns;
-    /* A name is looked up here and now: it should be one of this host, or an address. */
-    r->ac =
-        r->path[0] != '\0' ? redisAsyncConnectUnix(r->path) : redisAsyncConnect(r->host, r->port);
+    r->ac = r->path[0] != '\0' ? redisAsyncConnectUnix(r->path) : redisAsyncConnect(host, r->port);
     if (r->ac == NULL || r->ac->err != 0) {
         redisAsyncContext *ac = r->ac;
         char why[160];
@@ -361,9 +364,30 @@ static void dial(struct redis *r)
     redisAsyncSetDisconnectCallback(r->ac, on_down);
 }
 
+static void on_name(void *arg, int err, const char (*addr)[INET6_ADDRSTRLEN], size_t n)
+{
+    struct redis *r = arg;
+    if (err < 0)
+        went_down(r, ERR_NO_ROUTE, "no address of this name");
+    else
+        dial(r, addr[r->failures % n]); /* another one next time */
+}
+
 static void on_retry(struct loop_timer *t)
 {
-    dial(container_of(t, struct redis, retry));
+    struct redis *r = container_of(t, struct redis, retry);
+    r->dialled_ns = r->loop->now_ns;
+    if (r->path[0] != '\0') {
+        dial(r, NULL);
+        return;
+    }
+    if (r->names == NULL)
+        r->names = name_lookup_new(r->cfg.drive, r->cfg.name_server);
+    r->state = REDIS_RESOLVING;
+    if (r->names == NULL)
+        went_down(r, ERR_NOMEM, err_str(ERR_NOMEM));
+    else
+        name_lookup_start(r->names, r->host, on_name, r);
 }
 
 /* ---- building calls ---- */
@@ -585,6 +609,7 @@ static void op_close(struct kv *kv)
     struct redis *r = self_of(kv);
     struct call *c;
     r->closing = true;
+    name_lookup_free(r->names);
     loop_timer_cancel(r->loop, &r->retry);
     loop_timer_cancel(r->loop, &r->deadline);
     if (r->ac != NULL) {

@@ -5,6 +5,8 @@
  * (KV_REDIS_TIMEOUT_MS) allows and doing it twice is the same as once; KV_INCR and KV_HINCR that may have been done are answered ERR_RESET. What was answered 0 was
  * confirmed by Redis.
  *
+ * A name is looked up without keeping the loop waiting, anew for each connection; of several addresses the next one is taken after a failure.
+ *
  * Connecting goes on for ever, 100 ms to 5 s apart, jittered; state() tells of every change: 0 = ready, else why it is not (ERR_REFUSED: password). Who needs Redis
  * to start waits for it. URL: redis://[:password@]host[:port][/database]; a password of the configuration wins. unix:///path[?db=N] too.
  *
@@ -26,6 +28,8 @@ struct kv_redis_cfg {
     struct drive_loop *drive;
     struct env *env;
     const char *url;
+    const char
+        *name_server; /* "host:port" to ask for the URL's name, for tests; NULL = the system's */
     const char *password; /* NULL: that of the URL */
     unsigned timeout_ms;  /* 0 = KV_REDIS_TIMEOUT_MS */
     void (*state)(void *arg, int err, const char *why);
