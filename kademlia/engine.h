@@ -515,6 +515,8 @@ bool kad_get_again(struct kad *k, const struct kad_id *target, void (*ended)(str
 /* ---- put.c ---- */
 
 void kad_put_free(struct kad_put *put);
+/* A newer value of this slot of ours is about to be signed. */
+bool kad_put_is_coming(struct kad *k, const struct kad_id *target);
 /* Internal puts: of a value under our own key, and of a stored item to the peers closest to its slot.
  * ended may be NULL. False when too many operations run. */
 bool kad_put_own(struct kad *k, const void *salt, size_t salt_len, const void *v, size_t v_len,

@@ -253,7 +253,9 @@ static bool republish(struct kad *k, struct kad_own *o)
         o->due_ns = LOOP_NEVER;
         return true;
     }
-    if (!kad_put_own(k, o->salt, o->salt_len, r.item.v, r.item.v_len, NULL))
+    /* The old value must not overtake the new one. */
+    if (kad_put_is_coming(k, &target) ||
+        !kad_put_own(k, o->salt, o->salt_len, r.item.v, r.item.v_len, NULL))
         return false;
     o->due_ns = kad_after(k, kad_ms(k->lim.republish_ms)); /* set anew when it was published */
     k->stat->republished++;

@@ -258,9 +258,8 @@ static void look_up(struct kad_put *put, const struct kad_id *target)
     kad_op_lookup(put->op, target, put->own, looked_up);
 }
 
-/* Two puts of one slot: the later value must win, so the earlier one may not draw its number after
- * it. */
-static void supersede(struct kad *k, const struct kad_op *by, const struct kad_id *target)
+/* The put of our own slot that has not drawn its number yet; there is at most one, beside `by`. */
+static struct kad_op *undecided(struct kad *k, const struct kad_op *by, const struct kad_id *target)
 {
     struct list_node *n, *tmp;
 
@@ -268,11 +267,25 @@ static void supersede(struct kad *k, const struct kad_op *by, const struct kad_i
     {
         struct kad_op *op = container_of(n, struct kad_op, node);
         if (op != by && op->put != NULL && op->put->own && op->put->stage != STAGE_SEND &&
-            kad_id_equal(&op->rep.target, target)) {
-            kad_op_finish(op, ERR_CANCELLED, KAD_END_CANCELLED);
-            return; /* there is at most one */
-        }
+            kad_id_equal(&op->rep.target, target))
+            return op;
     }
+    return NULL;
+}
+
+bool kad_put_is_coming(struct kad *k, const struct kad_id *target)
+{
+    return undecided(k, NULL, target) != NULL;
+}
+
+/* Two puts of one slot: the later value must win, so the earlier one may not draw its number after
+ * it. */
+static void supersede(struct kad *k, const struct kad_op *by, const struct kad_id *target)
+{
+    struct kad_op *op = undecided(k, by, target);
+
+    if (op != NULL)
+        kad_op_finish(op, ERR_CANCELLED, KAD_END_CANCELLED);
 }
 
 static struct kad_op *put_own(struct kad *k, const struct item *it, bool internal, void *user)

@@ -156,3 +156,11 @@ void net_sign(const struct net_node *node, struct item *it);
  * that is not 0. */
 size_t net_holders(struct net *n, const struct pubkey *pk, const char *salt, uint64_t seq);
 size_t net_contacts(const struct net_node *node);
+
+static inline struct kad_stat stat_of(const struct net_node *node)
+{
+    struct kad_stat st;
+
+    kad_stat(node->kad, &st);
+    return st;
+}

@@ -31,14 +31,6 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct kad_stat stat_of(const struct net_node *node)
-{
-    struct kad_stat st;
-
-    kad_stat(node->kad, &st);
-    return st;
-}
-
 /* Result of PUT_VALUE, or 1 when the stream was closed. */
 static int put_value(struct net_node *to, struct net_node *from, struct item_ref *item,
                      const struct kad_id *target)

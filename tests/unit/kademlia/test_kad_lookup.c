@@ -30,14 +30,6 @@ static void grow(size_t count)
     net_run(&n, 20000);
 }
 
-static struct kad_stat stat_of(const struct net_node *node)
-{
-    struct kad_stat st;
-
-    kad_stat(node->kad, &st);
-    return st;
-}
-
 static void put_ok(struct net_node *node, const char *salt, const char *v)
 {
     struct kad_report r = net_put(node, salt, v);

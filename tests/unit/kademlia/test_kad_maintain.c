@@ -24,14 +24,6 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct kad_stat stat_of(const struct net_node *node)
-{
-    struct kad_stat st;
-
-    kad_stat(node->kad, &st);
-    return st;
-}
-
 /* Incident 58: nodes that start before their bootstrap find each other soon after it appears. */
 static void test_incident_58_bootstrap_appears_late(void **state)
 {

@@ -350,6 +350,31 @@ static void test_cancel(void **state)
     assert_int_equal(st.calls, 0);
 }
 
+/* A republish that falls due while its owner's user puts a new value neither cancels that nor brings the
+ * old value back under a higher number. */
+static void test_republish_gives_way(void **state)
+{
+    struct kad_cfg cfg = {.limits = {.republish_ms = 5000}};
+
+    (void)state;
+    n.min_delay_ms = 300;
+    n.max_delay_ms = 600;
+    net_add(&n, NULL);
+    net_add(&n, NULL);
+    struct net_node *a = net_add(&n, &cfg), *reader = net_node(&n, 0);
+    net_run(&n, 10000);
+    for (unsigned i = 0; i < 30; i++) {
+        char text[16];
+        snprintf(text, sizeof text, "value %u", i);
+        struct kad_report r = net_put(a, "note", text);
+        assert_int_equal(r.err, 0);
+        net_report_clear(&r);
+        net_run(&n, prop_below(&n.rnd, 2000));
+        net_assert_value(net_get(reader, &a->pk, "note", KAD_GET_NETWORK), text);
+    }
+    assert_true(stat_of(a).republished > 5);
+}
+
 /* Incident 68: republished in time, an item outlives the churn of its holders; and a publisher that
  * comes back goes on with it. */
 static void test_incident_68_republish_survives_churn(void **state)
@@ -431,6 +456,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_put_that_nobody_takes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_republish_gives_way, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_68_republish_survives_churn, setup, teardown),
         cmocka_unit_test_setup_teardown(test_handed_on_but_not_for_ever, setup, teardown),
     };

@@ -99,14 +99,6 @@ static struct kad_report sync_with(struct net_node *from, struct net_node *to)
     return net_wait(from, kad_sync(from->kad, to->peer, NULL, n.now_ns));
 }
 
-static struct kad_stat stat_of(struct net_node *node)
-{
-    struct kad_stat st;
-
-    kad_stat(node->kad, &st);
-    return st;
-}
-
 static void test_both_ways(void **state)
 {
     struct net_node *a = net_add(&n, &full), *b = net_add(&n, &full);
