@@ -224,13 +224,14 @@ static bool has_stream(struct sim_shard *sh, struct sim_node *n, uint32_t to)
 
 /* ---- relays ---- */
 
-/* The n-th relay of a node. */
+/* The n-th relay of a node: another one for each n, where there are so many. */
 static uint32_t relay_of(const struct sim *s, uint32_t node, uint32_t n)
 {
     uint32_t first =
         (uint32_t)rng_below(rng_mix(s->cfg.seed ^ TRAIT_RELAY, node), s->cfg.relays.count);
+    uint32_t apart = s->cfg.relays.count > 2 ? 1 + s->cfg.relays.count / 2 : 1;
 
-    return (first + n * (1 + s->cfg.relays.count / 2)) % s->cfg.relays.count;
+    return (first + n * apart) % s->cfg.relays.count;
 }
 
 /* The relay through which a node is connected now; NO_RELAY when all of its are down. */
