@@ -46,6 +46,22 @@ static void print_limits(const json_t *limits)
         putchar('\n');
 }
 
+/* With an HTTP discovery: how far on the way to the DHT, and what went to it. */
+static void print_discovery(const json_t *o)
+{
+    const json_t *http = json_object_get(o, "http"), *push = json_object_get(o, "push");
+    if (tool_num(o, "phase") < 4)
+        printf(
+            "discovery      phase %lld, registering: %s; sent %lld times, %lld failed, seen there "
+            "from the DHT %lld times\n",
+            tool_num(o, "phase"), tool_str(o, "registering"), tool_num(http, "published"),
+            tool_num(http, "publish_failed"), tool_num(http, "seen"));
+    if (json_is_object(push))
+        printf("pushed there   %lld entries, %lld waiting%s\n", tool_num(push, "pushed"),
+               tool_num(push, "waiting"),
+               json_is_true(json_object_get(push, "away")) ? ", it does not answer" : "");
+}
+
 static void print_text(const json_t *o)
 {
     const json_t *l = json_object_get(o, "lookups"), *relay = json_object_get(o, "relay"),
@@ -72,6 +88,7 @@ static void print_text(const json_t *o)
                tool_num(entry, "times"), tool_num(entry, "stored"), tool_num(entry, "delegated"));
     printf("look-ups       cache %lld, dht %lld, http %lld, miss %lld\n", tool_num(l, "cache"),
            tool_num(l, "dht"), tool_num(l, "http"), tool_num(l, "miss"));
+    print_discovery(o);
     printf("version        %s, process %lld\n", tool_str(o, "version"), tool_num(o, "pid"));
 }
 

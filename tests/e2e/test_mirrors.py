@@ -93,6 +93,8 @@ def test_incident_70_services_die_and_come_back(world, tmp_path):
     wait_until(lambda: held(nodes, url), WAIT_S, 'all are at the discovery')
     first = [n for n in nodes if n.name.startswith('dht-first')]
     wait_until(lambda: all(n.status['registering'] == 'dht' for n in first), WAIT_S, 'registration over HTTP has stopped')
+    assert all(n.status['http']['comes_by_dht'] and n.status['phase'] == 3 for n in first)
+    assert 'registering: dht;' in first[0].cli('status').text
     assert relay.status['push']['pushed'] + second.status['push']['pushed'] > 0
 
     http, hybrid, dht = nodes[0], nodes[1], nodes[-1]
@@ -103,7 +105,7 @@ def test_incident_70_services_die_and_come_back(world, tmp_path):
 
     for service in services:
         service.kill()
-    assert transports_in_dht(first[1], hybrid) == ids(wanted)
+    wait_until(lambda: transports_in_dht(first[1], hybrid) == ids(wanted), WAIT_S, 'transports are found')
     for asker in (hybrid, first[0], dht):
         for node in (http, nodes[2], first[1], nodes[-2]):
             wait_until(lambda a=asker, n=node: find_entry(a, n.pk), WAIT_S, f'{asker.name} finds {node.name}')
@@ -133,6 +135,7 @@ def test_incident_70_discovery_without_pushers(world):
     old = world.node('old', '--discovery', url, '--mode', 'http', '--bootstrap', relay.join)
     new = world.node('new', '--bootstrap', relay.join)
     wait_until(lambda: find_entry(new, old.pk), WAIT_S, 'mirrored')
+    wait_until(lambda: new.status['entry']['stored'] > 0, WAIT_S, 'published')
     proc.kill()
     old.kill()  # it will not register again
     again = place.start('disc', '-a', f'127.0.0.1:{url.rpartition(":")[2]}', '-t', '--store', place.dir / 'other', '--ready', *flags)
@@ -186,7 +189,7 @@ def test_transports_of_the_tpd(world):
 
     # incident 70: the store is lost; what the DHT knows is there again
     proc.kill()
-    assert transports_in_dht(c, a) == left
+    wait_until(lambda: transports_in_dht(c, a) == left, WAIT_S, 'found without the service')
     proc, ready = tpd(place, relay, url, 'two')
     wait_until(lambda: ids(fetch(url, f'v3/transports/edge:{a.pk}')) == left, WAIT_S, 'refilled')
     proc.stop()
