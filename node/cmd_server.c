@@ -60,6 +60,7 @@ struct start_opts {
     struct relay_flags relay;
     const char *metrics, *tag, *syslog, *syslog_net, *syslog_level, *auth;
     struct cmd_peers bootstrap;
+    struct cmd_pubkeys mirrors;
     int dht;
     bool ready, log_json;
 };
@@ -177,6 +178,8 @@ static struct node_cfg config_of(const struct start_opts *o, const struct server
         .accepted_peers = c->accepted,
         .n_accepted_peers = c->n_accepted,
         .accept_relayed = true,
+        .mirrors = o->mirrors.v,
+        .n_mirrors = o->mirrors.n,
         .max_sessions = c->max_sessions,
         .sessions = c->sessions,
         .health = c->health,
@@ -268,6 +271,9 @@ static const struct cmd_opt start_flags[] = {
     {.name = "bootstrap",
      CMD_PEERS_AT(struct start_opts, bootstrap),
      .help = "join the DHT through this node"},
+    {.name = "mirror",
+     CMD_PUBKEYS_AT(struct start_opts, mirrors),
+     .help = "key that may publish for others: of a service that mirrors into the DHT"},
     CONFIG_RELAY_FLAGS(struct start_opts),
     {.name = "store",
      CMD_STR_AT(struct start_opts, store),
