@@ -79,9 +79,11 @@ void kad_peer_heard(struct kad *k, kad_peer p, bool answered, bool probe)
     kad_group_heard(k, p);
     if (kad_note_is_shunned(k, p))
         return;
+    uint64_t diversified = k->table.diversified;
     enum table_result r = table_heard(&k->table, p, answered, k->now_ns, probe ? &ask : NULL);
     if (ask != KAD_PEER_NONE)
         kad_ping_contact(k, ask);
+    k->stat->diversified += k->table.diversified - diversified;
     if (r == TABLE_INSERTED)
         kad_handover_newcomer(k, p);
     if (r == TABLE_INSERTED && k->full && kad_is_native(k, p))

@@ -444,6 +444,7 @@ struct kad_lookup {
     struct pubkey owner;    /* whose slot it is; null: not known */
     struct kad_cand *cands; /* closest first */
     size_t n, cap;
+    unsigned agree;      /* answers that gave the best item */
     unsigned in_flight;  /* asked and not overtaken */
     uint64_t slowest_ns; /* longest time an answer of this look-up took */
     struct loop_timer hedge;

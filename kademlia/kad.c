@@ -363,7 +363,6 @@ void kad_stat(const struct kad *k, struct kad_stat *out)
     out->ops = k->n_ops + k->n_internal;
     out->calls = map_len(&k->calls);
     out->evictions = k->table.evictions;
-    out->diversified = k->table.diversified;
     out->alone = out->routing_peers == 0 && k->bootstrap.n > 0;
     out->synced = k->m.synced;
     out->network_size_estimate = kad_network_size(k);

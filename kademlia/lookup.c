@@ -14,7 +14,7 @@
  * Keys are free, so somebody may have made k of them around a target (incident 64), and hide what is there. So
  * what is published goes to a few nodes more that are not chosen by distance alone and cannot be crowded out: full
  * nodes, and the bootstrap nodes closest to the target. They are asked, with the owner of the slot, where the k
- * closest gave nothing, or are denser than a network of this size explains: then what they gave may be old.
+ * closest gave nothing, or only a few of them the best item, or are denser than a network of this size explains: then what they gave may be old.
  *
  * Of the alpha closest new candidates those come first that are behind other relays than those under way.
  * Candidates behind relays that seem to be down (group.c) are passed over, until nobody else gave anything.
@@ -27,6 +27,7 @@
 
 #define MAX_LIVE 128 /* candidates that have not failed */
 #define MAX_ALL  256 /* with the failed ones, which are kept so as not to be asked again */
+#define RARE     4   /* a copy at fewer than one in four of the k closest is suspicious */
 #define DENSER   3   /* times the expected density is suspicious */
 
 enum state { NEW, ASKED, SILENT, ANSWERED, FAILED };
@@ -47,6 +48,7 @@ struct answer_check { /* verification of an item in an answer */
     struct kad_check check;
     kad_peer from; /* a reference */
     unsigned hop;
+    unsigned others; /* that gave the same meanwhile */
 };
 
 static void step(struct kad_lookup *lk);
@@ -237,12 +239,15 @@ static void keep_bad(struct kad_lookup *lk, struct item_ref *item)
         lk->bad[lk->n_bad++] = item_ref_get(item);
 }
 
-static void keep_good(struct kad_lookup *lk, const struct kad_check *c, unsigned hop)
+static void keep_good(struct kad_lookup *lk, const struct answer_check *ac)
 {
-    struct kad_found f = found_of(c, hop);
+    struct kad_found f = found_of(&ac->check, ac->hop);
 
-    if (!kad_found_better(&f, &lk->best))
+    if (!kad_found_better(&f, &lk->best)) {
+        lk->agree += kad_found_better(&lk->best, &f) ? 0 : 1 + ac->others;
         return;
+    }
+    lk->agree = 1 + ac->others;
     item_ref_put(lk->best.item);
     lk->best = f;
     item_ref_get(f.item);
@@ -260,7 +265,7 @@ static void free_check(struct answer_check *ac)
 static void judged(struct answer_check *ac, int err)
 {
     if (err == 0)
-        keep_good(ac->lk, &ac->check, ac->hop);
+        keep_good(ac->lk, ac);
     else if (err == ERR_SIG) {
         keep_bad(ac->lk, ac->check.item);
         kad_note_lie(engine(ac->lk), ac->from, KAD_LIE_SIGNATURE);
@@ -291,8 +296,11 @@ static bool is_known(struct kad_lookup *lk, const struct item *it, kad_peer from
     }
     list_for_each(n, tmp, &lk->checks)
     {
-        if (item_equal(&container_of(n, struct answer_check, node)->check.item->item, it))
-            return true;
+        struct answer_check *ac = container_of(n, struct answer_check, node);
+        if (!item_equal(&ac->check.item->item, it))
+            continue;
+        ac->others++;
+        return true;
     }
     return false;
 }
@@ -583,11 +591,20 @@ static bool add_anchors(struct kad_lookup *lk)
     return added > 0;
 }
 
+/* Did hardly any of the k closest give the best item? Most of them hold it, unless they are not those that
+ * it was put to. */
+static bool is_rare(const struct kad_lookup *lk)
+{
+    unsigned k = engine(lk)->lim.k, answered = lk->op->rep.answered;
+
+    return lk->agree * RARE < (answered < k ? answered : k);
+}
+
 /* Are the k closest not to be relied on alone? */
 static bool needs_anchors(const struct kad_lookup *lk)
 {
-    return lk->op->rep.answered == 0 ||
-           (lk->value && lk->best.item == NULL && list_empty(&lk->checks)) || is_crowded(lk);
+    return lk->op->rep.answered == 0 || (lk->value && list_empty(&lk->checks) && is_rare(lk)) ||
+           is_crowded(lk);
 }
 
 /* Was anybody passed over who could have what nobody else gave? */

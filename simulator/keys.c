@@ -135,6 +135,11 @@ static enum kad_dialect dialect_of(void *arg, kad_peer p)
     return keys_is_native(arg, p) ? KAD_DIALECT_NATIVE : KAD_DIALECT_JSON;
 }
 
+static uint32_t group_of(void *arg, kad_peer p)
+{
+    return wire_group(arg, p);
+}
+
 struct kad_peers keys_peers(struct sim_shard *sh)
 {
     struct kad_peers ops = {.arg = sh->sim,
@@ -143,7 +148,8 @@ struct kad_peers keys_peers(struct sim_shard *sh)
                             .unref = no_count,
                             .pk = pk_of,
                             .id = id_of,
-                            .dialect = dialect_of};
+                            .dialect = dialect_of,
+                            .group = sh->sim->cfg.relays.count > 0 ? group_of : NULL};
 
     return ops;
 }

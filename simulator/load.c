@@ -285,8 +285,9 @@ static void judge(struct sim_shard *sh, const struct sim_check *c)
     sh->sum.wrong += c->wrong || c->version > s->nodes[c->target].version;
     sh->sum.victim_ok += victim && c->found;
     sh->sum.victim_failed += victim && !c->found;
-    load_settle(sh, c, must,
-                grace > 0 ? load_acknowledged(s, c->target, c->started_ns - grace) : must);
+    uint32_t oldest = grace > 0 ? load_acknowledged(s, c->target, c->started_ns - grace) : must;
+    sh->sum.victim_stale += victim && c->found && c->version < oldest;
+    load_settle(sh, c, must, oldest);
 }
 
 void load_judge(struct sim_shard *sh)

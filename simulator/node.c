@@ -304,7 +304,7 @@ static void request(struct sim_shard *sh, uint32_t node, struct sim_msg *m)
 
     if (n->kad == NULL) {
         sh->sum.unreachable++;
-        wire_fail(sh, m, KAD_FAIL_UNREACHABLE);
+        wire_fail(sh, m, sh->sim->cfg.relays.count > 0 ? KAD_FAIL_GONE : KAD_FAIL_UNREACHABLE);
         wire_free(m);
         return;
     }

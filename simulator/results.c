@@ -177,12 +177,17 @@ json_t *results_summary(const struct sim_cfg *cfg, const struct sim_result *r,
     json_object_set_new(j, "load", load_json(r));
     json_object_set_new(j, "network", counts_json(&r->sum));
     json_object_set_new(j, "requests", requests_json(&r->sum));
-    json_object_set_new(j, "attack",
-                        json_pack("{s:I, s:I, s:I, s:I, s:I}", "victim_ok",
-                                  (json_int_t)r->sum.victim_ok, "victim_failed",
-                                  (json_int_t)r->sum.victim_failed, "floods",
-                                  (json_int_t)r->sum.floods, "replays", (json_int_t)r->sum.replays,
-                                  "replays_taken", (json_int_t)r->sum.replays_taken));
+    json_object_set_new(
+        j, "attack",
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "victim_ok", (json_int_t)r->sum.victim_ok,
+                  "victim_failed", (json_int_t)r->sum.victim_failed, "victim_stale",
+                  (json_int_t)r->sum.victim_stale, "floods", (json_int_t)r->sum.floods, "replays",
+                  (json_int_t)r->sum.replays, "replays_taken", (json_int_t)r->sum.replays_taken));
+    json_object_set_new(
+        j, "relays",
+        json_pack("{s:I, s:I, s:I, s:I}", "suspected", (json_int_t)r->sum.groups_suspected,
+                  "passed_over", (json_int_t)r->sum.passed_over, "diversified",
+                  (json_int_t)r->sum.diversified, "refused", (json_int_t)r->sum.refused_group));
     json_object_set_new(j, "checks", checks_json(r));
     return j;
 }

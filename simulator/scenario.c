@@ -169,6 +169,8 @@ static const struct setting settings[] = {
      "nodes with IDs close to the first publisher's item, which they hide"},
     {"attackers.eclipse-bits", COUNT, AT(attack.eclipse_bits), 0, 0, 256, NULL,
      "of the target that these IDs share"},
+    {"attackers.eclipse-relay", YES, AT(attack.eclipse_relay), 0, 0, 0, NULL,
+     "they are all behind the first relay"},
     {"kad.k", COUNT, AT(kad.k), 0, 1, 20, NULL, "bucket size and replicas"},
     {"kad.alpha", COUNT, AT(kad.alpha), 0, 1, 20, NULL, "requests in flight"},
     {"kad.rpc-timeout", MS, AT(kad.rpc_timeout_ms), 0, NS_PER_MS, DAY, NULL, "of a call"},

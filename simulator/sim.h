@@ -191,6 +191,7 @@ struct sim_cfg { /* shares and losses in millionths */
         uint32_t mute_ppm, wrong_ppm, stale_ppm, slow_ppm, poison_ppm, flood_ppm, replay_ppm;
         uint32_t eclipse;      /* this many nodes close in on the first publisher's item */
         uint32_t eclipse_bits; /* of its target that their IDs share */
+        bool eclipse_relay;    /* they are all behind the first relay, and only there */
         uint64_t slow_by_ns, flood_every_ns, replay_every_ns;
     } attack;
     struct {
@@ -246,8 +247,12 @@ struct sim_counts {
     uint64_t gets_unpublished;           /* nothing acknowledged yet: not counted above */
     uint64_t gets_local;
     uint64_t victim_ok, victim_failed; /* gets of the eclipsed item, counted above too */
-    uint64_t floods;                   /* items that flooding nodes got stored somewhere */
-    uint64_t replays, replays_taken;   /* old versions put again; those that were stored */
+    uint64_t victim_stale;             /* … that brought an old version */
+    /* relays, as engines see them: groups that fell silent, contacts not asked therefore, contacts that made
+     * room for those of others, puts above the quota of a group */
+    uint64_t groups_suspected, passed_over, diversified, refused_group;
+    uint64_t floods;                 /* items that flooding nodes got stored somewhere */
+    uint64_t replays, replays_taken; /* old versions put again; those that were stored */
     uint64_t wrong, stale, bounds, sampled, sampled_bad; /* violations, signatures */
     uint64_t signed_, verified, joins, leaves, handshakes;
     uint64_t answers_rejected;

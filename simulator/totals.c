@@ -244,6 +244,10 @@ static void add_shards(const struct sim *s, struct sim_result *out)
     for (unsigned i = 0; i < s->locals; i++) {
         const struct sim_shard *sh = &s->shard[i];
         add_counts(&out->sum, &sh->sum);
+        out->sum.groups_suspected += sh->engines.groups_suspected;
+        out->sum.passed_over += sh->engines.passed_over;
+        out->sum.diversified += sh->engines.diversified;
+        out->sum.refused_group += sh->engines.refused_group;
         hist_merge(&out->get_us, &sh->get_us);
         hist_merge(&out->get_hops, &sh->get_hops);
         hist_merge(&out->get_asked, &sh->get_asked);

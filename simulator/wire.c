@@ -227,11 +227,22 @@ static bool has_stream(struct sim_shard *sh, struct sim_node *n, uint32_t to)
 /* The n-th relay of a node: another one for each n, where there are so many. */
 static uint32_t relay_of(const struct sim *s, uint32_t node, uint32_t n)
 {
+    if (s->cfg.attack.eclipse_relay && s->nodes[node].role == ROLE_ECLIPSE)
+        return 0;
     uint32_t first =
         (uint32_t)rng_below(rng_mix(s->cfg.seed ^ TRAIT_RELAY, node), s->cfg.relays.count);
     uint32_t apart = s->cfg.relays.count > 2 ? 1 + s->cfg.relays.count / 2 : 1;
 
     return (first + n * apart) % s->cfg.relays.count;
+}
+
+uint32_t wire_group(const struct sim *s, uint32_t node)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < s->cfg.relays.per_node; i++)
+        sum += rng_mix(TRAIT_RELAY, relay_of(s, node, i)); /* whatever their order */
+    return (uint32_t)sum | 1;
 }
 
 /* The relay through which a node is connected now; NO_RELAY when all of its are down. */

@@ -300,6 +300,8 @@ void wire_relay(struct sim_shard *sh, const struct sim_event *ev);
 void wire_post(struct sim_shard *sh, const struct sim_event *ev);
 /* Say that a notification found nobody. */
 void wire_gone(struct sim_shard *sh, const struct sim_msg *note);
+/* With relays: a number for the set of those that a node is behind. */
+uint32_t wire_group(const struct sim *s, uint32_t node);
 /* Answer with a failure. */
 void wire_fail(struct sim_shard *sh, const struct sim_msg *req, enum kad_fail why);
 

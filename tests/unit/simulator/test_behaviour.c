@@ -223,8 +223,8 @@ static void test_flood(void **state)
     assert_true(attacked(&c)->sum.floods > 50);
 }
 
-/* A dense crowd around a target is seen and passed; one as thin as chance allows hides the item, and
- * the report says so. */
+/* Incident 64: a dense crowd around a target is seen and passed, and one as thin as chance allows hides nothing
+ * either, since what is put goes to bootstrap nodes too. */
 static void test_eclipse(void **state)
 {
     struct sim_cfg c = nets_calm();
@@ -239,12 +239,42 @@ static void test_eclipse(void **state)
     assert_int_equal(r->sum.victim_failed, 0);
     c.attack.eclipse_bits = 5;
     r = nets_run(&c);
-    assert_true(r->sum.victim_failed > 10);
+    assert_true(r->sum.victim_ok > 10);
+    assert_int_equal(r->sum.victim_failed, 0);
+    assert_int_equal(r->sum.victim_stale, 0);
     c.signatures = SIM_SIG_REAL;
     nets_refuse(&c, "eclipse");
     c = nets_calm();
     c.attack.eclipse = 58;
     nets_refuse(&c, "attackers");
+}
+
+/* A relay goes down: its contacts are passed over together, and the others go on as before; a gang behind one
+ * relay does not have the buckets to itself. */
+static void test_relay_groups(void **state)
+{
+    struct sim_cfg c = nets_calm();
+
+    (void)state;
+    c.nodes = 100;
+    c.duration_ns = 400 * S;
+    c.relays.count = 4;
+    c.relays.per_node = 1;
+    c.script[c.n_script++] = (struct sim_script){
+        .at_ns = 200 * S, .for_ns = 60 * S, .type = SIM_RELAY_CRASH, .relays = 1};
+    c.expect.success_ppm = 700000; /* a quarter is cut off for a minute of four */
+    const struct sim_result *r = attacked(&c);
+    assert_true(r->sum.groups_suspected > 20);
+    assert_true(r->sum.passed_over > 100);
+    c.n_script = 0;
+    c.attack.eclipse = 40;
+    c.attack.eclipse_bits = 5;
+    c.attack.eclipse_relay = true;
+    c.expect.success_ppm = 990000;
+    r = attacked(&c);
+    assert_int_equal(r->sum.victim_failed, 0);
+    assert_true(r->sum.diversified > 10);
+    assert_int_equal(r->sum.groups_suspected, 0);
 }
 
 static int set_up(void **state)
@@ -267,7 +297,7 @@ int main(void)
         cmocka_unit_test(test_day),     cmocka_unit_test(test_waves),
         cmocka_unit_test(test_flash),   cmocka_unit_test(test_slow),
         cmocka_unit_test(test_poison),  cmocka_unit_test(test_flood),
-        cmocka_unit_test(test_eclipse),
+        cmocka_unit_test(test_eclipse), cmocka_unit_test(test_relay_groups),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
