@@ -43,14 +43,6 @@ static void set_key_group(size_t key, uint32_t group)
     peers_set_group(&n.peers, peers_add(&n.peers, &pks[key]), group);
 }
 
-static struct kad_stat stat_of(const struct net_node *node)
-{
-    struct kad_stat st;
-
-    kad_stat(node->kad, &st);
-    return st;
-}
-
 static struct kad_group_info group_of(const struct net_node *node, uint32_t group)
 {
     struct kad_group_info v[KAD_MAX_GROUPS];
