@@ -2,6 +2,7 @@
 """Two full nodes, real processes and streams.
 
 sync_100k        seconds until a new full node holds 100 000 items of another one, from its start; ceiling: 20 s
+sync_cold_serves the same, until a tool that knows only the new node has got 20 of them from it; ceiling: 60 s
 sync_reconcile   bytes of answers with which two of them find and repair 10 differences in 100 000; ceiling: 100 000
 
 sync_reconcile_cpu  processor time of both, ms, for the next reconcile, after 10 puts to both: what was changed is read, not the store; ceiling: 50 ms
@@ -20,6 +21,7 @@ from procs import World, wait_until  # noqa: E402  (needs the path above)
 
 ITEMS = int(os.environ.get('KADMSG_SYNC_ITEMS', '100000'))
 DIFFERENT = 10
+SERVED = 20
 FILL = Path(os.environ['KADMSG_BUILD']) / 'bench/bench_store'
 
 
@@ -62,17 +64,29 @@ def settled(node, items):
     return status['stored_items'] >= items and status['synced']
 
 
+def serves(world, node):
+    """Items from all over the list, by a tool that knows this node only; how many it was asked for."""
+    rows = node.cli('dht', 'list', '--json', timeout=120).rows
+    sample = rows[::max(1, len(rows) // SERVED)][:SERVED]
+    for row in sample:
+        got = world.place('tool').cli('dht', 'get', row['k'], row['salt'], '--network', '--bootstrap', node.join, '--json')
+        assert got.json['seq'] >= row['seq'], (row, got.json)
+    return len(sample)
+
+
 def main():
     with World(os.environ['KADMSG'], prefix='kadmsg-sync-') as world:
         seq = time.time_ns() - ITEMS
         relay = world.make('relay', '--full', '--listen', '127.0.0.1:0')
         fill(relay, 0, ITEMS, seq)
         relay.up()
-        cold = world.make('cold', '--full', '--bootstrap', relay.join)
+        cold = world.make('cold', '--full', '--listen', '127.0.0.1:0', '--bootstrap', relay.join)
         begin = time.monotonic()
         cold.up()
         wait_until(lambda: settled(cold, ITEMS), 300, 'the new node holds everything')
         emit('sync_100k', time.monotonic() - begin, 's', cold, 20, cpu_of_the_other_s=round(cpu_s(relay.proc.popen.pid), 2))
+        served = serves(world, cold)
+        emit('sync_cold_serves', time.monotonic() - begin, 's', cold, 60, asked=served)
         cold.stop()
         behind = world.make('behind', '--full', '--bootstrap', relay.join)
         fill(behind, DIFFERENT, ITEMS - DIFFERENT, seq)

@@ -110,6 +110,82 @@ static void test_hundred_nodes(void **state)
     put_and_get(100);
 }
 
+/* How many of the k nodes whose IDs are truly closest to a slot, its owner apart, hold it. */
+static size_t closest_holders(const struct net_node *owner, const char *salt)
+{
+    struct kad_id target = kad_target(&owner->pk, salt, strlen(salt));
+    size_t held = 0;
+
+    for (size_t i = 0; i < n.n; i++) {
+        struct net_node *node = net_node(&n, i);
+        struct store_rec r;
+        size_t closer = 0;
+        for (size_t j = 0; j < n.n; j++)
+            closer += net_node(&n, j) != owner &&
+                      kad_id_closer(&target, &net_node(&n, j)->id, &node->id) < 0;
+        if (node != owner && closer < KAD_K &&
+            node->store->ops->get(node->store, &target, ITEM_OWNER, &r) == 0)
+            held++;
+    }
+    return held;
+}
+
+/* What is put lies at the k closest to its slot, and at hardly anybody else. */
+static void test_stored_at_the_closest(void **state)
+{
+    (void)state;
+    n.json = false;
+    grow(80);
+    net_run(&n, 60000);
+    for (size_t i = 0; i < 20; i++) {
+        struct net_node *from = net_node(&n, prop_below(&n.rnd, 80));
+        char salt[16];
+        snprintf(salt, sizeof salt, "salt %zu", i);
+        struct kad_report r = net_put(from, salt, "v");
+        assert_int_equal(r.err, 0);
+        net_report_clear(&r);
+        assert_true(closest_holders(from, salt) >= KAD_K - 1);
+        assert_in_range(net_holders(&n, &from->pk, salt, 0), KAD_K, KAD_K + 4);
+    }
+}
+
+/* Full nodes get what is put whatever the distance: a bootstrap node, and one that has said what it is; from
+ * a peer that speaks JSON only through those who hold its item. */
+static void test_full_nodes_get_everything(void **state)
+{
+    struct kad_cfg full = {.full = true};
+
+    (void)state;
+    n.native = true;
+    net_add(&n, &full);
+    grow(70);
+    struct net_node *late = net_add(&n, &full), *old = net_add(&n, NULL);
+    old->json_only = true;
+    net_run(&n, 60000);
+    for (size_t i = 0; i < 20; i++) {
+        struct net_node *from = i < 15 ? net_node(&n, 1 + prop_below(&n.rnd, 60)) : old;
+        char salt[16];
+        snprintf(salt, sizeof salt, "salt %zu", i);
+        struct kad_report r = net_put(from, salt, "v");
+        assert_int_equal(r.err, 0);
+        net_report_clear(&r);
+        net_run(&n, 5000);
+        struct kad_id target = kad_target(&from->pk, salt, strlen(salt));
+        struct net_node *both[] = {net_node(&n, 0), late};
+        struct store_rec rec;
+        size_t held = 0;
+        for (size_t j = 0; j < 2; j++)
+            held += both[j]->store->ops->get(both[j]->store, &target, ITEM_OWNER, &rec) == 0;
+        assert_true(held >= 1);
+    }
+    net_run(&n, 70 * 60 * 1000); /* they have reconciled */
+    struct store_stat a, b;
+    late->store->ops->stat(late->store, &a);
+    net_node(&n, 0)->store->ops->stat(net_node(&n, 0)->store, &b);
+    assert_true(a.items >= 20 && b.items >= 20);
+    assert_int_equal(a.items, b.items);
+}
+
 /* Tools come and go under fresh keys: they put and get, and nobody's routing table knows of them. */
 static void test_client_only(void **state)
 {
@@ -148,6 +224,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_five_nodes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_twenty_nodes_deferred, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hundred_nodes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stored_at_the_closest, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full_nodes_get_everything, setup, teardown),
         cmocka_unit_test_setup_teardown(test_client_only, setup, teardown),
     };
 
