@@ -367,7 +367,7 @@ static void message(struct sim_shard *sh, uint32_t node, struct sim_msg *m)
         sh->sum.delivered++;
         if (m->kind == MSG_ANSWER)
             kad_response(n->kad, m->call, &m->m, sh->now_ns);
-        else
+        else if (sh->sim->cfg.defect != SIM_DEFECT_NO_EVICT)
             kad_call_failed(n->kad, m->call, (enum kad_fail)m->why, sh->now_ns);
         node_settle(sh, node);
     }

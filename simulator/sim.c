@@ -18,9 +18,9 @@
 
 /* Bytes, measured (docs/simulator.md): engine, store, keys and queue of a node without contacts; one
  * contact; what a message under way and one stored item take. */
-#define NODE_BYTES    3600
+#define NODE_BYTES    2700
 #define SHARED_BYTES  300 /* of a node in another process */
-#define CONTACT_BYTES 11
+#define CONTACT_BYTES 8
 #define BUCKET_BYTES  40
 #define ITEM_BYTES    330
 
@@ -253,6 +253,8 @@ static void set_limits(struct sim *s)
         .cache_fresh_ms = s->cfg.kad.cache_fresh_ms,
         .rate_per_s = s->cfg.kad.rate_per_s,
     };
+    if (s->cfg.defect == SIM_DEFECT_NO_EVICT)
+        s->limits.rpc_timeout_ms = 3600000; /* nor by itself */
 }
 
 static int init(struct sim *s, char *why, size_t why_cap)

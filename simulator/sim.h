@@ -60,6 +60,7 @@ enum sim_defect {
     SIM_DEFECT_NONE,
     SIM_DEFECT_NO_VERIFY, /* every signature is taken for good */
     SIM_DEFECT_NO_CLOSE,  /* answers name no contacts: look-ups end too early */
+    SIM_DEFECT_NO_EVICT,  /* no engine hears of a failed call: buckets keep the dead for ever */
 };
 
 enum sim_event_type {

@@ -1,6 +1,7 @@
 """`kadmsg sim` as a user meets it: runs, files, reports, mistakes."""
 import csv
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -151,6 +152,28 @@ def test_mpi_checkpoint(world, runs, tmp_path):
         assert json.loads(out)['digest'] == runs[1][1]['digest']
     code, out, err = mpirun(world, 3, 'resume', state)
     assert code != 0 and out == '' and 'of process 0 of 2, this is 0 of 3' in err
+
+
+def children(pid):
+    """Processes of a process, and theirs."""
+    direct = [int(child) for task in Path(f'/proc/{pid}/task').glob('*/children') for child in task.read_text().split()]
+    return direct + [below for child in direct for below in children(child)]
+
+
+def test_mpi_lost_process(world, tmp_path):
+    """One process of three is killed: all end, and it is said which."""
+    program = world.program.parent / 'kadmsg-sim-mpi'
+    errors = tmp_path / 'errors'
+    with errors.open('w') as err, subprocess.Popen(
+            ['mpirun', '--allow-run-as-root', '--oversubscribe', '-np', '3', program, 'run', TINY, '--set', 'duration=1000h'],
+            stdout=subprocess.DEVNULL, stderr=err) as run:
+        wait_until(lambda: 'events' in errors.read_text(), 60, 'a progress line')
+        ranks = [pid for pid in children(run.pid) if Path(f'/proc/{pid}/exe').resolve() == program.resolve()]
+        assert len(ranks) == 3
+        os.kill(ranks[1], signal.SIGKILL)
+        assert run.wait(60) != 0
+    assert 'process rank' in errors.read_text() and 'signal 9' in errors.read_text()
+    wait_until(lambda: not any(Path(f'/proc/{pid}').exists() for pid in ranks), 30, 'the others have ended')
 
 
 def test_mpi_mistakes(world, tmp_path):

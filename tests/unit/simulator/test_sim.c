@@ -170,6 +170,33 @@ static void test_defect_no_contacts(void **state)
     assert_false(r->passed);
 }
 
+/* Half of the nodes die. Buckets forget them within minutes, or every look-up waits for them. */
+static void test_defect_no_evict(void **state)
+{
+    struct sim_cfg c = nets_calm();
+
+    (void)state;
+    c.nodes = 200;
+    c.net.floor_ns = 25 * MS;
+    c.net.median_ns = 50 * MS;
+    c.join.over_ns = 30 * S;
+    c.duration_ns = 420 * S;
+    c.gets.start_ns = 340 * S;
+    c.gets.every_ns = 40 * S;
+    c.puts.start_ns = 40 * S;
+    c.puts.every_ns = 60 * S;
+    c.script[0] = (struct sim_script){.at_ns = 100 * S, .type = SIM_KILL, .share_ppm = 500000};
+    c.n_script = 1;
+    c.expect.success_ppm = 990000;
+    c.expect.p99_ns = 4 * S;
+    const struct sim_result *r = nets_run(&c);
+    if (!r->passed)
+        fail_msg("%s", r->failed);
+    c.defect = SIM_DEFECT_NO_EVICT;
+    r = nets_run(&c);
+    assert_false(r->passed);
+}
+
 static void test_stop(void **state)
 {
     static volatile sig_atomic_t stop = 1;
@@ -264,6 +291,7 @@ int main(void)
         cmocka_unit_test(test_forged_items),
         cmocka_unit_test(test_defect_no_verify),
         cmocka_unit_test(test_defect_no_contacts),
+        cmocka_unit_test(test_defect_no_evict),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_bad_settings),
         cmocka_unit_test(test_matrix),
