@@ -19,6 +19,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import http_tpd
 from measure import KADMSG, KADMSG_LOAD, emit, status_kib
 
 SECONDS, SETTLE_S, CONNECTIONS, CLIENTS, SERVERS, POSTS = 4, 12, 32, 10000, 500, 60000
@@ -172,6 +173,7 @@ def main():
         run, runs = measure(disc, '/dmsg-discovery/available_servers')
         report('http available_servers', {'servers': SERVERS}, run, runs, ceiling, LIST_US)
         disc.stop()
+        http_tpd.run(tmp, ceiling, cpu_s)
 
 
 main()

@@ -10,7 +10,7 @@
  *     sealed.c   the same with --e2e: client and stream as applications have them
  *     bulk.c ping.c open.c sess.c idle.c    the modes: what is done with them, and what is measured
  *     copy.c     a server of its own: the bare byte-copying relay, the ceiling of bulk
- *     entries.c  signed entries for the bench of HTTP services
+ *     entries.c  signed entries for the bench of HTTP services; transports.c  signed registrations of transports
  *     puts.c     signed items for the nodes of a network
  *     floor.c    processor time of single operations, the ceiling of set-up
  *
@@ -207,6 +207,10 @@ int floor_run(void);
 /* ---- entries.c ---- */
 
 int entries_run(const struct load_opts *o);
+
+/* ---- transports.c ---- */
+
+int transports_run(const struct load_opts *o);
 
 /* ---- puts.c ---- */
 

@@ -16,7 +16,7 @@
 static const struct load_mode *const modes[] = {&mode_bulk, &mode_ping, &mode_open, &mode_sess,
                                                 &mode_idle};
 #define MODE_COPY  (sizeof modes / sizeof modes[0])
-#define MODE_WORDS "bulk|ping|open|sess|idle|copy|floor|entries|puts"
+#define MODE_WORDS "bulk|ping|open|sess|idle|copy|floor|entries|puts|transports"
 
 static struct load load;
 
@@ -27,8 +27,9 @@ static const struct cmd_opt args[] = {
     {.name = "MODE",
      CMD_CHOICE_AT(O, mode),
      .choices = MODE_WORDS,
-     .help = "what to measure: bulk, ping, open, sess or idle; copy and floor are ceilings; "
-             "entries prints signed ones, puts gives items to the nodes of a network"},
+     .help =
+         "what to measure: bulk, ping, open, sess or idle; copy and floor are ceilings; "
+         "entries and transports print signed ones, puts gives items to the nodes of a network"},
     {0},
 };
 static const struct cmd_opt flags[] = {
@@ -409,7 +410,11 @@ static int run(struct cmdline *cl)
     bool copy = l->o.mode == MODE_COPY, drives = l->o.mode < (int)MODE_COPY;
     l->mode = drives ? modes[l->o.mode] : NULL;
     bool entries = l->o.mode == (int)MODE_COPY + 2, puts = l->o.mode == (int)MODE_COPY + 3;
-    const char *own = entries ? " count bare " : puts ? " keys slots " : "";
+    bool transports = l->o.mode == (int)MODE_COPY + 4;
+    const char *own = entries      ? " count bare "
+                      : transports ? " count "
+                      : puts       ? " keys slots "
+                                   : "";
     const char *stray = stray_flag(cl, drives ? l->mode->flags : own);
     if (stray != NULL)
         return cmdline_usage_error(cl, "--%s does not belong to this mode", stray);
@@ -418,6 +423,8 @@ static int run(struct cmdline *cl)
         return copy_run(l);
     if (entries)
         return entries_run(&l->o);
+    if (transports)
+        return transports_run(&l->o);
     if (!drives && !puts)
         return floor_run();
     if (l->o.addr.port == 0 || (!l->o.bare && !cmdline_given(cl, "pk")))
