@@ -67,6 +67,9 @@ struct tpd_service {
     struct list jobs;
     struct loop_timer tick;
     struct loop_task tell;
+    struct list seen; /* transports that are to be noted as up */
+    struct loop_timer write_seen;
+    bool shared; /* others read the store too */
     struct tpd_load *load;
     struct tpd_made *made;
     int64_t visors_s; /* when those that were not seen were forgotten last */
@@ -80,6 +83,8 @@ struct tpd_service {
 
 /* May this request be served now? Else it was answered (429, 503). */
 bool tpd_begin(struct service_req *q);
+/* It was registered: that it was up is noted soon. */
+void tpd_seen(struct tpd_service *t, struct tpd_tp *tp);
 /* The table has changed: changed() is told at the end of the turn. */
 void tpd_tell(struct tpd_service *t);
 static inline int64_t tpd_now_s(const struct tpd_service *t)

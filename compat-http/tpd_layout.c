@@ -131,8 +131,8 @@ static int edges_of(const struct tp_entry *e)
     return pubkey_equal(&e->edges[0], &e->edges[1]) ? 1 : 2;
 }
 
-void tpd_layout_set(struct kv_batch *b, const struct tp_entry *e, const struct tpd_quality *quality,
-                    uint64_t ttl_ms, int64_t now_s)
+void tpd_layout_set(struct kv_batch *b, bool shared, const struct tp_entry *e,
+                    const struct tpd_quality *quality, uint64_t ttl_ms, int64_t now_s)
 {
     char value[TPD_VALUE];
     struct kv_str id = id_text(b, &e->id);
@@ -140,7 +140,7 @@ void tpd_layout_set(struct kv_batch *b, const struct tp_entry *e, const struct t
     kv_batch_add(
         b, (struct kv_op){.cmd = KV_SET, .key = tp_key(b, &e->id), .value = v, .ttl_ms = ttl_ms});
     kv_batch_add(b, (struct kv_op){.cmd = KV_SADD, .key = TPD_INDEX, .member = id});
-    for (int i = 0; i < edges_of(e); i++) {
+    for (int i = 0; shared && i < edges_of(e); i++) {
         struct kv_str edge = edge_key(b, &e->edges[i]);
         kv_batch_add(b, (struct kv_op){.cmd = KV_SADD, .key = edge, .member = id});
         if (ttl_ms != 0)
@@ -148,12 +148,12 @@ void tpd_layout_set(struct kv_batch *b, const struct tp_entry *e, const struct t
     }
 }
 
-void tpd_layout_del(struct kv_batch *b, const struct tp_entry *e)
+void tpd_layout_del(struct kv_batch *b, bool shared, const struct tp_entry *e)
 {
     struct kv_str id = id_text(b, &e->id);
     kv_batch_add(b, (struct kv_op){.cmd = KV_DEL, .key = tp_key(b, &e->id)});
     kv_batch_add(b, (struct kv_op){.cmd = KV_SREM, .key = TPD_INDEX, .member = id});
-    for (int i = 0; i < edges_of(e); i++)
+    for (int i = 0; shared && i < edges_of(e); i++)
         kv_batch_add(
             b, (struct kv_op){.cmd = KV_SREM, .key = edge_key(b, &e->edges[i]), .member = id});
 }
@@ -198,8 +198,14 @@ void tpd_layout_seen(struct kv_batch *b, const struct tp_entry *e, int64_t now_s
                                    .value = kv_batch_text(b, "%lld", (long long)now_s)});
     expire(b, hash, SEEN_MS);
     kv_batch_add(b, (struct kv_op){.cmd = KV_SADD, .key = online, .member = id});
-    expire(b, online, SEEN_MS);
     kv_batch_add(b, (struct kv_op){
                         .cmd = KV_SETBIT, .key = line, .number = (uint64_t)(now_s % 86400 / 300)});
     expire(b, line, SLOTS_MS);
+}
+
+void tpd_layout_seen_end(struct kv_batch *b, int64_t now_s)
+{
+    char day[TPD_DAY + 1];
+    expire(b, kv_batch_text(b, TPD_SERVICE ":tp-uptime:online:%s", tpd_layout_day(day, now_s)),
+           SEEN_MS);
 }

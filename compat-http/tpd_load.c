@@ -337,7 +337,7 @@ static void on_missing(void *arg, const struct kv_answer *a)
         if (a->ttl_ms[i] != -2 || tp == NULL || tp->until_ns <= now)
             continue;
         uint64_t left = t->ttl_ns == 0 ? 0 : (tp->until_ns - now) / NS_PER_MS + 1;
-        tpd_layout_set(&b, &tp->e, &tp->quality, left, tpd_now_s(t));
+        tpd_layout_set(&b, t->shared, &tp->e, &tp->quality, left, tpd_now_s(t));
         t->stat.restored++;
     }
     int rc = a->err;

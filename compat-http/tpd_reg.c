@@ -96,7 +96,7 @@ static void write_one(struct tpd_job *j, struct tpd_signed *s)
     static const struct tpd_quality nothing;
     struct tpd_service *t = j->t;
     struct tpd_tp *tp = tpd_table_get(&t->table, &s->e.id);
-    int64_t now = tpd_now_s(t), slot = now / TPD_SLOT_S;
+    int64_t now = tpd_now_s(t);
     bool same = tp != NULL && tpd_same(&tp->e, &s->e);
     s->written = !same || (t->ttl_ns != 0 && t->cfg.loop->now_ns - tp->stored_ns >= t->ttl_ns / 3);
     t->stat.registered += tp == NULL;
@@ -106,12 +106,10 @@ static void write_one(struct tpd_job *j, struct tpd_signed *s)
         tpd_table_renew(&t->table, tp, until(t));
     if (s->written) {
         if (tp != NULL && !same)
-            tpd_layout_del(&j->batch, &tp->e);
-        tpd_layout_set(&j->batch, &s->e, tp != NULL ? &tp->quality : &nothing,
+            tpd_layout_del(&j->batch, j->t->shared, &tp->e);
+        tpd_layout_set(&j->batch, t->shared, &s->e, tp != NULL ? &tp->quality : &nothing,
                        t->ttl_ns / NS_PER_MS, now);
     }
-    if (t->cfg.generation >= TPD_2026 && (tp == NULL || tp->slot != slot))
-        tpd_layout_seen(&j->batch, &s->e, now);
 }
 
 static void registered(struct tpd_job *j)
@@ -122,6 +120,8 @@ static void registered(struct tpd_job *j)
         struct tpd_tp *tp;
         if (tpd_table_put(&t->table, &j->in.e[i].e, until(t), &tp) < 0)
             continue; /* counted there */
+        if (tp->slot != slot)
+            tpd_seen(t, tp);
         tp->slot = slot;
         if (j->in.e[i].written)
             tp->stored_ns = t->cfg.loop->now_ns;
@@ -281,7 +281,7 @@ static void remove_listed(struct tpd_job *j, const struct pubkey *by)
         if (tp == NULL || (n > 0 && by_id(&in->id[n - 1], &in->id[i]) == 0) ||
             (by != NULL && !is_edge(&tp->e, by)))
             continue;
-        tpd_layout_del(&j->batch, &tp->e);
+        tpd_layout_del(&j->batch, j->t->shared, &tp->e);
         in->id[n++] = tp->e.id;
     }
     in->n = n;

@@ -10,6 +10,7 @@
 
 #define TICK_NS     NS_PER_S
 #define ENDED_MAX   1000 /* taken out of the store in one write */
+#define SEEN_MAX    1000
 #define TELL_MAX    1024 /* keys told in one turn of the loop */
 #define RATE_BURST  10
 #define RATE_KEYS   65536
@@ -189,13 +190,49 @@ static void expire(struct tpd_service *t)
     for (int i = 0; i < ENDED_MAX; i++) {
         if ((tp = tpd_table_ended(&t->table, t->cfg.loop->now_ns)) == NULL)
             break;
-        tpd_layout_del(&b, &tp->e);
+        tpd_layout_del(&b, t->shared, &tp->e);
         tpd_table_remove(&t->table, tp);
         t->stat.expired++;
     }
     if (b.n > 0 && kv_batch_write(&b, t->cfg.kv, on_cleaned, t) < 0)
         t->stat.store_errors++;
     kv_batch_free(&b);
+}
+
+/* ---- which transports were up: gathered, a crash costs five minutes of a bitmap ---- */
+
+static void write_seen(struct tpd_service *t)
+{
+    struct kv_batch b = {0};
+    struct tpd_tp *tp;
+    int64_t now = tpd_now_s(t);
+    for (int i = 0; i < SEEN_MAX; i++) {
+        if ((tp = list_pop_front_as(&t->seen, struct tpd_tp, seen)) == NULL)
+            break;
+        tpd_layout_seen(&b, &tp->e, now);
+    }
+    if (b.n > 0)
+        tpd_layout_seen_end(&b, now);
+    if (b.n > 0 && kv_batch_write(&b, t->cfg.kv, on_cleaned, t) < 0)
+        t->stat.store_errors++;
+    kv_batch_free(&b);
+}
+
+static void on_seen(struct loop_timer *timer)
+{
+    struct tpd_service *t = container_of(timer, struct tpd_service, write_seen);
+    write_seen(t);
+    if (!list_empty(&t->seen))
+        loop_timer_set(t->cfg.loop, timer, t->cfg.loop->now_ns);
+}
+
+void tpd_seen(struct tpd_service *t, struct tpd_tp *tp)
+{
+    if (t->cfg.generation < TPD_2026 || list_node_is_linked(&tp->seen))
+        return;
+    list_push_back(&t->seen, &tp->seen);
+    if (!loop_timer_armed(&t->write_seen))
+        loop_timer_set(t->cfg.loop, &t->write_seen, t->cfg.loop->now_ns + GATHER_NS);
 }
 
 static void forget_visors(struct tpd_service *t)
@@ -310,6 +347,9 @@ int tpd_service_new(struct tpd_service **out, const struct tpd_service_cfg *cfg)
               cfg->env->hash_key);
     (void)health_text_time(t->started, env_wall_ns(cfg->env));
     t->tell.fn = on_tell;
+    t->write_seen.fn = on_seen;
+    list_init(&t->seen);
+    t->shared = strcmp(cfg->kv->ops->name, "lmdb") != 0;
     t->tick.fn = on_tick;
     loop_timer_set(cfg->loop, &t->tick, cfg->loop->now_ns);
     *out = t;
@@ -322,6 +362,9 @@ void tpd_service_free(struct tpd_service *t)
     if (t == NULL)
         return;
     loop_timer_cancel(t->cfg.loop, &t->tick);
+    loop_timer_cancel(t->cfg.loop, &t->write_seen);
+    while (!list_empty(&t->seen))
+        write_seen(t);
     uptime_free(t->uptime);
     tpd_load_free(t);
     tpd_made_free(t);

@@ -227,6 +227,7 @@ void tpd_table_remove(struct tpd_table *t, struct tpd_tp *tp)
     unlink_edges(t, tp); /* noted, so that the edges stay */
     list_remove(&tp->all);
     list_remove(&tp->life);
+    list_remove(&tp->seen);
     (void)map_del(&t->ids, &tp->e.id);
     free(tp);
 }

@@ -51,6 +51,7 @@ struct tpd_tp {
     int64_t slot;               /* five minutes in which it was last noted as up */
     struct tpd_link link[2];    /* the second one is not linked when both edges are one key */
     struct list_node all, life; /* in table->all, in table->life */
+    struct list_node seen;      /* the owner's: waits for being noted as up */
 };
 
 struct tpd_table {
