@@ -7,7 +7,7 @@ static uint32_t *slot_of(const struct peers *p, const struct pubkey *pk)
 {
     size_t at = (size_t)get_be64(pk->b + 1) & (p->index_cap - 1);
 
-    while (p->index[at] != 0 && !pubkey_equal(&p->list[p->index[at] - 1].pk, pk))
+    while (p->index[at] != 0 && !pubkey_equal(&p->list[p->index[at] - 1]->pk, pk))
         at = (at + 1) & (p->index_cap - 1);
     return &p->index[at];
 }
@@ -22,7 +22,7 @@ static void grow(struct peers *p)
     p->index = calloc(p->index_cap, sizeof *p->index);
     assert_non_null(p->index);
     for (size_t i = 0; i < p->n; i++)
-        *slot_of(p, &p->list[i].pk) = (uint32_t)i + 1;
+        *slot_of(p, &p->list[i]->pk) = (uint32_t)i + 1;
 }
 
 static kad_peer add(struct peers *p, const struct pubkey *pk, const struct kad_id *id)
@@ -31,7 +31,9 @@ static kad_peer add(struct peers *p, const struct pubkey *pk, const struct kad_i
         grow(p);
     uint32_t *slot = slot_of(p, pk);
     if (*slot == 0) {
-        p->list[p->n] = (struct peers_one){.pk = *pk, .id = id != NULL ? *id : kad_id_of(pk)};
+        struct peers_one *added = p->list[p->n] = malloc(sizeof *added);
+        assert_non_null(added);
+        *added = (struct peers_one){.pk = *pk, .id = id != NULL ? *id : kad_id_of(pk)};
         *slot = (uint32_t)++p->n;
     }
     return (kad_peer)(*slot - 1);
@@ -56,7 +58,7 @@ static struct peers_one *one(void *arg, kad_peer peer)
     struct peers *p = arg;
 
     assert_true(peer < p->n);
-    return &p->list[peer];
+    return p->list[peer];
 }
 
 static kad_peer op_intern(void *arg, const struct pubkey *pk)
@@ -112,13 +114,15 @@ size_t peers_refs(const struct peers *p)
 {
     size_t refs = 0;
     for (size_t i = 0; i < p->n; i++)
-        refs += p->list[i].refs;
+        refs += p->list[i]->refs;
     return refs;
 }
 
 void peers_close(struct peers *p)
 {
     assert_int_equal(peers_refs(p), 0);
+    for (size_t i = 0; i < p->n; i++)
+        free(p->list[i]);
     free(p->list);
     free(p->index);
     memset(p, 0, sizeof *p);

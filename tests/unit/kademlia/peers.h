@@ -23,7 +23,7 @@ struct peers_one {
 
 struct peers {
     struct kad_peers ops;
-    struct peers_one *list;
+    struct peers_one **list; /* each stays where it is: engines keep pointers to keys for a while */
     size_t n, cap;
     uint32_t *index; /* by key, open addressing: number + 1 */
     size_t index_cap;

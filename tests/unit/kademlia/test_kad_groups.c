@@ -210,12 +210,12 @@ static void test_paths_are_split(void **state)
         unsigned first = 0;
         assert_int_equal(kad_closest(net_node(&n, i)->kad, &target, closest, 4), 4);
         for (size_t c = 0; c < 4; c++)
-            near[n.peers.list[peers_add(&n.peers, &closest[c])].group] = true;
+            near[n.peers.list[peers_add(&n.peers, &closest[c])]->group] = true;
         struct kad_report r = traced_get(net_node(&n, i), pk, "none");
         for (size_t s = 0; s < r.n_steps; s++) {
             if (r.steps[s].asked_ns != r.started_ns)
                 continue;
-            seen[n.peers.list[peers_add(&n.peers, &r.steps[s].pk)].group] = true;
+            seen[n.peers.list[peers_add(&n.peers, &r.steps[s].pk)]->group] = true;
             first++;
         }
         assert_int_equal(first, 3);
@@ -229,7 +229,7 @@ static void test_paths_are_split(void **state)
 static void set_mode(uint32_t group, enum net_mode mode)
 {
     for (size_t i = 0; i < n.n; i++) {
-        if (n.peers.list[net_node(&n, i)->peer].group == group)
+        if (n.peers.list[net_node(&n, i)->peer]->group == group)
             net_node(&n, i)->mode = mode;
     }
 }

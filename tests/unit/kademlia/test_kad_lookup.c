@@ -695,7 +695,7 @@ static void test_cancelled_before_it_was_sent(void **state)
     assert_int_equal(a.report.err, ERR_CANCELLED);
     kad_act_clear(&a);
     assert_false(kad_next(x->kad, &a));
-    assert_int_equal(n.peers.list[y->peer].refs, 0);
+    assert_int_equal(n.peers.list[y->peer]->refs, 0);
 }
 
 /* Incident 62: peers serve a few streams of one caller at a time, so we do not ask for more. */

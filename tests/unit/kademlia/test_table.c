@@ -172,7 +172,7 @@ static void test_full_bucket_head_is_dead(void **state)
     assert_false(table_has(&t, peer_in(3, 101)));
     assert_int_equal(table_count(&t), K);
     assert_int_equal(t.evictions, 1);
-    assert_int_equal(peers.list[head].refs, 0);
+    assert_int_equal(peers.list[head]->refs, 0);
 }
 
 /* Newcomers in plenty must not turn into pings in plenty. */
