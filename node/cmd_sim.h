@@ -29,7 +29,7 @@ struct sim_replay_opts {
 };
 
 struct sim_report_opts {
-    const char *dir, *out;
+    const char *dir, *out, *pictures;
 };
 
 struct sim_compare_opts {

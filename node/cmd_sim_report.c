@@ -63,7 +63,13 @@ int sim_report_run(struct cmdline *cl)
     int rc = load(&run, o->dir);
     if (rc != 0)
         return rc;
-    rc = write_page(o->out != NULL ? o->out : path, (const struct report_run *[]){run}, 1);
+    char why[WHY_CAP];
+    if (o->pictures != NULL && (rc = report_pictures(o->pictures, run, why, sizeof why)) != 0) {
+        (void)tool_fail(rc, "%s", why);
+        rc = CMD_EXIT_FAIL;
+    }
+    if (rc == 0)
+        rc = write_page(o->out != NULL ? o->out : path, (const struct report_run *[]){run}, 1);
     report_free(run);
     if (rc == 0)
         puts(o->out != NULL ? o->out : path);
@@ -81,6 +87,10 @@ const struct cmd_opt sim_report_flags[] = {{.name = "out",
                                             .metavar = "FILE",
                                             .def_text = "DIR/report.html",
                                             .help = "where the page goes"},
+                                           {.name = "pictures",
+                                            CMD_STR_AT(struct sim_report_opts, pictures),
+                                            .metavar = "FOLDER",
+                                            .help = "the pictures as SVG files, too"},
                                            {0}};
 
 /* ---- sim compare ---- */

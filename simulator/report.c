@@ -382,12 +382,12 @@ static int put_svg(FILE *f, const char *svg, size_t len)
     return 0;
 }
 
-static int put_picture(FILE *f, const struct picture *pic, const struct report_run *const *runs,
-                       size_t n, char *why, size_t why_cap)
+/* *svg is malloc'ed. */
+static int draw(char **svg, size_t *len, const struct picture *pic,
+                const struct report_run *const *runs, size_t n, char *why, size_t why_cap)
 {
     struct plot *p;
-    char *svg = NULL, title[64];
-    size_t len = 0;
+    char title[64];
 
     int rc = plot_new(&p, pic->xlabel, pic->ylabel, pic->style);
     if (rc != 0) {
@@ -405,8 +405,18 @@ static int put_picture(FILE *f, const struct picture *pic, const struct report_r
         plot_curve(p, title);
         pic->curve(p, runs[i], pic);
     }
-    rc = plot_draw(p, &svg, &len, why, why_cap);
+    rc = plot_draw(p, svg, len, why, why_cap);
     plot_free(p);
+    return rc;
+}
+
+static int put_picture(FILE *f, const struct picture *pic, const struct report_run *const *runs,
+                       size_t n, char *why, size_t why_cap)
+{
+    char *svg = NULL;
+    size_t len = 0;
+    int rc = draw(&svg, &len, pic, runs, n, why, why_cap);
+
     if (rc == 0) {
         fprintf(f, "<figure><figcaption>%s</figcaption>", pic->title);
         rc = put_svg(f, svg, len);
@@ -490,14 +500,54 @@ static void put_head(FILE *f, const struct report_run *const *runs, size_t n)
     fputs("</h1>\n", f);
 }
 
+static bool all_have_points(const struct picture *pic, const struct report_run *const *runs,
+                            size_t n)
+{
+    bool all = true;
+
+    for (size_t r = 0; r < n; r++)
+        all = all && has_points(pic, runs[r]);
+    return all;
+}
+
+static int save_picture(const char *dir, const struct picture *pic, const struct report_run *run,
+                        char *why, size_t why_cap)
+{
+    char path[1024], *svg = NULL;
+    size_t len = 0;
+    int rc = draw(&svg, &len, pic, (const struct report_run *[]){run}, 1, why, why_cap);
+
+    if (rc != 0)
+        return rc;
+    snprintf(path, sizeof path, "%s/%s.svg", dir, pic->what);
+    FILE *f = fopen(path, "w");
+    bool good = f != NULL && fwrite(svg, 1, len, f) == len;
+    if ((f != NULL && fclose(f) != 0) || !good) {
+        rc = err_sys();
+        snprintf(why, why_cap, "%s: %s", path, strerror(errno));
+    }
+    free(svg);
+    return rc;
+}
+
+int report_pictures(const char *dir, const struct report_run *run, char *why, size_t why_cap)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < sizeof pictures / sizeof pictures[0] && rc == 0; i++) {
+        if (has_points(&pictures[i], run))
+            rc = save_picture(dir, &pictures[i], run, why, why_cap);
+    }
+    return rc;
+}
+
 int report_html(FILE *f, const struct report_run *const *runs, size_t n, char *why, size_t why_cap)
 {
     put_head(f, runs, n);
     for (size_t i = 0; i < sizeof pictures / sizeof pictures[0]; i++) {
-        bool all = true;
-        for (size_t r = 0; r < n; r++)
-            all = all && has_points(&pictures[i], runs[r]);
-        int rc = all ? put_picture(f, &pictures[i], runs, n, why, why_cap) : 0;
+        int rc = all_have_points(&pictures[i], runs, n)
+                     ? put_picture(f, &pictures[i], runs, n, why, why_cap)
+                     : 0;
         if (rc != 0)
             return rc;
     }

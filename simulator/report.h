@@ -34,6 +34,10 @@ void report_free(struct report_run *run);
 int report_html(FILE *f, const struct report_run *const *runs, size_t n, char *why, size_t why_cap)
     __attribute__((warn_unused_result));
 
+/* The pictures of the page, one SVG file each in a folder that is there: live.svg, get_us.svg … */
+int report_pictures(const char *dir, const struct report_run *run, char *why, size_t why_cap)
+    __attribute__((warn_unused_result));
+
 /* {"lookups.ok": {"a": 1, "b": 2, "change": 1.0}, …}: every number of either summary; null where one
  * has it not; change is b / a - 1, null where a is 0. And "same_digest". NULL without memory. */
 json_t *report_compare(const struct report_run *a, const struct report_run *b);

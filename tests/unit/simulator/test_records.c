@@ -30,17 +30,17 @@ static struct sim_cfg telling(void)
 {
     struct sim_cfg c = nets_calm();
 
-    c.nodes = 40;
+    c.nodes = 30;
     c.net.floor_ns = 50 * MS; /* few windows: meetings are slow on a busy machine */
     c.net.median_ns = 60 * MS;
     c.join.over_ns = 10 * S;
-    c.duration_ns = 300 * S;
+    c.duration_ns = 220 * S;
     c.puts.every_ns = c.gets.every_ns = 0;
     c.records_start_ns = 20 * S;
     for (unsigned k = 0; k < SIM_REC__COUNT; k++) {
-        c.record[k].every_ns = 60 * S;
-        c.record[k].change_ns = 100 * S;
-        c.record[k].read_ns = 40 * S;
+        c.record[k].every_ns = 40 * S;
+        c.record[k].change_ns = 70 * S;
+        c.record[k].read_ns = 25 * S;
     }
     c.record[SIM_REC_SVC].share_ppm = SIM_MILLION / 2;
     return c;
@@ -53,7 +53,7 @@ static void test_lists(void **state)
     (void)state;
     c.record[SIM_REC_TP].count = 210; /* two chunks */
     const struct sim_result *r = run(&c);
-    assert_true(r->sum.changes > 100 && r->sum.reads_dht > 300);
+    assert_true(r->sum.changes > 80 && r->sum.reads_dht > 200);
     assert_int_equal(r->sum.reads_http + r->sum.http, 0);
     assert_int_equal(r->sum.gets_failed, 0);
     same_on_two(&c);
@@ -68,7 +68,7 @@ static void test_forged_records(void **state)
     c.attack.wrong_ppm = 200000;
     c.expect.success_ppm = 900000;
     c.expect.stale_ppm = 10000;
-    assert_true(run(&c)->sum.answers_rejected > 50);
+    assert_true(run(&c)->sum.answers_rejected > 30);
     c.defect = SIM_DEFECT_NO_VERIFY;
     const struct sim_result *r = nets_run(&c);
     assert_false(r->passed);
@@ -94,19 +94,19 @@ static void test_phases(void **state)
     struct sim_cfg c = with_http(1, SIM_MILLION / 2);
     const struct sim_result *r = run(&c);
     assert_int_equal(r->sum.reads_dht + r->sum.http_pushes + r->sum.http_fallback, 0);
-    assert_true(r->sum.reads_http > 200 && r->sum.http_posts > 500 && r->sum.http_mirrored > 150);
+    assert_true(r->sum.reads_http > 150 && r->sum.http_posts > 300 && r->sum.http_mirrored > 100);
     same_on_two(&c);
     c = with_http(2, SIM_MILLION / 2); /* half of the visors read what the services mirror */
     r = run(&c);
-    assert_true(r->sum.reads_dht > 80 && r->sum.reads_http > 80);
+    assert_true(r->sum.reads_dht > 50 && r->sum.reads_http > 50);
     assert_int_equal(r->sum.http_pushes, 0);
     c = with_http(3, SIM_MILLION / 2);
     r = run(&c);
-    assert_true(r->sum.reads_dht > 80 && r->sum.reads_http > 80 && r->sum.http_pushes > 50);
+    assert_true(r->sum.reads_dht > 50 && r->sum.reads_http > 50 && r->sum.http_pushes > 30);
     c = with_http(4, SIM_MILLION);
     r = run(&c);
     assert_int_equal(r->sum.http + r->sum.reads_http, 0);
-    assert_true(r->sum.reads_dht > 200);
+    assert_true(r->sum.reads_dht > 150);
 }
 
 /* Old visors have no node in the DHT until they become new ones; what they told is found all the while. */
@@ -115,20 +115,20 @@ static void test_adoption(void **state)
     struct sim_cfg c = with_http(1, 0);
 
     (void)state;
-    c.duration_ns = 500 * S;
-    c.http.settle_ns = 60 * S;
-    c.script[0] = (struct sim_script){.at_ns = 150 * S, .type = SIM_PHASE, .phase = 2};
-    c.script[1] = (struct sim_script){200 * S, 50 * S, SIM_ADOPT, 900000, 0, 0};
-    c.script[2] = (struct sim_script){.at_ns = 250 * S, .type = SIM_PHASE, .phase = 4};
+    c.duration_ns = 330 * S;
+    c.http.settle_ns = 20 * S;
+    c.script[0] = (struct sim_script){.at_ns = 120 * S, .type = SIM_PHASE, .phase = 2};
+    c.script[1] = (struct sim_script){150 * S, 50 * S, SIM_ADOPT, 900000, 0, 0};
+    c.script[2] = (struct sim_script){.at_ns = 200 * S, .type = SIM_PHASE, .phase = 4};
     c.n_script = 3;
     c.expect.http_saved_ppm = 700000;
-    c.expect.registrations = 40 * 8 * 90 / 60 / 2;
+    c.expect.registrations = 30 * 8 * 90 / 40 / 2;
     const struct sim_result *r = run(&c);
     size_t i = 0;
-    while (r->series[i].at_ns < 190 * S)
+    while (r->series[i].at_ns < 140 * S)
         i++;
     assert_int_equal(r->series[i].live, 4);
-    assert_in_range(r->live, 32, 40);
+    assert_in_range(r->live, 23, 30);
     assert_true(r->before.requests_milli > 3 * r->after.requests_milli);
     assert_true(r->before.cpu_ppm > r->after.cpu_ppm);
     same_on_two(&c);
@@ -147,7 +147,7 @@ static void test_outage_and_overload(void **state)
     struct sim_cfg c = with_http(1, 0);
 
     (void)state;
-    c.script[0] = (struct sim_script){.at_ns = 200 * S, .for_ns = 40 * S, .type = SIM_HTTP_DOWN};
+    c.script[0] = (struct sim_script){.at_ns = 150 * S, .for_ns = 40 * S, .type = SIM_HTTP_DOWN};
     c.n_script = 1;
     c.expect.success_ppm = 500000;
     assert_true(run(&c)->sum.gets_failed > 10 && one.sum.http_refused > 50);

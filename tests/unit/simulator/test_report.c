@@ -110,6 +110,16 @@ static void test_page_of_one(void **state)
     struct report_run *run = load(dir_a);
     char *text = page((const struct report_run *[]){run}, 1, 0);
 
+    assert_int_equal(report_pictures(dir_b, run, why, sizeof why), 0);
+    static const char *const names[] = {"live", "events", "gets_ok", "get_us", "get_hops"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char path[256];
+        snprintf(path, sizeof path, "%s/%s.svg", dir_b, names[i]);
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_true(report_pictures("/nowhere", run, why, sizeof why) < 0);
+    assert_non_null(strstr(why, "/nowhere/live.svg"));
+
     /* live, events, failed look-ups, time and hops have points; no publication, nobody served. */
     assert_int_equal(occurrences(text, "<figure>"), 5);
     assert_int_equal(occurrences(text, "src=\"data:image/svg+xml;base64,"), 5);
