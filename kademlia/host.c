@@ -1,6 +1,7 @@
 #include "kademlia/host_int.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 
@@ -24,13 +25,36 @@ static void stored(void *arg, const struct store_rec *rec)
 
 /* ---- calls ---- */
 
-enum kad_fail host_fail(int err, bool sent)
+/* Did a relay that the peer is said to be behind answer that it is not there? */
+static bool is_gone(const struct stream *st)
+{
+    size_t n = 0;
+    const struct client_step *steps = st != NULL ? stream_dial_steps(st, &n) : NULL;
+
+    for (size_t i = 0; i < n; i++) {
+        bool near =
+            steps[i].phase == CLIENT_PHASE_EXISTING || steps[i].phase == CLIENT_PHASE_CONNECT;
+        if (near && (steps[i].err == ERR_EOF || steps[i].err == ERR_DMSG_NO_NEXT_SESSION))
+            return true;
+    }
+    return false;
+}
+
+enum kad_fail host_fail(const struct stream *st, int err, bool sent)
 {
     if (err == ERR_DMSG_NO_LISTENER)
         return KAD_FAIL_NO_DHT;
     if (err == ERR_TIMEOUT)
         return KAD_FAIL_TIMEOUT;
-    return sent ? KAD_FAIL_CLOSED : KAD_FAIL_UNREACHABLE;
+    if (sent)
+        return KAD_FAIL_CLOSED;
+    return is_gone(st) ? KAD_FAIL_GONE : KAD_FAIL_UNREACHABLE;
+}
+
+void host_seen_through(struct host *h, kad_peer peer, const struct stream *st)
+{
+    if (stream_via(st) != NULL)
+        peers_set_relays(h->peers, peer, stream_via(st), 1, false);
 }
 
 void host_call_failed(struct host *h, uint32_t call, enum kad_fail why)
@@ -178,6 +202,26 @@ void host_unref(struct host *h, kad_peer p)
 const struct pubkey *host_pk(struct host *h, kad_peer p)
 {
     return h->ops.pk(h->ops.arg, p);
+}
+
+void host_set_relays(struct host *h, const struct pubkey *pk, const struct pubkey *relays, size_t n)
+{
+    kad_peer p = host_peer(h, pk);
+
+    if (p == KAD_PEER_NONE)
+        return;
+    peers_set_relays(h->peers, p, relays, n, true);
+    host_unref(h, p);
+}
+
+size_t host_relays(const struct host *h, uint32_t group, struct pubkey *out, size_t cap)
+{
+    struct pubkey all[PEERS_RELAYS];
+    size_t n = peers_relays(h->peers, group, all);
+
+    n = n < cap ? n : cap;
+    memcpy(out, all, n * sizeof *out);
+    return n;
 }
 
 void host_stat(const struct host *h, struct host_stat *out)

@@ -80,4 +80,9 @@ const struct pubkey *host_pk(struct host *h, kad_peer p);
 enum kad_dialect host_dialect(struct host *h, kad_peer p);
 /* … from now on, because the user knows better. */
 void host_set_dialect(struct host *h, kad_peer p, enum kad_dialect d);
+/* The servers that this key's entry delegates to; kept as long as the key is known here. */
+void host_set_relays(struct host *h, const struct pubkey *pk, const struct pubkey *relays,
+                     size_t n);
+/* Relays of a group of peers, as peers_relays(). */
+size_t host_relays(const struct host *h, uint32_t group, struct pubkey *out, size_t cap);
 void host_stat(const struct host *h, struct host_stat *out);

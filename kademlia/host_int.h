@@ -51,7 +51,9 @@ static inline uint64_t host_now(const struct host *h)
 /* ---- host.c ---- */
 
 /* What failed before any byte went out, what afterwards. */
-enum kad_fail host_fail(int err, bool sent);
+enum kad_fail host_fail(const struct stream *st, int err, bool sent);
+/* A stream with this peer came about. */
+void host_seen_through(struct host *h, kad_peer peer, const struct stream *st);
 /* The call ended without an answer. */
 void host_call_failed(struct host *h, uint32_t call, enum kad_fail why);
 

@@ -263,6 +263,7 @@ void json_accept(void *arg, struct stream *st)
         goto refused;
     x->st = st;
     x->peer = peer;
+    host_seen_through(h, peer, st);
     x->caller = c;
     c->streams++;
     h->stat.serving++;
@@ -328,7 +329,7 @@ static void ask_dialect(struct host *h, kad_peer peer)
 static void call_opened(struct stream *st, void *arg)
 {
     struct exchange *x = arg;
-    (void)st;
+    host_seen_through(x->host, x->peer, st);
     int rc = write_out(x);
     if (rc < 0 && rc != ERR_AGAIN)
         call_end(x, KAD_FAIL_CLOSED);
@@ -367,8 +368,7 @@ static void call_readable(struct stream *st, void *arg)
 static void call_ended(struct stream *st, void *arg, int err)
 {
     struct exchange *x = arg;
-    (void)st;
-    call_end(x, host_fail(err, x->out_at > 0));
+    call_end(x, host_fail(st, err, x->out_at > 0));
 }
 
 static const struct stream_cb call_cb = {

@@ -537,16 +537,23 @@ static void con_writable(struct stream *st, void *arg)
         loop_task_post(c->host->cfg.loop, &c->flush);
 }
 
+static void con_opened(struct stream *st, void *arg)
+{
+    struct con *c = arg;
+
+    host_seen_through(c->host, c->peer, st);
+    con_writable(st, c);
+}
+
 static void con_ended(struct stream *st, void *arg, int err)
 {
     struct con *c = arg;
 
-    (void)st;
-    end_con(c, host_fail(err, c->sent));
+    end_con(c, host_fail(st, err, c->sent));
 }
 
 static const struct stream_cb con_cb = {
-    .opened = con_writable,
+    .opened = con_opened,
     .readable = con_readable,
     .writable = con_writable,
     .ended = con_ended,
@@ -669,6 +676,7 @@ void native_accept(struct host *h, struct stream *st, const uint8_t *p, size_t n
         return;
     }
     c->st = st;
+    host_seen_through(h, peer, st);
     stream_set_cb(st, &con_cb, c);
     int rc = feed(c, p, n);
     if (rc != 0)

@@ -269,11 +269,24 @@ static int list(struct cmdline *cl)
     return ask(cl, TOOL_NODE, req, o->conn.json ? row_json : row_item, NULL, NULL);
 }
 
+static void print_relays(const char *before, const json_t *o)
+{
+    const json_t *pk;
+    size_t i;
+    json_array_foreach(json_object_get(o, "relays"), i, pk)
+    {
+        printf("%s %.8s", i == 0 ? before : ",", json_string_value(pk));
+    }
+}
+
 static void row_peer(void *arg, json_t *row)
 {
     (void)arg;
-    printf("%s  bucket %lld  heard %lld ms ago  %s\n", tool_str(row, "public_key"),
+    printf("%s  bucket %lld  heard %lld ms ago  %s", tool_str(row, "public_key"),
            tool_num(row, "bucket"), tool_num(row, "last_seen_ms"), tool_str(row, "dialect"));
+    print_relays("  behind", row);
+    printf("%s\n",
+           json_is_true(json_object_get(row, "suspect")) ? "  (these seem to be down)" : "");
 }
 
 static int peers(struct cmdline *cl)
@@ -281,6 +294,29 @@ static int peers(struct cmdline *cl)
     const struct dht_opts *o = cl->opts;
     return ask(cl, TOOL_DHT, json_pack("{s:s}", "cmd", "dht.peers"),
                o->conn.json ? row_json : row_peer, NULL, NULL);
+}
+
+static void print_status(const json_t *answer)
+{
+    const json_t *row;
+    size_t i;
+    printf("node id        %s\nrouting table  %lld peers, network of about %lld nodes\nstored "
+           "items   %lld (whitelisted %lld, trusted %lld, public %lld)\n"
+           "full node      %s\n",
+           tool_str(answer, "node_id"), tool_num(answer, "routing_peers"),
+           tool_num(answer, "network_size"), tool_num(answer, "stored_items"),
+           tool_num(answer, "whitelisted_items"), tool_num(answer, "trusted_items"),
+           tool_num(answer, "public_items"),
+           json_is_true(json_object_get(answer, "full_node")) ? "yes" : "no");
+    json_array_foreach(json_object_get(answer, "relays"), i, row)
+    {
+        const char *known = json_array_size(json_object_get(row, "relays")) > 0 ? "" : " ?";
+        printf("%s", i == 0 ? "behind        " : "              ");
+        print_relays("", row);
+        printf("%s: %lld peers, %lld slots here%s\n", known, tool_num(row, "peers"),
+               tool_num(row, "slots"),
+               json_is_true(json_object_get(row, "suspect")) ? ", seem to be down" : "");
+    }
 }
 
 static int status(struct cmdline *cl)
@@ -291,14 +327,7 @@ static int status(struct cmdline *cl)
     if (rc == 0 && o->conn.json)
         tool_print(json_incref(answer));
     else if (rc == 0)
-        printf("node id        %s\nrouting table  %lld peers, network of about %lld nodes\nstored "
-               "items   %lld (whitelisted %lld, trusted %lld, public %lld)\n"
-               "full node      %s\n",
-               tool_str(answer, "node_id"), tool_num(answer, "routing_peers"),
-               tool_num(answer, "network_size"), tool_num(answer, "stored_items"),
-               tool_num(answer, "whitelisted_items"), tool_num(answer, "trusted_items"),
-               tool_num(answer, "public_items"),
-               json_is_true(json_object_get(answer, "full_node")) ? "yes" : "no");
+        print_status(answer);
     json_decref(answer);
     return rc;
 }

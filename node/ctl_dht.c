@@ -11,7 +11,6 @@
 
 #include "base/base64.h"
 #include "base/err.h"
-#include "kademlia/codec.h"
 #include "node/node_int.h"
 
 struct waiting {
@@ -143,22 +142,10 @@ static json_t *seq_of(uint64_t seq)
     return json_string(text);
 }
 
-static json_t *hex_of(const struct kad_id *id)
-{
-    char hex[KAD_ID_HEX + 1];
-    return json_string(kad_id_hex(hex, id));
-}
-
-static json_t *key_of(const struct pubkey *pk)
-{
-    char hex[PUBKEY_HEX + 1];
-    return json_string(pubkey_hex(hex, pk));
-}
-
 static void set_item(json_t *o, const struct item *it, const struct kad_id *target)
 {
-    json_object_set_new(o, "k", key_of(&it->k));
-    json_object_set_new(o, "target", hex_of(target));
+    json_object_set_new(o, "k", ctl_key_json(&it->k));
+    json_object_set_new(o, "target", ctl_id_json(target));
     json_object_set_new(o, "seq", seq_of(it->seq));
     value_set(o, "salt", it->salt, it->salt_len);
     value_set(o, "value", it->v, it->v_len);
@@ -209,6 +196,34 @@ static void lookup_failed(struct ctl_req *req, const struct kad_report *r, const
                  r->rejected_items > 0 ? "; items that do not verify were refused" : "");
 }
 
+static const char *end_name(enum kad_end end)
+{
+    switch (end) {
+    case KAD_END_CLOSEST:
+        return "the closest have answered";
+    case KAD_END_FOUND:
+        return "found";
+    case KAD_END_LOCAL:
+        return "local";
+    case KAD_END_NO_PEERS:
+        return "no DHT peer is known";
+    case KAD_END_TIMEOUT:
+        return "timed out";
+    case KAD_END_CANCELLED:
+        break;
+    }
+    return "cancelled";
+}
+
+/* What every look-up tells of itself. */
+static json_t *report_of(const struct kad_report *r)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "hops", (json_int_t)r->hops,
+                     "asked", (json_int_t)r->asked, "answered", (json_int_t)r->answered, "failed",
+                     (json_int_t)r->failed, "rejected", (json_int_t)r->rejected_items, "bytes",
+                     (json_int_t)r->bytes, "ms", (json_int_t)ms_of(r), "end", end_name(r->end));
+}
+
 static void get_done(struct waiting *w, const struct kad_report *r)
 {
     if (r->err != 0 || r->item == NULL) {
@@ -217,9 +232,8 @@ static void get_done(struct waiting *w, const struct kad_report *r)
         lookup_failed(w->req, &copy, "get");
         return;
     }
-    json_t *o =
-        json_pack("{s:s, s:I, s:I, s:I}", "source", source_name(r->source), "hops",
-                  (json_int_t)r->hops, "asked", (json_int_t)r->asked, "ms", (json_int_t)ms_of(r));
+    json_t *o = report_of(r);
+    json_object_set_new(o, "source", json_string(source_name(r->source)));
     set_item(o, &r->item->item, &r->target);
     ctl_ok(w->req, o, -1);
 }
@@ -300,35 +314,16 @@ void ctl_dht_watch(struct ctl_req *req)
 
 /* ---- look-ups with their report ---- */
 
-static const char *end_name(enum kad_end end)
-{
-    switch (end) {
-    case KAD_END_CLOSEST:
-        return "the closest have answered";
-    case KAD_END_FOUND:
-        return "found";
-    case KAD_END_LOCAL:
-        return "local";
-    case KAD_END_NO_PEERS:
-        return "no DHT peer is known";
-    case KAD_END_TIMEOUT:
-        return "timed out";
-    case KAD_END_CANCELLED:
-        break;
-    }
-    return "cancelled";
-}
-
 static json_t *steps_of(const struct kad_report *r)
 {
     static const char *const how[] = {"answered", "failed", "silent"};
     json_t *steps = json_array();
     for (size_t i = 0; i < r->n_steps; i++) {
         const struct kad_step *s = &r->steps[i];
-        json_array_append_new(steps,
-                              json_pack("{s:o, s:I, s:s, s:I}", "public_key", key_of(&s->pk), "hop",
-                                        (json_int_t)s->hop, "result", how[s->how], "asked_ms",
-                                        (json_int_t)((s->asked_ns - r->started_ns) / NS_PER_MS)));
+        json_array_append_new(
+            steps, json_pack("{s:o, s:I, s:s, s:I}", "public_key", ctl_key_json(&s->pk), "hop",
+                             (json_int_t)s->hop, "result", how[s->how], "asked_ms",
+                             (json_int_t)((s->asked_ns - r->started_ns) / NS_PER_MS)));
     }
     return steps;
 }
@@ -338,17 +333,16 @@ static void lookup_done(struct waiting *w, const struct kad_report *r)
 {
     json_t *closest = json_array();
     for (size_t i = 0; i < r->n_closest; i++)
-        json_array_append_new(closest, key_of(&r->closest[i]));
-    json_t *o = json_pack(
-        "{s:o, s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:o}", "target",
-        hex_of(&r->target), "result", r->err == 0 ? "ok" : err_str(r->err), "exit",
-        (json_int_t)err_exit_code(r->err), "found", r->err == 0, "hops", (json_int_t)r->hops,
-        "asked", (json_int_t)r->asked, "answered", (json_int_t)r->answered, "failed",
-        (json_int_t)r->failed, "rejected", (json_int_t)r->rejected_items, "bytes",
-        (json_int_t)r->bytes, "ms", (json_int_t)ms_of(r), "end", end_name(r->end), "closest",
-        closest, "steps", steps_of(r));
+        json_array_append_new(closest, ctl_key_json(&r->closest[i]));
+    json_t *o = report_of(r);
+    json_object_set_new(o, "target", ctl_id_json(&r->target));
+    json_object_set_new(o, "result", json_string(r->err == 0 ? "ok" : err_str(r->err)));
+    json_object_set_new(o, "exit", json_integer((json_int_t)err_exit_code(r->err)));
+    json_object_set_new(o, "found", json_boolean(r->err == 0));
+    json_object_set_new(o, "closest", closest);
+    json_object_set_new(o, "steps", steps_of(r));
     if (r->item != NULL) {
-        json_object_set_new(o, "k", key_of(&r->item->item.k));
+        json_object_set_new(o, "k", ctl_key_json(&r->item->item.k));
         json_object_set_new(o, "seq", seq_of(r->item->item.seq));
         json_object_set_new(o, "size", json_integer((json_int_t)r->item->item.v_len));
     }
@@ -454,9 +448,9 @@ static void put_done(struct waiting *w, const struct kad_report *r)
         lookup_failed(w->req, r, "put");
         return;
     }
-    json_t *o =
-        json_pack("{s:o, s:I, s:I, s:I}", "target", hex_of(&r->target), "stored",
-                  (json_int_t)r->stored, "asked", (json_int_t)r->asked, "ms", (json_int_t)ms_of(r));
+    json_t *o = report_of(r);
+    json_object_set_new(o, "target", ctl_id_json(&r->target));
+    json_object_set_new(o, "stored", json_integer((json_int_t)r->stored));
     json_object_set_new(o, "seq", seq_of(r->item != NULL ? r->item->item.seq : 0));
     ctl_ok(w->req, o, -1);
 }
@@ -500,9 +494,9 @@ static bool list_row(void *arg, const struct store_rec *rec)
 {
     static const char *const kinds[] = {"owner", "cert", "mirror"};
     struct listing *l = arg;
-    json_t *o =
-        json_pack("{s:o, s:o, s:I, s:s}", "target", hex_of(&rec->target), "k", key_of(&rec->item.k),
-                  "size", (json_int_t)rec->item.v_len, "kind", kinds[rec->kind]);
+    json_t *o = json_pack("{s:o, s:o, s:I, s:s}", "target", ctl_id_json(&rec->target), "k",
+                          ctl_key_json(&rec->item.k), "size", (json_int_t)rec->item.v_len, "kind",
+                          kinds[rec->kind]);
     json_object_set_new(o, "seq", seq_of(rec->item.seq));
     value_set(o, "salt", rec->item.salt, rec->item.salt_len);
     ctl_row(l->req, o);
@@ -553,111 +547,6 @@ void ctl_dht_list(struct ctl_req *req)
     req->gone = list_gone;
     req->room = list_more;
     list_more(req);
-}
-
-/* ---- peers and status ---- */
-
-/* What is not known yet is spoken to in JSON. */
-static const char *dialect_name(enum kad_dialect d)
-{
-    return d >= KAD_DIALECT_HINTED ? kad_codec_msgpack.name : kad_codec_json.name;
-}
-
-static bool peer_row(void *arg, const struct kad_contact *c)
-{
-    struct ctl_req *req = arg;
-    struct node *n = node_of(req);
-    const struct pubkey *pk = host_pk(n->host, c->peer);
-    struct kad_id id = kad_id_of(pk);
-    ctl_row(req, json_pack("{s:o, s:o, s:I, s:I, s:s}", "public_key", key_of(pk), "node_id",
-                           hex_of(&id), "bucket", (json_int_t)c->bucket, "last_seen_ms",
-                           (json_int_t)((n->loop->now_ns - c->last_seen_ns) / NS_PER_MS), "dialect",
-                           dialect_name(host_dialect(n->host, c->peer))));
-    return true;
-}
-
-void ctl_dht_peers(struct ctl_req *req)
-{
-    kad_contacts(node_kad(node_of(req)), peer_row, req);
-    ctl_ok(req, NULL, -1);
-}
-
-static json_t *by_method(const uint64_t counts[KAD_METHOD__END])
-{
-    static const char *const names[KAD_METHOD__END] = {
-        [KAD_PING] = "ping",           [KAD_FIND_NODE] = "find_node", [KAD_GET_VALUE] = "get_value",
-        [KAD_PUT_VALUE] = "put_value", [KAD_GET_ITEMS] = "get_items", [KAD_PUT_BATCH] = "put_batch",
-        [KAD_GET_BATCH] = "get_batch", [KAD_WATCH] = "watch",         [KAD_CHANGED] = "changed"};
-    json_t *o = json_object();
-    for (size_t i = KAD_PING; i < KAD_METHOD__END; i++)
-        json_object_set_new(o, names[i], json_integer((json_int_t)counts[i]));
-    return o;
-}
-
-void ctl_dht_status(struct ctl_req *req)
-{
-    struct node *n = node_of(req);
-    struct kad_stat st;
-    struct store_stat store;
-    struct host_stat host;
-    struct kad_watch_stat watch;
-    struct kad_id id = kad_id_of(&n->cfg.pk);
-    kad_stat(node_kad(n), &st);
-    kad_watch_stat(node_kad(n), &watch);
-    n->store->ops->stat(n->store, &store);
-    host_stat(n->host, &host);
-    json_t *o = json_pack(
-        "{s:o, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:b, s:b}", "node_id", hex_of(&id),
-        "routing_peers", (json_int_t)st.routing_peers, "stored_items", (json_int_t)store.items,
-        "full_node", (int)n->cfg.full, "public_items", (json_int_t)store.by_tier[ITEM_TIER_PUBLIC],
-        "trusted_items", (json_int_t)store.by_tier[ITEM_TIER_TRUSTED], "whitelisted_items",
-        (json_int_t)store.by_tier[ITEM_TIER_WHITELISTED], "network_size",
-        (json_int_t)st.network_size_estimate, "alone", (int)st.alone, "synced", (int)st.synced);
-    json_object_set_new(o, "requests", by_method(st.requests));
-    json_object_set_new(o, "calls", by_method(st.calls_sent));
-    json_object_set_new(o, "calls_failed", by_method(st.calls_failed));
-    json_object_set_new(
-        o, "refused",
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "rate",
-                  (json_int_t)st.refused_rate, "size", (json_int_t)st.refused_size, "seq",
-                  (json_int_t)st.refused_seq, "signature", (json_int_t)st.refused_sig, "quota",
-                  (json_int_t)st.refused_quota, "foreign", (json_int_t)st.refused_foreign, "busy",
-                  (json_int_t)st.refused_busy, "space", (json_int_t)st.refused_space, "writer",
-                  (json_int_t)st.refused_writer, "reader", (json_int_t)st.refused_reader));
-    json_object_set_new(o, "lies",
-                        json_pack("{s:I, s:I, s:I, s:I, s:I}", "signature",
-                                  (json_int_t)st.lies[KAD_LIE_SIGNATURE], "target",
-                                  (json_int_t)st.lies[KAD_LIE_TARGET], "stale",
-                                  (json_int_t)st.lies[KAD_LIE_STALE], "contacts",
-                                  (json_int_t)st.lies[KAD_LIE_CONTACTS], "protocol",
-                                  (json_int_t)st.lies[KAD_LIE_PROTOCOL]));
-    json_object_set_new(o, "shunned", json_integer((json_int_t)st.shunned));
-    json_object_set_new(o, "sync",
-                        json_pack("{s:I, s:I, s:I}", "pulled", (json_int_t)st.sync_pulled, "pushed",
-                                  (json_int_t)st.sync_pushed, "bytes", (json_int_t)st.sync_bytes));
-    json_object_set_new(o, "reconciled", json_integer((json_int_t)st.reconciled));
-    json_object_set_new(o, "verified", json_integer((json_int_t)st.verified));
-    json_object_set_new(o, "rejected_answers", json_integer((json_int_t)st.rejected_answers));
-    json_object_set_new(o, "streams",
-                        json_pack("{s:I, s:I, s:I, s:I}", "serving", (json_int_t)host.serving,
-                                  "calling", (json_int_t)host.calling, "native_dialled",
-                                  (json_int_t)host.dialled, "native_accepted",
-                                  (json_int_t)host.accepted));
-    json_object_set_new(
-        o, "dialects",
-        json_pack("{s:I, s:I, s:I, s:I, s:I}", "json_calls", (json_int_t)host.json_calls,
-                  "msgpack_calls", (json_int_t)host.native_calls, "fallbacks",
-                  (json_int_t)host.fallbacks, "pool_full", (json_int_t)host.pool_full, "bytes",
-                  (json_int_t)host.bytes_in + (json_int_t)host.bytes_out));
-    json_object_set_new(o, "watch",
-                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "watches",
-                                  (json_int_t)watch.watches, "watched", (json_int_t)watch.watched,
-                                  "watchers", (json_int_t)watch.watchers, "events",
-                                  (json_int_t)watch.events, "pushes_sent",
-                                  (json_int_t)watch.pushes_sent, "pushes_received",
-                                  (json_int_t)watch.pushes_got, "polls", (json_int_t)watch.polls));
-    json_object_set_new(o, "refused_network", json_integer((json_int_t)st.refused_network));
-    ctl_ok(req, o, -1);
 }
 
 /* "on": true or false; without it the node only says what it is. */

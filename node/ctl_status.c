@@ -9,10 +9,16 @@
 #include "base/version.h"
 #include "node/node_int.h"
 
-static json_t *pk_json(const struct pubkey *pk)
+json_t *ctl_key_json(const struct pubkey *pk)
 {
     char hex[PUBKEY_HEX + 1];
     return json_string(pubkey_hex(hex, pk));
+}
+
+json_t *ctl_id_json(const struct kad_id *id)
+{
+    char hex[KAD_ID_HEX + 1];
+    return json_string(kad_id_hex(hex, id));
 }
 
 static const char *link_kind(const struct relay_peer_info *p)
@@ -31,7 +37,7 @@ static json_t *relay_peers_json(struct node *n)
         json_array_append_new(
             list,
             json_pack("{s:o, s:s, s:s, s:b, s:b, s:b, s:I, s:I, s:s}", "public_key",
-                      pk_json(&p->pk), "address", p->addr, "link", link_kind(p), "configured",
+                      ctl_key_json(&p->pk), "address", p->addr, "link", link_kind(p), "configured",
                       (int)p->configured, "found", (int)p->found, "announced", (int)p->announced,
                       "streams", (json_int_t)p->streams, "failures", (json_int_t)p->failures,
                       "last_error", p->last_err == 0 ? "" : err_str(p->last_err)));
@@ -138,7 +144,7 @@ static json_t *relay_json(struct node *n)
     return o;
 }
 
-static json_t *lookups_json(struct node *n)
+json_t *ctl_lookups_json(struct node *n)
 {
     struct resolve_stat st;
     resolve_stat(n->resolve, &st);
@@ -258,7 +264,7 @@ void ctl_status(struct ctl_req *req)
         relay_thread_stat(n->relay, &relay);
     json_t *o =
         json_pack("{s:o, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:o, s:s, s:s}", "public_key",
-                  pk_json(&n->cfg.pk), "node_id", kad_id_hex(hex, &id), "role",
+                  ctl_key_json(&n->cfg.pk), "node_id", kad_id_hex(hex, &id), "role",
                   n->cfg.full        ? n->relay != NULL ? "full+relay" : "full"
                   : n->relay != NULL ? "relay"
                                      : "regular",
@@ -266,7 +272,7 @@ void ctl_status(struct ctl_req *req)
                   (json_int_t)(n->relay != NULL ? relay.sessions : client.sessions_up), "streams",
                   (json_int_t)(n->relay != NULL ? relay.bridges : client.streams), "routing_peers",
                   (json_int_t)kad.routing_peers, "stored_items", (json_int_t)store.items, "lookups",
-                  lookups_json(n), "version", version_str(), "health", node_health(n));
+                  ctl_lookups_json(n), "version", version_str(), "health", node_health(n));
     json_object_set_new(o, "relay", relay_json(n));
     json_object_set_new(o, "store", store_json(n));
     json_object_set_new(o, "registering", json_string(registering(n)));
@@ -293,11 +299,11 @@ void ctl_sessions(struct ctl_req *req)
     size_t have = client_sessions(n->client, info, 64);
     for (size_t i = 0; i < have && i < 64; i++) {
         const struct client_session_info *s = &info[i];
-        ctl_row(req, json_pack("{s:o, s:s, s:b, s:i, s:I, s:I, s:s}", "server", pk_json(&s->server),
-                               "address", s->addr, "up", (int)s->up, "streams", (int)s->streams,
-                               "rtt_us", (json_int_t)(s->rtt_ns / NS_PER_US), "failures",
-                               (json_int_t)s->failures, "last_error",
-                               s->last_err == 0 ? "" : err_str(s->last_err)));
+        ctl_row(req, json_pack(
+                         "{s:o, s:s, s:b, s:i, s:I, s:I, s:s}", "server", ctl_key_json(&s->server),
+                         "address", s->addr, "up", (int)s->up, "streams", (int)s->streams, "rtt_us",
+                         (json_int_t)(s->rtt_ns / NS_PER_US), "failures", (json_int_t)s->failures,
+                         "last_error", s->last_err == 0 ? "" : err_str(s->last_err)));
     }
     ctl_ok(req, NULL, -1);
 }

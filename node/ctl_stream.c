@@ -20,12 +20,6 @@ static struct node *node_of(const struct ctl_req *req)
     return req->node_arg;
 }
 
-static json_t *key_of(const struct pubkey *pk)
-{
-    char hex[PUBKEY_HEX + 1];
-    return json_string(pubkey_hex(hex, pk));
-}
-
 /* A tool wants to hear how a stream of its request ends: its descriptor does not tell a reset from an
  * end in order. */
 struct watching {
@@ -178,7 +172,7 @@ static void add_steps(struct dialling *d)
             json_pack("{s:s, s:b, s:I, s:s}", "step", phase_name(s[i].phase), "ok", s[i].err == 0,
                       "ms", (json_int_t)s[i].ms, "detail", s[i].err == 0 ? "" : err_str(s[i].err));
         if (!pubkey_is_null(&s[i].server))
-            json_object_set_new(o, "server", key_of(&s[i].server));
+            json_object_set_new(o, "server", ctl_key_json(&s[i].server));
         if (s[i].addr[0] != '\0')
             json_object_set_new(o, "address", json_string(s[i].addr));
         json_array_append_new(d->steps, o);
@@ -192,7 +186,7 @@ static void why_done(struct dialling *d, int err)
     /* A signed refusal came from the destination itself: it is there. */
     bool reached = err == 0 || err == ERR_DMSG_NO_LISTENER;
     json_t *o = json_pack("{s:O, s:b, s:o, s:s, s:f}", "steps", d->steps, "reached", (int)reached,
-                          "public_key", key_of(&d->pk), "result",
+                          "public_key", ctl_key_json(&d->pk), "result",
                           reached ? "reached" : err_str(err), "ms", ms_since(d));
     stream_close(d->st);
     dial_free(d);
@@ -206,7 +200,7 @@ static void ping_done(struct dialling *d, int err)
     if (err == 0 || err == ERR_DMSG_NO_LISTENER) {
         json_t *o = json_pack("{s:f, s:s}", "rtt_ms", ms_since(d), "via", "stream");
         if (err == 0)
-            json_object_set_new(o, "relay", key_of(stream_via(d->st)));
+            json_object_set_new(o, "relay", ctl_key_json(stream_via(d->st)));
         stream_close(d->st);
         dial_free(d);
         ctl_ok(req, o, -1);
@@ -233,7 +227,7 @@ static void dial_opened(struct stream *st, void *arg)
         ping_done(d, 0);
         return;
     }
-    json_t *o = json_pack("{s:o, s:i, s:f}", "relay", key_of(stream_via(st)), "local_port",
+    json_t *o = json_pack("{s:o, s:i, s:f}", "relay", ctl_key_json(stream_via(st)), "local_port",
                           (int)stream_local_port(st), "ms", ms_since(d));
     struct watching *w = watch_new(req, &d->pk, d->port);
     int fd = bridge_to_fd(d->node, st, &w);
@@ -419,7 +413,7 @@ static void ip_answered(void *arg, int err, const uint8_t *ip, size_t n,
         ctl_ok(req,
                json_pack("{s:s, s:o, s:f}", "ip",
                          inet_ntop(n == 4 ? AF_INET : AF_INET6, ip, text, sizeof(text)), "server",
-                         key_of(server), "ms",
+                         ctl_key_json(server), "ms",
                          (double)(node_of(req)->loop->now_ns - started_ns) / 1e6),
                -1);
     else
@@ -470,7 +464,7 @@ static void why_entry(void *arg, const struct resolve_answer *a)
     } else {
         json_t *list = json_array();
         for (size_t i = 0; a->entry->has_client && i < a->entry->client.n_delegated; i++)
-            json_array_append_new(list, key_of(&a->entry->client.delegated[i]));
+            json_array_append_new(list, ctl_key_json(&a->entry->client.delegated[i]));
         json_object_set_new(o, "delegated_servers", list);
         if (a->entry->has_server)
             json_object_set_new(o, "address", json_string(entry_server_address(a->entry)));
@@ -512,7 +506,7 @@ static void on_stream(void *arg, struct stream *st)
 {
     struct ctl_req *req = arg;
     json_t *o = json_pack("{s:s, s:o, s:i}", "event", "accepted", "public_key",
-                          key_of(stream_remote(st)), "port", (int)stream_remote_port(st));
+                          ctl_key_json(stream_remote(st)), "port", (int)stream_remote_port(st));
     struct listening *l = req->user;
     if (!ctl_row_room(req)) {
         stream_abort(st); /* the tool does not take what it asked for */
@@ -552,6 +546,6 @@ void ctl_listen(struct ctl_req *req)
     req->gone = listen_gone;
     ctl_event(req,
               json_pack("{s:s, s:i, s:o}", "event", "listening", "port", got, "public_key",
-                        key_of(&n->cfg.pk)),
+                        ctl_key_json(&n->cfg.pk)),
               -1);
 }

@@ -177,6 +177,10 @@ static void write_node(FILE *f, struct node *n)
     GAUGE("kadmsg_up_seconds", "Since the start", (n->loop->now_ns - n->started_ns) / NS_PER_S);
     GAUGE("kadmsg_sessions_up", "Sessions to relays", client.sessions_up);
     GAUGE("kadmsg_routing_peers", "DHT peers in the routing table", kad.routing_peers);
+    GAUGE("kadmsg_network_size", "Nodes of the DHT, estimated", kad.network_size_estimate);
+    GAUGE("kadmsg_suspect_relay_groups", "Sets of relays that seem to be down", kad.groups_suspect);
+    COUNTER("kadmsg_refused_quota", "Items above the quota of their publisher", kad.refused_quota);
+    COUNTER("kadmsg_refused_relays", "Items above the quota of its relays", kad.refused_group);
     GAUGE("kadmsg_store_items", "Items in the store", store.items);
     GAUGE("kadmsg_store_bytes", "Bytes in the store", store.bytes);
     GAUGE("kadmsg_buffer_bytes", "Memory of all buffers", atomic_load(&n->budget.used));

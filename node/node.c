@@ -93,6 +93,8 @@ static void route_answer(void *arg, const struct resolve_answer *a)
             route.servers[route.n_servers++] = a->entry->static_pk;
         if (route.n_servers == 0)
             err = ERR_DMSG_NO_DELEGATED;
+        else if (q->node->host != NULL)
+            host_set_relays(q->node->host, &a->entry->static_pk, route.servers, route.n_servers);
         if (a->entry->has_server)
             servers_learn_at(q->node, &a->entry->static_pk, entry_server_address(a->entry),
                              a->entry->timestamp_ns);

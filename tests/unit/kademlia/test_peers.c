@@ -111,11 +111,70 @@ static void test_against_a_model(void **state)
     peers_free(t);
 }
 
+/* The number of a set of relays: the same in any order and after everybody was forgotten, another one for
+ * another set; what an entry says is not replaced by what was only seen. */
+static void test_relays(void **state)
+{
+    struct peers *t = peers_new(hash_key, 100);
+    struct kad_peers p = peers_ops(t);
+    struct pubkey keys[8], out[PEERS_RELAYS];
+
+    (void)state;
+    for (uint32_t i = 0; i < 8; i++)
+        keys[i] = key(i);
+    kad_peer a = p.intern(p.arg, &keys[6]), b = p.intern(p.arg, &keys[7]);
+    assert_int_equal(p.group(p.arg, a), KAD_GROUP_NONE);
+    peers_set_relays(t, a, keys, 0, true);
+    assert_int_equal(p.group(p.arg, a), KAD_GROUP_NONE);
+    peers_set_relays(t, a, (struct pubkey[]){keys[0], keys[1]}, 2, true);
+    peers_set_relays(t, b, (struct pubkey[]){keys[1], keys[0]}, 2, true);
+    uint32_t group = p.group(p.arg, a);
+    assert_int_not_equal(group, KAD_GROUP_NONE);
+    assert_int_equal(p.group(p.arg, b), group);
+    assert_int_equal(peers_relays(t, group, out), 2);
+    assert_int_not_equal(pubkey_equal(&out[0], &keys[0]), pubkey_equal(&out[0], &keys[1]));
+    peers_set_relays(t, a, &keys[2], 1, false);
+    assert_int_equal(p.group(p.arg, a), group);
+    peers_set_relays(t, a, &keys[2], 1, true);
+    assert_int_not_equal(p.group(p.arg, a), group);
+    peers_set_relays(t, a, keys, 6, true); /* those beyond the fourth do not count */
+    assert_int_equal(peers_relays(t, p.group(p.arg, a), out), PEERS_RELAYS);
+    p.unref(p.arg, b);
+    b = p.intern(p.arg, &keys[7]);
+    assert_int_equal(p.group(p.arg, b), KAD_GROUP_NONE);
+    peers_set_relays(t, b, &keys[2], 1, false);
+    peers_set_relays(t, b, (struct pubkey[]){keys[0], keys[1]}, 2, true);
+    assert_int_equal(p.group(p.arg, b), group);
+    assert_int_equal(peers_relays(t, KAD_GROUP_NONE, out), 0);
+    peers_free(t);
+}
+
+/* Sets without number cost no memory without end. */
+static void test_many_sets_of_relays(void **state)
+{
+    struct peers *t = peers_new(hash_key, 10);
+    struct kad_peers p = peers_ops(t);
+    struct pubkey out[PEERS_RELAYS], mine = key(1);
+    kad_peer a = p.intern(p.arg, &mine);
+    unsigned known = 0;
+
+    (void)state;
+    for (uint32_t i = 0; i < 2 * KAD_MAX_GROUPS; i++) {
+        struct pubkey relay = key(i);
+        peers_set_relays(t, a, &relay, 1, true);
+        known += peers_relays(t, p.group(p.arg, a), out) > 0;
+    }
+    assert_int_equal(known, KAD_MAX_GROUPS);
+    peers_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_references),
         cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_relays),
+        cmocka_unit_test(test_many_sets_of_relays),
         cmocka_unit_test(test_entries_do_not_move),
         cmocka_unit_test(test_against_a_model),
     };
