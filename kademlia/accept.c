@@ -245,6 +245,17 @@ static void count_for_group(const struct kad_accept *a, int64_t expires_ns)
     kad_group_stored(k, a->group, item_len(&a->check.item->item), expires_ns);
 }
 
+/* When somebody who knows said last that nothing newer exists: its owner, whose put it is, or the holders
+ * that a look-up of ours began to ask then. What others hand on they may have missed a newer one of: no
+ * user is told that without asking. */
+static int64_t current_at(const struct kad_accept *a)
+{
+    const struct kad *k = a->check.k;
+    bool handed_on = a->via == KAD_VIA_PULL || (a->via == KAD_VIA_PUT && !a->from_owner);
+
+    return kad_steady_ns(k) - (int64_t)kad_ms(handed_on ? k->lim.cache_fresh_ms : a->age_ms);
+}
+
 /* The same item again. On the wire that is refused (incident 54). Inside, it makes a copy of ours a
  * replica, and it renews the lifetime when it comes from its owner, or carried again; what other
  * nodes hand around renews nothing. */
@@ -257,7 +268,8 @@ static int same_again(struct kad_accept *a, const struct store_rec *old)
     k->stat->verify_skipped++;
     if (a->via == KAD_VIA_PULL && !was_cache)
         return ERR_SEQ;
-    rec.stored_ns = kad_steady_ns(k);
+    if (current_at(a) > rec.stored_ns)
+        rec.stored_ns = current_at(a);
     rec.tier = kad_tier_of(k, &old->charged);
     if (was_cache && a->via != KAD_VIA_CACHE)
         rec.origin = STORE_REPLICA;
@@ -386,7 +398,7 @@ static int put_record(struct kad_accept *a)
     struct store_rec rec = {.target = cls->target,
                             .kind = cls->kind,
                             .item = a->check.item->item,
-                            .stored_ns = kad_steady_ns(k),
+                            .stored_ns = current_at(a),
                             .tier = kad_tier_of(k, &cls->charged),
                             .origin = origin_of(a),
                             .charged = cls->charged,

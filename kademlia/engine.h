@@ -372,6 +372,7 @@ typedef void kad_accept_fn(struct kad_accept *a, int err);
 struct kad_accept {
     struct kad_check check;
     enum kad_via via;
+    uint32_t age_ms; /* KAD_VIA_CACHE: since the look-up began */
     bool from_owner; /* it came over a stream of its signer */
     bool verified;   /* signatures are known to be good */
     bool settled;    /* the slot holds this item, or entry, already */

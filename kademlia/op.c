@@ -201,7 +201,8 @@ static bool get_local(struct kad_op *op, enum kad_use use, enum kad_end end)
 /* Keep what was found: under the asked slot, whoever signed it (dht.md §3.5 "caching trap"). */
 static void keep_found(struct kad_op *op)
 {
-    struct kad_accept a = {.via = KAD_VIA_CACHE, .verified = true};
+    uint64_t age_ms = (op->k->now_ns - op->rep.started_ns + NS_PER_MS - 1) / NS_PER_MS;
+    struct kad_accept a = {.via = KAD_VIA_CACHE, .verified = true, .age_ms = (uint32_t)age_ms};
 
     (void)kad_accept_begin(&a, op->k, op->lk.best.item, &op->rep.target, NULL);
     kad_accept_clear(&a);

@@ -52,7 +52,7 @@ struct store_rec {
     struct kad_id target;
     enum item_kind kind;
     struct item item;
-    int64_t stored_ns;  /* when it was accepted last */
+    int64_t stored_ns;  /* when it was known to be the newest: put by its owner, or looked up */
     int64_t expires_ns; /* INT64_MAX = never */
     enum item_tier tier;
     enum store_origin origin;

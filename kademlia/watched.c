@@ -174,13 +174,17 @@ static struct sub *find_sub(struct kad *k, const struct watcher *who, const stru
     return NULL;
 }
 
-/* What a slot holds the watcher has looked up itself, unless it came after that. */
+/* What a slot holds the watcher has looked up itself, unless it came after that: from its owner, or
+ * handed on (which is dated back, see accept.c). */
 static bool came_just_now(struct kad *k, const struct kad_id *target)
 {
     struct store_rec r;
 
-    return kad_store_best(k, target, KAD_USE_SERVED, &r) == 0 &&
-           kad_steady_ns(k) - r.stored_ns < JUST_NOW_NS;
+    if (kad_store_best(k, target, KAD_USE_SERVED, &r) != 0)
+        return false;
+    int64_t age = kad_steady_ns(k) - r.stored_ns,
+            handed_on = age - (int64_t)kad_ms(k->lim.cache_fresh_ms);
+    return age < JUST_NOW_NS || (handed_on >= 0 && handed_on < JUST_NOW_NS);
 }
 
 static int subscribe(struct kad *k, struct watcher *who, const struct kad_id *target)

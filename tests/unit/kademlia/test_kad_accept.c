@@ -414,17 +414,36 @@ static void test_lifetime_of_copies(void **state)
     struct net_node *other = net_add(&n, NULL);
     uint64_t now = (uint64_t)store->env.wall_ns;
     struct kad_id slot = kad_target(&owner->pk, "tp", 2), slot2 = kad_target(&owner->pk, "x", 1);
-    struct store_rec r;
+    struct store_rec copy, r;
 
     (void)state;
     assert_int_equal(put_text(store, other, &owner->sk, now - 90 * 60 * NS_PER_S, "tp", "v", NULL),
                      0);
-    assert_int_equal(store->store->ops->get(store->store, &slot, ITEM_OWNER, &r), 0);
-    assert_true(r.expires_ns - r.stored_ns <= 30 * 60 * (int64_t)NS_PER_S);
+    assert_int_equal(store->store->ops->get(store->store, &slot, ITEM_OWNER, &copy), 0);
     assert_int_equal(put_text(store, owner, &owner->sk, now - 90 * 60 * NS_PER_S, "x", "v", NULL),
                      0);
     assert_int_equal(store->store->ops->get(store->store, &slot2, ITEM_OWNER, &r), 0);
     assert_int_equal(r.expires_ns - r.stored_ns, 120 * 60 * (int64_t)NS_PER_S);
+    assert_true(copy.expires_ns - r.stored_ns <= 30 * 60 * (int64_t)NS_PER_S);
+}
+
+/* Whoever hands an item on may have missed a newer one: it is served, and no answer for our own user
+ * before the network was asked. What its owner puts is one. */
+static void test_what_is_handed_on_is_not_fresh(void **state)
+{
+    struct net_node *store = net_add(&n, NULL), *owner = net_add(&n, NULL);
+    struct net_node *other = net_add(&n, NULL);
+    uint64_t now = (uint64_t)store->env.wall_ns;
+    struct store_rec r;
+    bool fresh = true;
+
+    (void)state;
+    assert_int_equal(put_text(store, other, &owner->sk, now - 2 * NS_PER_S, "x", "old", NULL), 0);
+    assert_int_equal(kad_local(store->kad, &owner->pk, "x", 1, &r, &fresh, n.now_ns), 0);
+    assert_false(fresh);
+    assert_int_equal(put_text(store, owner, &owner->sk, now - NS_PER_S, "x", "new", NULL), 0);
+    assert_int_equal(kad_local(store->kad, &owner->pk, "x", 1, &r, &fresh, n.now_ns), 0);
+    assert_true(fresh);
 }
 
 /* Put count items of 20 kB under ten keys whose slots share with the node's ID no bit (far) or at
@@ -717,6 +736,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_clock_jumps_do_not_touch_lifetimes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_started_with_a_clock_far_behind, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lifetime_of_copies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_handed_on_is_not_fresh, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_65_byte_budget, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_65_full_node, setup, teardown),
         cmocka_unit_test_setup_teardown(test_quota_per_key, setup, teardown),
