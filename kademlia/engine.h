@@ -51,7 +51,7 @@
 #define KAD_MAX_INTERNAL     64      /* operations of our own beside limits.max_ops */
 #define KAD_MAX_NOTES        4096    /* peers of whom something is remembered */
 #define KAD_MAX_OWN          1024    /* slots of our own key */
-#define KAD_FULLS            16      /* full nodes known */
+#define KAD_FULLS            8       /* full nodes known */
 #define KAD_PUT_FULLS        2       /* full nodes that a put goes to beside the k closest */
 #define KAD_PUT_PARALLEL     8       /* PUT_VALUE calls in flight of one put */
 #define KAD_PAGE_ITEMS       1000    /* most items of a page that we serve or ask for at first */

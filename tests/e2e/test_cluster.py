@@ -94,7 +94,7 @@ class JsonOnly:
         def stored():
             answers = [put(self.through(n), n.pk, one) for n in self.closest(self.pk, self.SALT)[:5]]
             return sum(bool(a) and (a['stored'] or 'increase' in a['error']) for a in answers) >= 3
-        wait_until(stored, 60, 'three holders of what was put as JSON')
+        wait_until(stored, 120, 'three holders of what was put as JSON')
 
     def reads(self, pk, salt):
         """Some holder gives an item."""
@@ -105,7 +105,7 @@ class JsonOnly:
                 if answer and answer.get('item') and answer['item']['k'] == pk:
                     return True
             return False
-        wait_until(got, 60, 'an item read as JSON')
+        wait_until(got, 120, 'an item read as JSON')
 
 
 def start(world, key):
@@ -203,7 +203,7 @@ def test_nothing_acknowledged_is_lost(world):
     by_json.reads(puts.keys[0], 's0')
     for node in nodes[::5]:
         wait_until(lambda n=node: n.cli('dht', 'get', by_json.pk, by_json.SALT, '--network').text.strip() ==
-                   f'round {ROUNDS}', 60, f'{node.name} finds what was put as JSON')
+                   f'round {ROUNDS}', 120, f'{node.name} finds what was put as JSON')
     for node in nodes:
         node.proc.signal(15)
     for node in nodes:
