@@ -56,8 +56,11 @@ def linked(relays):
 
 def test_links(relays):
     linked(relays)
-    kinds = {row['public_key']: row['link'] for row in mesh(relays[0])['known']}
-    assert kinds == {relays[1].pk: 'both', relays[2].pk: 'in'}
+
+    def kinds():
+        return {row['public_key']: row['link'] for row in mesh(relays[0])['known']}
+    # The second direction of a pair may come after all are linked.
+    wait_until(lambda: kinds() == {relays[1].pk: 'both', relays[2].pk: 'in'}, LINK_S, 'links in the expected directions')
     assert 'link both' in relays[0].cli('status').text
 
 
