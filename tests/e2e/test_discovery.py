@@ -1,14 +1,19 @@
 """The HTTP discovery: as a daemon, beside the DHT, and as the face of a node for programs that know nothing of the DHT."""
 import json
+import os
+import re
+import resource
 import socket
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from net import find_entry, transfer
 from procs import wait_until
 
 WAIT_S = 60
+SANITIZED = bool(os.environ.get('KADMSG_SAN'))
 
 
 def fetch(url, path):
@@ -160,3 +165,73 @@ def test_face_over_a_restart(world):
     assert node.status['http']['restored'] == 1
     assert entry_of(face, x.pk) == x.pk and x.pk in clients(face)
     assert entry_of(face, y.pk) is None and y.pk not in clients(face)
+
+
+def settle_slow(sockets):
+    """Until each is closed by the other side."""
+    for s in sockets:
+        s.settimeout(WAIT_S)
+        try:
+            while s.recv(4096):
+                pass
+        except ConnectionError:
+            pass
+        s.close()
+
+
+@pytest.mark.limit(240)
+def test_ten_thousand_slow_connections(daemon):
+    """Incident 94: who sends nothing but a beginning is ended by a clock that no byte restarts; others are served meanwhile."""
+    proc, url, _ = daemon
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        count = min(10000, hard - 500) if hard != resource.RLIM_INFINITY else 10000
+        host, port = url.removeprefix('http://').split(':')
+        slow = []
+        for i in range(count):
+            slow.append(socket.create_connection((host, int(port)), timeout=WAIT_S))
+            slow[-1].sendall((b'', b'GET /health HTTP/1.1\r\nHost: x\r\nX: ', b'POST /uptimes HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{')[i % 3])
+            if i % 1000 == 999:
+                assert 'started_at' in fetch(url, 'health')
+        assert 'started_at' in fetch(url, 'health')
+        settle_slow(slow)
+        assert clients(url) == []
+        status = Path(f'/proc/{proc.pid}/status').read_text()
+        peak_kib = int(re.search(r'VmHWM:\s+(\d+)', status)[1])
+        assert SANITIZED or peak_kib < 400 * 1024
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize('request_line, codes', [
+    ('GET /dmsg-discovery/../health HTTP/1.1', {404}),
+    ('GET /dmsg-discovery/entry/..%2f..%2fetc%2fpasswd HTTP/1.1', {400, 404}),
+    ('GET //health HTTP/1.1', {404}),
+    ('GET /health/ HTTP/1.1', {404}),
+    ('GET /dmsg-discovery/entry/%00 HTTP/1.1', {400, 404}),
+    ('PUT /dmsg-discovery/entry/ HTTP/1.1', {405}),
+    ('HEAD /health HTTP/1.1', {405}),
+    ('TRACE /health HTTP/1.1', {405}),
+    ('BREW /health HTTP/1.1', {400, 405, 501}),
+])
+def test_paths_and_methods(daemon, request_line, codes):
+    host, port = daemon[1].removeprefix('http://').split(':')
+    with socket.create_connection((host, int(port)), timeout=WAIT_S) as s:
+        s.sendall(f'{request_line}\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n'.encode())
+        assert int(s.recv(4096).split()[1]) in codes
+
+
+def test_face_serves_nothing_else(world):
+    """What listens for the network answers the discovery's questions and /health; nothing else of the node is there."""
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0', '--http', '0.0.0.0:0')
+    port = relay.status['http']['address'].rsplit(':', 1)[1]
+    url = f'http://127.0.0.1:{port}'
+    assert 'started_at' in fetch(url, 'health')
+    assert isinstance(fetch(url, 'dmsg-discovery/entries'), list)
+    for path in ('', 'metrics', 'status', 'debug/pprof', 'uptimes', 'dashboard', 'control', 'api', 'dht', 'config'):
+        assert fetch(url, path) == 404
+    request = urllib.request.Request(f'{url}/dmsg-discovery/deregister', data=b'[]', method='DELETE')
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=20)
+    assert refused.value.code == 403

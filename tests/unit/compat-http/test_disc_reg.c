@@ -382,6 +382,37 @@ static void test_freed_under_way(void **state)
     assert_int_equal(fake_disc_pending(&disc), 0);
 }
 
+/* Incident 47. A fleet whose discovery comes back after an outage does not come at once: its pauses have drifted apart. All are there within two minutes. */
+static void test_no_herd(void **state)
+{
+    (void)state;
+    enum { FLEET = 60, SECONDS = 120 };
+    static struct teller fleet[FLEET];
+    struct pubkey own = pk;
+    struct seckey own_sk = sk;
+    unsigned most = 0;
+    disc.down = ERR_NO_ROUTE;
+    for (int i = 0; i < FLEET; i++) {
+        env_keypair(&env.env, &sk, &pk);
+        fleet[i] = (struct teller){.client = true, .n = 1, .type = ""};
+        start(&fleet[i]);
+        disc_reg_kick(fleet[i].reg); /* all in the same moment */
+    }
+    pk = own;
+    sk = own_sk;
+    run(600 * NS_PER_S);
+    disc.down = 0;
+    for (int i = 0; i < SECONDS; i++) {
+        unsigned before = disc.posts;
+        run(NS_PER_S);
+        most = disc.posts - before > most ? disc.posts - before : most;
+    }
+    assert_int_equal(disc.n, FLEET);
+    assert_in_range(most, 1, FLEET / 4);
+    for (int i = 0; i < FLEET; i++)
+        disc_reg_free(fleet[i].reg);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -391,6 +422,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_conflicts_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_coalesced, setup, teardown),
         cmocka_unit_test_setup_teardown(test_outages, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_herd, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_halves, setup, teardown),
         cmocka_unit_test_setup_teardown(test_withdraw, setup, teardown),
         cmocka_unit_test_setup_teardown(test_withdraw_one_half, setup, teardown),
