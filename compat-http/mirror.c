@@ -328,6 +328,7 @@ static void write_batch(struct mirror *m, unsigned i)
 {
     struct sink *k = &m->sink[i];
     size_t taken = 0, n = collect(m, k);
+    assert(k->write != NULL);
     if (n == 0)
         return;
     k->n_in = n; /* a sink may call mirror_written() only from the loop */
