@@ -5,7 +5,7 @@
  *     tpd_job.c      requests that write, answers         tpd_layout.c  what is kept where
  *     tpd_reg.c      registration, deletion, heartbeats   tpd_body.c    what bodies say
  *     tpd_lists.c    lists of transports                  tpd_load.c    reading the store, writing what it misses
- *     tpd_stats.c    counts, versions, bandwidth
+ *     tpd_stats.c    counts, versions, bandwidth           tpd_uptime.c  which transports were up when
  *
  * A request that writes is a job:
  *
@@ -39,7 +39,8 @@ struct tpd_job {
     void (*done)(struct tpd_job *j);   /* the write is acknowledged; optional */
     struct tpd_body in;
     struct kv_batch batch;
-    void *extra; /* the endpoint's; freed with the job */
+    void *extra; /* the endpoint's; freed with the job, by free() or extra_free() */
+    void (*extra_free)(void *extra);
     unsigned status;
     const char *type;
     char *body; /* of the answer; owned */
@@ -152,6 +153,11 @@ void tpd_handle_metrics(struct service_req *q);
 void tpd_handle_metrics_visor(struct service_req *q);
 /* {"type":number,…} of all transports. */
 void tpd_write_counts(struct json_out *o, const struct tpd_service *t);
+
+/* ---- tpd_uptime.c ---- */
+
+void tpd_handle_tp_uptimes_get(struct service_req *q);
+void tpd_handle_tp_uptimes_post(struct service_req *q);
 
 /* ---- tpd_load.c ---- */
 

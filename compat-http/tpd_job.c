@@ -87,7 +87,10 @@ void tpd_job_free(struct tpd_job *j)
     j->t->stat.waiting--;
     tpd_body_free(&j->in);
     kv_batch_free(&j->batch);
-    free(j->extra);
+    if (j->extra_free != NULL)
+        j->extra_free(j->extra);
+    else
+        free(j->extra);
     free(j->body);
     free(j);
 }

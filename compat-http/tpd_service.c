@@ -140,6 +140,8 @@ static const struct service_route routes[] = {
     {SERVICE_GET, "/metrics/visor/{}", tpd_handle_metrics_visor, 0},
     {SERVICE_GET, "/uptimes", tpd_handle_uptimes_get, 0},
     {SERVICE_POST, "/uptimes", tpd_handle_uptimes_post, 0},
+    {SERVICE_GET, "/uptimes/transports", tpd_handle_tp_uptimes_get, 0},
+    {SERVICE_POST, "/uptimes/transports", tpd_handle_tp_uptimes_post, 0},
     {SERVICE_GET, "/version", tpd_handle_version, 0},
     {SERVICE_GET, "/versions", tpd_handle_versions, 0},
     {SERVICE_GET, "/versions/{}", tpd_handle_versions, 0},

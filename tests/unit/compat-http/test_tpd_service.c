@@ -225,6 +225,45 @@ static void test_uptimes(void **state)
     freeReplyObject(r);
 }
 
+static bool is_noted(void *want)
+{
+    return strstr(rig_get("/uptimes/transports?v=v3").body, want) != NULL;
+}
+
+static void test_uptimes_of_transports(void **state)
+{
+    (void)state;
+    struct signer a = signer_new(), b = signer_new();
+    char want[200], path[200];
+    tpd_start(cfg_2026, false);
+    (void)tpd_call(&a, "POST", "/transports/", tpd_entry(&a, &b, "dmsg", "user"));
+    for (int i = 0; i < 40; i++) { /* several reads */
+        char type[16];
+        snprintf(type, sizeof(type), "t%d", i);
+        (void)tpd_call(&a, "POST", "/transports/", tpd_entry(&a, &b, type, "user"));
+    }
+    snprintf(want, sizeof(want), "\"timeline\":{\"");
+    rig_wait(is_noted, want); /* they are gathered */
+    snprintf(want, sizeof(want), "{\"t_id\":\"%s\",\"on\":true,\"type\":\"t7\",\"daily\":{\"",
+             tpd_id(&a, &b, "t7"));
+    struct answer r = rig_get("/uptimes/transports?v=v3");
+    assert_int_equal(count_of(r), 40);
+    assert_non_null(strstr(r.body, want));
+    assert_non_null(strstr(r.body, ":\"0.34\"}")); /* one of 288 */
+    const char *line = strstr(r.body, "\"timeline\":{\"");
+    assert_int_equal(strcspn(line + 26, "\""), 288);
+    struct signer nobody = signer_new();
+    snprintf(path, sizeof(path), "/uptimes/transports?visors=%s", nobody.hex);
+    assert_string_equal(rig_get(path).body, "[]\n");
+    snprintf(path, sizeof(path), "/uptimes/transports?visors=%s;%s", a.hex, b.hex);
+    r = rig_get(path);
+    assert_int_equal(count_of(r), 40);
+    assert_null(strstr(r.body, "daily"));
+    assert_int_equal(rig_request("POST", "/uptimes/transports", NULL, "x").status, 400);
+    assert_int_equal(count_of(rig_request("POST", "/uptimes/transports", NULL, "{\"v\":\"v2\"}")),
+                     40);
+}
+
 /* ---- incidents ---- */
 
 /* incident 44: what is not registered again is gone after its life, at first and after renewals, from all lists and from the store; also over a restart */
@@ -691,6 +730,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_batches, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_heartbeats_and_versions, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_uptimes, rig_setup, rig_teardown),
+        cmocka_unit_test_setup_teardown(test_uptimes_of_transports, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_transports_expire, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_unchanged_is_not_written, rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(test_nonces, rig_setup, rig_teardown),
