@@ -294,12 +294,10 @@ static void delete_one(struct tpd_job *j)
     struct tp_id id;
     bool is_id = tp_id_from_text(&id, text, strlen(text)) == 0;
     const struct tpd_tp *tp = is_id ? tpd_table_get(&j->t->table, &id) : NULL;
-    if (!is_id) {
+    if (!is_id || (tp != NULL && !is_edge(&tp->e, &j->turn.pk))) {
         tpd_job_error(j, 400, BAD_ID);
     } else if (tp == NULL) {
         tpd_job_error(j, 404, NOT_FOUND);
-    } else if (!is_edge(&tp->e, &j->turn.pk)) {
-        tpd_job_error(j, 400, BAD_ID);
     } else if ((j->in.id = malloc(sizeof(id))) == NULL) {
         tpd_job_error(j, 500, err_str(ERR_NOMEM));
     } else {

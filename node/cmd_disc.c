@@ -135,9 +135,9 @@ static void pulled(struct daemon *m)
 static int open_disc(struct daemon *m, struct service_cfg *cfg)
 {
     const struct disc_opts *o = m->opts;
-    struct disc_app *a = calloc(1, sizeof(*a));
+    struct disc_app *a = m->app = calloc(1, sizeof(*a));
     int rc;
-    if ((m->app = a) == NULL)
+    if (a == NULL)
         return tool_fail(ERR_NOMEM, "%s", err_str(ERR_NOMEM));
     if ((rc = daemon_keys("--official-servers", o->official, &a->official, &a->n_official)) != 0)
         return rc;

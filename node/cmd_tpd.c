@@ -207,9 +207,9 @@ static int open_sql(struct daemon *m, struct tpd_app *a)
 static int open_tpd(struct daemon *m, struct service_cfg *cfg)
 {
     const struct tpd_opts *o = m->opts;
-    struct tpd_app *a = calloc(1, sizeof(*a));
+    struct tpd_app *a = m->app = calloc(1, sizeof(*a));
     int rc;
-    if ((m->app = a) == NULL)
+    if (a == NULL)
         return tool_fail(ERR_NOMEM, "%s", err_str(ERR_NOMEM));
     bool split = o->generation == TPD_2024 && o->d.redis != NULL && !o->d.memory;
     if (split && (rc = open_sql(m, a)) != 0)
