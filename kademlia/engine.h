@@ -148,7 +148,7 @@ struct kad {
         size_t n_sync_keys, sync_room, next_sync_key, sync_good;
     } m;
 
-    struct kad_full fulls[KAD_FULLS];
+    struct kad_full *fulls; /* room for KAD_FULLS; NULL before the first */
     size_t n_fulls;
 
     struct kad_watching *w;          /* NULL until something is watched */

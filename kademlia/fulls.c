@@ -8,6 +8,8 @@
  * may be anybody. Others are chosen by the distance of their IDs to the slot, so that they share the load.
  * What peers put that speak JSON only, and so cannot know, is passed on by the closest holders.
  */
+#include <stdlib.h>
+
 #include "base/err.h"
 #include "kademlia/engine.h"
 
@@ -24,11 +26,16 @@ static bool is_bootstrap(const struct kad *k, kad_peer p)
     return kad_keyset_has(&k->bootstrap, kad_pk(k, p));
 }
 
-/* Where there is no room: the one that was not heard of for longest, but no bootstrap key for another one. */
+/* Where there is no room: the one that was not heard of for longest, but no bootstrap key for another one. Most
+ * nodes of a network never hear of any, so the list is made at the first. */
 static size_t place(struct kad *k, kad_peer p)
 {
     size_t oldest = KAD_FULLS;
 
+    if (k->fulls == NULL)
+        k->fulls = calloc(KAD_FULLS, sizeof *k->fulls);
+    if (k->fulls == NULL)
+        return KAD_FULLS;
     if (k->n_fulls < KAD_FULLS) {
         k->n_fulls++;
         return k->n_fulls - 1;
@@ -154,4 +161,6 @@ void kad_fulls_free(struct kad *k)
 {
     while (k->n_fulls > 0)
         forget(k, k->n_fulls - 1);
+    free(k->fulls);
+    k->fulls = NULL;
 }
