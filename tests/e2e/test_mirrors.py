@@ -1,12 +1,15 @@
 """Mirrors: what central services hold is in the DHT too, and the way back; the services may go and come."""
+import base64
 import hashlib
 import json
 import random
 import re
 import socket
+import subprocess
 import urllib.request
 import uuid
 
+import pytest
 from net import find_entry, transfer
 from procs import wait_until
 from test_discovery import WAIT_S, clients, disc, entry_of, fetch, relays
@@ -192,4 +195,64 @@ def test_transports_of_the_tpd(world):
     wait_until(lambda: transports_in_dht(c, a) == left, WAIT_S, 'found without the service')
     proc, ready = tpd(place, relay, url, 'two')
     wait_until(lambda: ids(fetch(url, f'v3/transports/edge:{a.pk}')) == left, WAIT_S, 'refilled')
+    proc.stop()
+
+
+class Redis:
+    """A redis-server of the test's own, spoken to in inline commands."""
+
+    def __init__(self, folder):
+        self.port, self.folder = int(free_url().rpartition(':')[2]), folder
+        self.start()
+
+    def start(self):
+        self.proc = subprocess.Popen(['redis-server', '--port', str(self.port), '--bind', '127.0.0.1', '--save', '', '--dir', self.folder],
+                                     stdout=subprocess.DEVNULL)
+        wait_until(lambda: self.ask('PING').startswith(b'+PONG'), WAIT_S, 'redis answers')
+
+    def ask(self, command):
+        try:
+            with socket.create_connection(('127.0.0.1', self.port), timeout=20) as s:
+                s.sendall(command.encode() + b'\r\n')
+                s.shutdown(socket.SHUT_WR)
+                return b''.join(iter(lambda: s.recv(65536), b''))
+        except ConnectionError:
+            return b''
+
+    def item(self, pk, salt):
+        """The item under this key's slot, or None."""
+        target = hashlib.sha256(bytes.fromhex(pk) + salt.encode()).hexdigest()
+        answer = self.ask(f'GET dht:{target}').split(b'\r\n')
+        return json.loads(answer[1]) if answer[0].startswith(b'$') and answer[0] != b'$-1' else None
+
+    def stop(self):
+        self.proc.kill()
+        self.proc.wait()
+
+
+@pytest.fixture
+def redis(tmp_path):
+    server = Redis(tmp_path)
+    yield server
+    server.stop()
+
+
+def test_items_for_go_full_nodes(world, redis):
+    """The Redis that they load at their start: upstream's layout, by subject, signed by the service; incident 70: written anew when it was lost."""
+    place = world.place('disc')
+    key = keyed(place)
+    proc, url, _ = disc(place, '--keyfile', place.dir / 'service.key', '--mirror-redis', f'redis://127.0.0.1:{redis.port}')
+    relay = world.node('relay', '--full', '--listen', '127.0.0.1:0', '--discovery', url)
+    node = world.node('node', '--discovery', url, '--mode', 'http')
+    for pk in (relay.pk, node.pk):
+        wait_until(lambda p=pk: redis.item(p, 'dmsg'), WAIT_S, 'mirrored')
+    item = redis.item(node.pk, 'dmsg')
+    assert item['k'] == key and base64.b64decode(item['salt']) == b'dmsg'
+    mirrored, held_there = json.loads(base64.b64decode(item['v'])), fetch(url, f'dmsg-discovery/entry/{node.pk}')
+    assert mirrored['client'] == held_there['client'] and mirrored['static'] == node.pk
+    redis.stop()
+    redis.start()
+    wait_until(lambda: redis.item(node.pk, 'dmsg'), WAIT_S, 'written anew')
+    node.stop()
+    wait_until(lambda: redis.item(node.pk, 'dmsg') is None, WAIT_S, 'deleted')
     proc.stop()
