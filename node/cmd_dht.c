@@ -443,6 +443,10 @@ static void print_steps(json_t *answer)
         if (strcmp(tool_str(s, "step"), "entry") == 0 && ok)
             printf("  from %s, %zu delegated servers", tool_str(s, "source"),
                    json_array_size(json_object_get(s, "delegated_servers")));
+        if (tool_num(s, "asked") > 0)
+            printf("  (asked %lld peers, %lld answered, %lld hops, %lld bytes; %s)",
+                   tool_num(s, "asked"), tool_num(s, "answered"), tool_num(s, "hops"),
+                   tool_num(s, "bytes"), tool_str(s, "end"));
         if (tool_str(s, "server")[0] != '\0')
             printf("  relay %s %s", tool_str(s, "server"), tool_str(s, "address"));
         if (tool_str(s, "detail")[0] != '\0')

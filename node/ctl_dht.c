@@ -196,7 +196,7 @@ static void lookup_failed(struct ctl_req *req, const struct kad_report *r, const
                  r->rejected_items > 0 ? "; items that do not verify were refused" : "");
 }
 
-static const char *end_name(enum kad_end end)
+const char *ctl_end_name(enum kad_end end)
 {
     switch (end) {
     case KAD_END_CLOSEST:
@@ -221,7 +221,7 @@ static json_t *report_of(const struct kad_report *r)
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "hops", (json_int_t)r->hops,
                      "asked", (json_int_t)r->asked, "answered", (json_int_t)r->answered, "failed",
                      (json_int_t)r->failed, "rejected", (json_int_t)r->rejected_items, "bytes",
-                     (json_int_t)r->bytes, "ms", (json_int_t)ms_of(r), "end", end_name(r->end));
+                     (json_int_t)r->bytes, "ms", (json_int_t)ms_of(r), "end", ctl_end_name(r->end));
 }
 
 static void get_done(struct waiting *w, const struct kad_report *r)

@@ -459,6 +459,11 @@ static void why_entry(void *arg, const struct resolve_answer *a)
                           a->err == 0 ? resolve_source_name(a->source) : "nowhere", "hops",
                           (json_int_t)a->hops, "asked", (json_int_t)a->asked);
     d->handle = 0;
+    if (a->asked > 0) {
+        json_object_set_new(o, "answered", json_integer((json_int_t)a->answered));
+        json_object_set_new(o, "bytes", json_integer((json_int_t)a->bytes));
+        json_object_set_new(o, "end", json_string(ctl_end_name(a->end)));
+    }
     if (a->err != 0) {
         json_object_set_new(o, "detail", json_string(err_str(a->err)));
     } else {

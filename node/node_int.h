@@ -187,6 +187,7 @@ void ctl_sessions_free(struct node *n);
 /* ctl_forward.c: a fresh path for a socket that leads to streams. */
 int node_forward_path(struct node *n, char path[PATHS_MAX]) __attribute__((warn_unused_result));
 /* A report of the engine for an operation that a request waits for. */
+const char *ctl_end_name(enum kad_end end);
 json_t *ctl_key_json(const struct pubkey *pk);
 json_t *ctl_id_json(const struct kad_id *id);
 /* How look-ups of entries ended: cache, dht, http, miss. */

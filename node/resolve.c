@@ -27,7 +27,9 @@ struct lookup { /* one question to the network, however many wait for it */
     bool told;             /* the waiters; what else comes refreshes the cache */
     bool mapped;           /* it is the one in resolve->lookups */
     int dht_err, http_err; /* why it is not found there; 0: was not asked */
-    unsigned hops, asked;
+    unsigned hops, asked, answered;
+    uint64_t bytes;
+    enum kad_end end;
     uint64_t started_ns;
     struct loop_timer alone_timer; /* armed while there is no DHT peer … */
     bool alone;                    /* … and there was none in time */
@@ -314,6 +316,9 @@ static void tell(struct resolve *r, struct lookup *l, struct entry *e, int err,
         .entry = c != NULL ? c->entry : NULL,
         .hops = l->hops,
         .asked = l->asked,
+        .answered = l->answered,
+        .bytes = l->bytes,
+        .end = l->end,
         .ms = (unsigned)((r->loop->now_ns - l->started_ns) / NS_PER_MS),
     };
     if (c != NULL)
@@ -475,6 +480,9 @@ bool resolve_report(struct resolve *r, const struct kad_report *rep)
     l->dht_err = rep->err != 0 ? rep->err : ERR_NOT_FOUND;
     l->hops = rep->hops;
     l->asked = rep->asked;
+    l->answered = rep->answered;
+    l->bytes = rep->bytes;
+    l->end = rep->end;
     note_hit(r, e != NULL);
     if (loop_timer_armed(&l->http_timer)) {
         loop_timer_cancel(r->loop, &l->http_timer);

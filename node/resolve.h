@@ -51,8 +51,10 @@ enum resolve_source { RESOLVE_CACHE, RESOLVE_LOCAL, RESOLVE_DHT, RESOLVE_HTTP, R
 struct resolve_answer {
     int err; /* 0, ERR_NOT_FOUND, ERR_NO_ROUTE (no DHT peer), ERR_TIMEOUT, what HTTP says */
     enum resolve_source source;
-    const struct entry *entry; /* valid during the callback */
-    unsigned hops, asked, ms;
+    const struct entry *entry;          /* valid during the callback */
+    unsigned hops, asked, answered, ms; /* asked 0: the DHT's peers were not needed */
+    uint64_t bytes;                     /* of their answers */
+    enum kad_end end;                   /* why that look-up ended */
 };
 
 typedef void resolve_fn(void *arg, const struct resolve_answer *a);

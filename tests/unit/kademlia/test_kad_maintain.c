@@ -214,6 +214,38 @@ static void test_refresh_keeps_the_table(void **state)
         assert_int_equal(stat_of(net_node(&n, i)).routing_peers, 14);
 }
 
+/* Incident 66: with half of the peers mute for a day, buckets are looked up on schedule in every single hour, no
+ * hour costs more than the first, and nothing is left waiting. */
+static void test_incident_66_half_mute_for_a_day(void **state)
+{
+    uint64_t looked_up[20] = {0};
+
+    (void)state;
+    n.json = false;
+    for (size_t i = 0; i < 40; i++)
+        net_add(&n, NULL);
+    net_run(&n, 20 * MINUTE_MS);
+    for (size_t i = 20; i < 40; i++)
+        net_node(&n, i)->mode = NET_MUTE;
+    for (unsigned hour = 0; hour < 24; hour++) {
+        uint64_t before = n.messages;
+        for (size_t i = 0; i < 20; i++)
+            looked_up[i] = stat_of(net_node(&n, i)).lookups;
+        net_run(&n, 60 * MINUTE_MS);
+        for (size_t i = 0; i < 20; i++) {
+            uint64_t more = stat_of(net_node(&n, i)).lookups - looked_up[i];
+            assert_in_range(more, 3, 40);
+        }
+        assert_true(n.messages - before < 20 * 3600);
+    }
+    for (size_t i = 0; i < 20; i++) {
+        struct kad_stat st = stat_of(net_node(&n, i));
+        assert_true(st.routing_peers >= 19);
+        assert_in_range(st.calls, 0, 20);
+        assert_int_equal(st.calls_waiting, 0);
+    }
+}
+
 /* An idle node of a quiet network is quiet. */
 static void test_idle_traffic_is_bounded(void **state)
 {
@@ -509,6 +541,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_full_bucket, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_68_bootstrap_on_need_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refresh_keeps_the_table, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_incident_66_half_mute_for_a_day, setup, teardown),
         cmocka_unit_test_setup_teardown(test_idle_traffic_is_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_routing_table_is_saved_and_loaded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_adverts, setup, teardown),
