@@ -94,6 +94,8 @@ static void choose(const struct puts *p, struct slot *s, unsigned rank)
                 (best == NODES_MAX || kad_id_closer(&s->target, &p->to[j].id, &p->to[best].id) < 0))
                 best = j;
         }
+        if (best == NODES_MAX)
+            return;
         taken[best] = true;
         s->node = best;
     }
@@ -237,7 +239,7 @@ static void line(struct puts *p, const char *text)
     if (!p->listed && text[0] != '\0')
         add_node(p, text);
     else if (!p->listed)
-        p->listed = true;
+        p->listed = p->n_to > 0;
     else if (!p->busy)
         begin_round(p);
 }

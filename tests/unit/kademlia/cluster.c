@@ -295,6 +295,16 @@ static bool is_value(const struct kad_msg *req)
     return req->method == KAD_GET_VALUE;
 }
 
+static bool give(struct kad_msg *rsp, const struct item *it)
+{
+    struct item_ref *ref = item_ref_new(it);
+
+    assert_non_null(ref);
+    assert_int_equal(kad_msg_add_item(rsp, ref, NULL), 0);
+    item_ref_put(ref);
+    return true;
+}
+
 static bool other_slot(struct net_node *node, struct net_node *from, struct kad_msg *req,
                        struct kad_msg *rsp, int *fail)
 {
@@ -311,11 +321,7 @@ static bool other_slot(struct net_node *node, struct net_node *from, struct kad_
     if (!is_value(req))
         return false;
     net_sign(node, &it);
-    struct item_ref *ref = item_ref_new(&it);
-    assert_non_null(ref);
-    assert_int_equal(kad_msg_add_item(rsp, ref, NULL), 0);
-    item_ref_put(ref);
-    return true;
+    return give(rsp, &it);
 }
 
 /* Whose slot of the cluster's, as far as the item says so itself; -1: nobody's. */
@@ -369,23 +375,18 @@ static bool forged(struct net_node *node, struct net_node *from, struct kad_msg 
     it.seq += NS_PER_S;
     it.v = v;
     it.v_len = sizeof v;
-    struct item_ref *ref = item_ref_new(&it);
-    assert_non_null(ref);
-    assert_int_equal(kad_msg_add_item(rsp, ref, NULL), 0);
-    item_ref_put(ref);
-    return true;
+    return give(rsp, &it);
 }
 
-static bool asks_for_contacts(const struct kad_msg *req)
+/* Room for the contacts of a lie; NULL: they were not asked for. */
+static struct pubkey *name(const struct kad_msg *req, struct kad_msg *rsp, size_t n)
 {
-    return req->method == KAD_FIND_NODE || is_value(req);
-}
-
-static void name(struct kad_msg *rsp, size_t n)
-{
+    if (req->method != KAD_FIND_NODE && !is_value(req))
+        return NULL;
     rsp->closest = calloc(n, sizeof *rsp->closest);
     assert_non_null(rsp->closest);
     rsp->n_closest = n;
+    return rsp->closest;
 }
 
 static bool giant(struct net_node *node, struct net_node *from, struct kad_msg *req,
@@ -395,11 +396,10 @@ static bool giant(struct net_node *node, struct net_node *from, struct kad_msg *
 
     (void)from;
     (void)fail;
-    if (!asks_for_contacts(req))
-        return false;
-    name(rsp, GIANT);
-    memcpy(rsp->closest, c->nobody, GIANT * sizeof *rsp->closest);
-    return true;
+    struct pubkey *pks = name(req, rsp, GIANT);
+    if (pks != NULL)
+        memcpy(pks, c->nobody, GIANT * sizeof *pks);
+    return pks != NULL;
 }
 
 /* Half of them other liars, half nobody. */
@@ -410,17 +410,14 @@ static bool poison(struct net_node *node, struct net_node *from, struct kad_msg 
 
     (void)from;
     (void)fail;
-    if (!asks_for_contacts(req))
-        return false;
-    name(rsp, KAD_K);
-    for (size_t i = 0; i < KAD_K; i++) {
+    struct pubkey *pks = name(req, rsp, KAD_K);
+    for (size_t i = 0; pks != NULL && i < KAD_K; i++) {
         size_t at = prop_below(rnd(c), c->cfg.nodes);
         for (size_t tries = 0; tries < c->cfg.nodes && c->nodes[at].role != CLUSTER_POISON; tries++)
             at = (at + 1) % c->cfg.nodes;
-        rsp->closest[i] =
-            i % 2 == 0 ? c->nobody[prop_below(rnd(c), NOBODY)] : c->nodes[at].node->pk;
+        pks[i] = i % 2 == 0 ? c->nobody[prop_below(rnd(c), NOBODY)] : c->nodes[at].node->pk;
     }
-    return true;
+    return pks != NULL;
 }
 
 /* ---- peers that speak JSON only ---- */
