@@ -60,8 +60,10 @@ static void note_failure(struct kad *k, const struct kad_call *c, enum kad_fail 
     } else if (why == KAD_FAIL_FORMAT) {
         kad_note_lie(k, c->peer, KAD_LIE_PROTOCOL);
     }
-    if (why == KAD_FAIL_TIMEOUT || why == KAD_FAIL_UNREACHABLE)
+    if (why == KAD_FAIL_TIMEOUT || why == KAD_FAIL_UNREACHABLE) {
         kad_group_failed(k, c->peer, c->sent_ns);
+        kad_maintain_disturbed(k);
+    }
     /* It is not the contact's fault when its relays are down, and it will be back with them. */
     if (why != KAD_FAIL_NO_DHT && why != KAD_FAIL_NETWORK && counts_as_unanswered(c, why) &&
         !kad_group_is_suspect(k, c->peer) && table_failed(&k->table, c->peer) == TABLE_ASK)

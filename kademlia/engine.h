@@ -140,6 +140,7 @@ struct kad {
         struct loop_timer bootstrap, refresh, sweep, republish, hand_on, sync, advert;
         uint64_t bootstrap_ns;    /* when the last round began */
         uint64_t self_refresh_ns; /* when the own ID was looked up last */
+        uint64_t disturbed_ns;    /* when somebody failed last */
         struct kad_id hand_on_after;
         bool bootstrapping, joined, refreshing, syncing, synced;
         int join_bucket;          /* next one to be looked at after joining */
@@ -691,5 +692,7 @@ void kad_maintain_stop(struct kad *k);
 /* Bootstrap keys changed, or the table got its first contact or lost its last. */
 void kad_maintain_bootstrap_now(struct kad *k);
 void kad_maintain_full_changed(struct kad *k);
+/* Somebody who was expected to be there is not. */
+void kad_maintain_disturbed(struct kad *k);
 void kad_maintain_own_changed(struct kad *k);
 uint64_t kad_network_size(const struct kad *k);

@@ -138,7 +138,8 @@ struct kad_limits {          /* 0 = default */
     unsigned cache_fresh_ms; /* 300 000 */
     unsigned neg_ttl_ms;     /* 600 000 "not a DHT peer" */
     unsigned
-        refresh_ms; /* 900 000 a bucket without traffic is refreshed; own ID every refresh_ms too */
+        refresh_ms; /* 900 000 a bucket without traffic is refreshed; own ID every refresh_ms too; up to
+                       four times as long while no peer fails */
     unsigned republish_ms;       /* 1 800 000 own items; replicas are handed on once an hour */
     unsigned bootstrap_retry_ms; /* 30 000 while the table is empty, 300 000 otherwise */
     unsigned rate_per_s;         /* requests a second per peer, 50, burst 4x */

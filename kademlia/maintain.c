@@ -8,6 +8,7 @@
 #define JITTER           10 /* percent, of every period */
 #define BOOTSTRAP_GAP_NS NS_PER_S
 #define SWEEP_NS         (30 * NS_PER_S)
+#define CALM             4 /* times as far apart refreshes are at most */
 #define SWEEP_MAX        1000
 #define SYNC_START_NS    (5 * NS_PER_S)
 #define SYNC_NS          (3600 * NS_PER_S)
@@ -217,10 +218,28 @@ static void refresh_bucket(struct kad *k, unsigned bucket)
     refresh(k, &id, false);
 }
 
+/* The longer nobody has failed the farther refreshes are apart: look-ups that find what is known make up most of
+ * an idle node's traffic. */
+static uint64_t refresh_period(const struct kad *k)
+{
+    uint64_t shortest = kad_ms(k->lim.refresh_ms), half = (k->now_ns - k->m.disturbed_ns) / 2;
+
+    return half < shortest ? shortest : half < CALM * shortest ? half : CALM * shortest;
+}
+
+void kad_maintain_disturbed(struct kad *k)
+{
+    bool was_calm = refresh_period(k) > kad_ms(k->lim.refresh_ms);
+
+    k->m.disturbed_ns = k->now_ns;
+    if (was_calm && k->m.running && !k->m.refreshing)
+        arm(k, &k->m.refresh, NS_PER_S);
+}
+
 static void refresh_due(struct loop_timer *t)
 {
     struct kad *k = KAD_OF(t, refresh);
-    uint64_t period = kad_ms(k->lim.refresh_ms), due = 0;
+    uint64_t period = refresh_period(k), due = 0;
 
     if (k->m.refreshing)
         return;
@@ -548,6 +567,7 @@ void kad_maintain_start(struct kad *k)
     k->m.hand_on.fn = hand_on_due;
     k->m.sync.fn = sync_due;
     k->m.advert.fn = advert_due;
+    k->m.disturbed_ns = k->now_ns;
     k->m.self_refresh_ns = k->now_ns;
     loop_timer_set(&k->loop, &k->m.bootstrap, k->now_ns);
     if (!k->client_only)

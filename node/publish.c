@@ -303,11 +303,17 @@ static bool busy(const struct publish *p, const struct record *r)
     return r->op != 0 || (r == &p->entry && p->signing);
 }
 
+/* A discovery forgets sooner than the DHT, where an entry lives for two hours, and relays are looked for soon. */
+static uint64_t every_ns(const struct publish *p)
+{
+    return p->cfg.server_address != NULL || p->reg != NULL ? PUBLISH_OFTEN_NS : PUBLISH_EVERY_NS;
+}
+
 static void run(struct publish *p, struct record *r, void (*publish)(struct publish *p))
 {
     if (r->next_ns > now_of(p))
         return;
-    r->next_ns = now_of(p) + env_jitter_ns(p->cfg.env, PUBLISH_EVERY_NS, 20);
+    r->next_ns = now_of(p) + env_jitter_ns(p->cfg.env, every_ns(p), 20);
     if (busy(p, r))
         r->dirty = true;
     else
@@ -411,7 +417,7 @@ static void reg_sent(void *arg)
         return;
     p->probing = true;
     p->probes++;
-    schedule(p, &p->entry, wait < PUBLISH_EVERY_NS ? wait : PUBLISH_EVERY_NS);
+    schedule(p, &p->entry, wait < PUBLISH_OFTEN_NS ? wait : PUBLISH_OFTEN_NS);
 }
 
 static void on_timer(struct loop_timer *t)

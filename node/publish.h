@@ -8,7 +8,7 @@
  * then. One that was taken out of the entry is named again when it has lasted for PUBLISH_FLAP_NS,
  * doubled each time within an hour, unless there is no other; so a flapping server does not flood the
  * network (incident 11). It is also put when the first DHT peer
- * appeared, every PUBLISH_EVERY_NS (jittered), and again soon while nobody has stored it although
+ * appeared, every PUBLISH_EVERY_NS (of a relay, and with a discovery, PUBLISH_OFTEN_NS; jittered), and again soon while nobody has stored it although
  * there are peers. A node without any verified session and without relay publishes nothing: its
  * entry would say that it cannot be reached. A node that finds its own relay record from an earlier
  * run, and is no relay any more, puts a tombstone over it (incident 32).
@@ -35,7 +35,8 @@
 #define PUBLISH_DEBOUNCE_NS  (300 * NS_PER_MS)
 #define PUBLISH_LOSS_NS      (15 * NS_PER_S)
 #define PUBLISH_FLAP_NS      (300 * NS_PER_S)
-#define PUBLISH_EVERY_NS     (300 * NS_PER_S)
+#define PUBLISH_EVERY_NS     (900 * NS_PER_S)
+#define PUBLISH_OFTEN_NS     (300 * NS_PER_S)
 #define PUBLISH_RETRY_NS     (5 * NS_PER_S)
 #define PUBLISH_WITHDRAW_NS  (2 * NS_PER_S)
 #define PUBLISH_PROBE_NS     (2 * NS_PER_S)

@@ -529,6 +529,43 @@ static void test_small_when_idle(void **state)
     assert_true(sizeof(struct kad) < 2560);
 }
 
+static uint64_t finds_within(uint64_t minutes)
+{
+    uint64_t count = 0;
+
+    for (size_t i = 0; i < n.n; i++)
+        count -= net_node(&n, i)->asked[KAD_FIND_NODE];
+    net_run(&n, minutes * MINUTE_MS);
+    for (size_t i = 0; i < n.n; i++)
+        count += net_node(&n, i)->asked[KAD_FIND_NODE];
+    return count;
+}
+
+/* Ranges are looked at less often while nobody fails, and as often as before when somebody does. */
+static void test_quiet_network_refreshes_less(void **state)
+{
+    (void)state;
+    n.json = false;
+    for (int i = 0; i < 30; i++) /* more than k: smaller ones walk to their own IDs all the time */
+        net_add(&n, NULL);
+    net_run(&n, 5 * MINUTE_MS);
+    uint64_t first = finds_within(60);
+    net_run(&n, 120 * MINUTE_MS);
+    uint64_t later = finds_within(120) / 2;
+    print_message("requests an hour: %u, then %u\n", (unsigned)first, (unsigned)later);
+    assert_true(later > 0 && later * 2 < first);
+    struct net_node *node = net_node(&n, 5);
+    assert_true(n.now_ns - node->kad->m.disturbed_ns > 120 * 60 * NS_PER_S);
+    for (size_t i = 10; i < 20; i++)
+        net_node(&n, i)->mode = NET_DOWN;
+    struct kad_report r = net_get(node, &net_node(&n, 7)->pk, "none", KAD_GET_NETWORK);
+    net_report_clear(&r);
+    uint64_t before = stat_of(node).calls_sent[KAD_FIND_NODE];
+    net_run(&n, 16 * MINUTE_MS);
+    assert_true(n.now_ns - node->kad->m.disturbed_ns < 17 * 60 * NS_PER_S);
+    assert_true(stat_of(node).calls_sent[KAD_FIND_NODE] > before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -548,6 +585,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_own_advert, setup, teardown),
         cmocka_unit_test_setup_teardown(test_freed_at_any_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_small_when_idle, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_quiet_network_refreshes_less, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
