@@ -1,7 +1,10 @@
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/err.h"
+#include "compat-http/deploy_conf.h"
 #include "node/cmds.h"
 #include "node/config.h"
 #include "node/keyfile.h"
@@ -13,7 +16,7 @@ struct conf_opts {
     struct tool_compat compat;
     struct seckey sk;
     const char *config;
-    bool dmsghttp;
+    bool dmsghttp, services;
 };
 
 /* ---- the list of servers ---- */
@@ -85,17 +88,84 @@ static int list(struct cmdline *cl)
 
 /* ---- print ---- */
 
-/* The form of upstream's dmsghttp-config.json: what there is of it without its services. */
-static int print_dmsghttp(struct cmdline *cl)
+/* The discovery that the running node asks, into root. */
+static int running_discovery(const struct tool_opts *opts, json_t *root)
 {
-    json_t *v = json_array();
-    int rc = servers(cl, v);
-    json_t *root =
-        json_pack("{s:{s:[]}, s:{s:O}}", "test", "dmsg_servers", "prod", "dmsg_servers", v);
+    struct tool *t;
+    json_t *answer = NULL;
+    int rc = tool_open(&t, opts, TOOL_NODE);
     if (rc == 0)
-        print_pretty(cl->opts, root);
+        rc = tool_call(t, json_pack("{s:s}", "cmd", "config"), NULL, NULL, &answer, NULL);
+    json_t *url = json_object_get(json_object_get(answer, "config"), "discovery");
+    if (rc == 0 && json_is_string(url) && json_string_length(url) > 0)
+        json_object_set(root, "dmsg_discovery", url);
+    json_decref(answer);
+    tool_close(t);
+    return rc;
+}
+
+/* The deployment that the flags name, else that of the running node, as a file of upstream's says it. */
+static int named_deployment(struct cmdline *cl, json_t *root)
+{
+    struct conf_opts *o = cl->opts;
+    struct tool_opts opts;
+    json_t *list = json_array();
+    int rc = servers(cl, list);
+    if (rc == 0)
+        rc = tool_compat_apply(cl, &o->compat, &o->conn, NULL, &opts);
+    if (rc == 0 && opts.discovery != NULL)
+        json_object_set_new(root, "dmsg_discovery", json_string(opts.discovery));
+    else if (rc == 0 && opts.bootstrap.n == 0)
+        rc = running_discovery(&opts, root);
+    json_object_set_new(root, "dmsg_servers", list);
+    return rc;
+}
+
+static int deployment(struct cmdline *cl, struct deploy_conf *c)
+{
+    const struct conf_opts *o = cl->opts;
+    char why[256];
+    struct stat st;
+    if (o->compat.dmsgconf != NULL && stat(o->compat.dmsgconf, &st) == 0) {
+        int rc = deploy_conf_load(c, o->compat.dmsgconf, "prod", why, sizeof(why));
+        return rc < 0 ? tool_fail(rc, "%s: %s", o->compat.dmsgconf, why) : 0;
+    }
+    json_t *root = json_object();
+    int rc = named_deployment(cl, root);
+    char *text = rc == 0 ? json_dumps(root, JSON_COMPACT) : NULL;
+    if (text != NULL &&
+        (rc = deploy_conf_parse(c, text, strlen(text), "prod", why, sizeof(why))) < 0)
+        rc = tool_fail(rc, "%s", why);
+    free(text);
     json_decref(root);
+    return rc;
+}
+
+/* The form of upstream's dmsghttp-config.json or services-config.json, with both environments. */
+static int print_deployment(struct cmdline *cl)
+{
+    const struct conf_opts *o = cl->opts;
+    struct deploy_conf c = {0}, none = {0};
+    struct json_out out;
+    int rc = deployment(cl, &c);
+    json_out_grow(&out, JSON_FAST, DEPLOY_CONF_FILE);
+    json_out_object(&out);
+    for (int i = 0; i < 2; i++) {
+        json_out_name(&out, i == 0 ? "test" : "prod");
+        if (o->services)
+            deploy_conf_write_services(&out, i == 0 ? &none : &c, true);
+        else
+            deploy_conf_write_dmsghttp(&out, i == 0 ? &none : &c);
+    }
+    json_out_object_end(&out);
+    json_t *v = out.err == 0 ? json_loadb(out.p, out.len, 0, NULL) : NULL;
+    if (rc == 0 && v == NULL)
+        rc = tool_fail(ERR_NOMEM, "%s", err_str(ERR_NOMEM));
+    else if (rc == 0)
+        print_pretty(o, v);
     json_decref(v);
+    json_out_free(&out);
+    deploy_conf_free(&c);
     return rc;
 }
 
@@ -133,9 +203,11 @@ static int print_running(struct cmdline *cl)
 static int print(struct cmdline *cl)
 {
     const struct conf_opts *o = cl->opts;
-    if (o->dmsghttp && o->config != NULL)
-        return cmdline_usage_error(cl, "--dmsghttp and --config exclude each other");
-    return o->dmsghttp ? print_dmsghttp(cl) : o->config != NULL ? print_file(o) : print_running(cl);
+    if (o->dmsghttp + o->services + (o->config != NULL) > 1)
+        return cmdline_usage_error(cl, "--dmsghttp, --services and --config exclude each other");
+    return o->dmsghttp || o->services ? print_deployment(cl)
+           : o->config != NULL        ? print_file(o)
+                                      : print_running(cl);
 }
 
 /* ---- keys ---- */
@@ -196,7 +268,10 @@ static const struct cmd_opt print_flags[] = {
          "node's settings"},
     {.name = "dmsghttp",
      CMD_FLAG_AT(struct conf_opts, dmsghttp),
-     .help = "the servers as upstream's dmsghttp-config.json has them"},
+     .help = "servers and services as upstream's dmsghttp-config.json has them"},
+    {.name = "services",
+     CMD_FLAG_AT(struct conf_opts, services),
+     .help = "servers and services as upstream's services-config.json has them"},
     {0}};
 
 #define SIZE .opts_size = sizeof(struct conf_opts)
@@ -214,9 +289,11 @@ static const struct cmd subs[] = {
      .run = verify_keys},
     {.name = "print",
      .help = "the settings that a running node has in force",
-     .about = "In the form of its configuration file, so that kadmsg node --config takes the "
-              "output. With --dmsghttp the file that upstream's tools take by -D; services of "
-              "upstream that this network does not have are left out.",
+     .about =
+         "In the form of its configuration file, so that kadmsg node --config takes the "
+         "output. With --dmsghttp or --services a file of upstream's: what the file of -D says, "
+         "in either spelling, else the servers and the discovery of the flags or of the "
+         "running node.",
      .opts = print_flags,
      .groups = groups,
      SIZE,

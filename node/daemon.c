@@ -75,9 +75,11 @@ static int config_member(struct cmdline *cl, const struct daemon_spec *spec, con
     const struct daemon_member *m = member_of(spec, name);
     if (m == NULL)
         return tool_fail(ERR_FORMAT, "%s: no such setting: \"%.100s\"", path, name);
+    value_text(v, text, sizeof(text));
+    if (m->flag == NULL && text[0] != '\0' && strcmp(name, "public_key") != 0)
+        log_warn(LOG_HTTP, "%s: setting is not used here name=%s", path, name);
     if (m->flag == NULL || json_is_null(v))
         return 0;
-    value_text(v, text, sizeof(text));
     if (cmdline_set(cl, m->flag, text, why, sizeof(why)) < 0)
         return tool_fail(ERR_FORMAT, "%s: \"%s\": %s", path, name, why);
     return 0;

@@ -235,3 +235,16 @@ def test_face_serves_nothing_else(world):
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=20)
     assert refused.value.code == 403
+
+
+def test_settings_that_are_not_used(world):
+    """A configuration file of upstream's is taken whole; what means nothing here is named in the log, what is unknown is refused."""
+    place = world.place('disc')
+    path = place.dir / 'c.json'
+    path.write_text(json.dumps({'addr': '127.0.0.1:0', 'redis_pool_size': 7, 'pprof_addr': '', 'testing': True}))
+    proc = place.start('disc', '--store', place.dir / 'disc', '--ready', '-c', path)
+    proc.wait_ready()
+    proc.stop()
+    assert 'name=redis_pool_size' in proc.log and 'pprof_addr' not in proc.log
+    path.write_text('{"adress": "127.0.0.1:0"}')
+    assert 'adress' in place.try_cli('disc', '-c', path).err

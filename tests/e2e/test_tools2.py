@@ -110,6 +110,11 @@ def test_conf_lists_servers(relay, tool):
     form = relay.cli('conf', 'print', '--dmsghttp').text
     assert json.loads(form)['prod']['dmsg_servers'] == [entry]
     (tool.dir / 'dmsghttp-config.json').write_text(form)
+    services = tool.cli('conf', 'print', '--services', '-S', relay.join, '-U', 'http://disc.example.org').text
+    assert json.loads(services) == {'test': {}, 'prod': {'dmsg_discovery': 'http://disc.example.org', 'dmsg_servers': [entry]}}
+    (tool.dir / 'services-config.json').write_text(services)
+    assert tool.cli('conf', 'print', '--services', '-D', 'services-config.json').text == services
+    assert json.loads(tool.cli('conf', 'print', '--dmsghttp', '-D', 'services-config.json').text)['prod']['dmsg_servers'] == [entry]
     assert tool.cli('ip', '-D', 'dmsghttp-config.json').text == '127.0.0.1\n'
     assert tool.cli('ip', '-F', 'dmsghttp-config.json', '-B').text == '127.0.0.1\n'
 
