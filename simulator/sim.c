@@ -16,9 +16,10 @@
 #define AHEAD            9 /* events of which look_ahead() fetches the node, the engine */
 #define NEXT             3
 
-/* Bytes, measured (docs/simulator.md): engine, store, keys and queue of a node without contacts; one
- * contact; what a message under way and one stored item take. */
-#define NODE_BYTES    2700
+/* Bytes, measured (docs/simulator.md): engine, store, keys and queue of a node without contacts, of which more
+ * than half are what a run adds (notes of peers, messages under way, copies of found items); one contact;
+ * one stored item. */
+#define NODE_BYTES    6000
 #define SHARED_BYTES  300 /* of a node in another process */
 #define CONTACT_BYTES 8
 #define BUCKET_BYTES  40
