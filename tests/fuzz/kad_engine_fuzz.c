@@ -156,7 +156,7 @@ static void failure(struct fuzz *f)
     uint32_t id;
     enum kad_method method;
     bool any = take_call(f, &id, &method);
-    enum kad_fail why = (enum kad_fail)(u8(f) % (KAD_FAIL_LOCAL + 1));
+    enum kad_fail why = (enum kad_fail)(u8(f) % (KAD_FAIL_GONE + 1));
 
     if (any)
         kad_call_failed(f->kad, id, why, f->now_ns);
@@ -263,6 +263,9 @@ static void configure(struct fuzz *f)
         stop(f);
         start(f);
     }
+    if (n & 64) /* behind one or two relays of three */
+        peers_set_relays(f->peers, f->handles[1 + n % (KEYS - 1)], &pks[n % 3 % KEYS], 1 + n % 2,
+                         n & 128);
 }
 
 static void run(struct fuzz *f)
