@@ -43,8 +43,10 @@
  *    the first acceptable item when the caller asked for that (KAD_GET_FIRST), or at their
  *    deadline.
  *  - At most 6 calls to one peer are under way, others wait for them: peers serve few streams of one
- *    caller. A contact that closes the stream of a look-up or put is asked again after a pause. Where the k closest are far more crowded than the network's size explains, bootstrap
- *    nodes are asked, and given what is put, as well (incident 64).
+ *    caller. A contact that closes the stream of a look-up or put is asked again after a pause. What
+ *    is published goes to full nodes, or the bootstrap nodes closest to the target, too; look-ups ask these
+ *    where the k closest gave nothing, hardly any of them the best item, or are far more crowded than
+ *    the network's size explains (incident 64).
  *  - "Not a DHT peer" is remembered for neg_ttl_ms only on KAD_FAIL_NO_DHT, never on time-out or
  *    unreachability, never for bootstrap keys, and is cleared when the peer calls in.
  *  - Peers are grouped by the relays that lead to them, where the host knows these. Publishers behind the same
