@@ -415,8 +415,10 @@ static void look_ahead(struct sim_shard *sh)
             __builtin_prefetch(&s->nodes[v[i].dst].digest);
         }
         const struct sim_msg *m = (const void *)(uintptr_t)v[i].data;
-        __builtin_prefetch(m);
-        __builtin_prefetch(&m->from);
+        if (m != NULL) {
+            __builtin_prefetch(m);
+            __builtin_prefetch(&m->from);
+        }
     }
     for (size_t i = 0; i < n && i < NEXT; i++) {
         if (v[i].dst < s->cfg.nodes && s->nodes[v[i].dst].kad != NULL)
