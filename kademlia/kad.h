@@ -242,6 +242,9 @@ enum kad_get_flags {
     KAD_GET_FIRST =
         2, /* end with the first acceptable owner item instead of asking all k closest */
     KAD_GET_NO_CACHE = 4, /* do not keep the result */
+    KAD_GET_NO_OWNER =
+        8, /* do not ask the slot's owner when nobody else has it: it may be no DHT node,
+                             or cannot be reached without the answer */
 };
 
 enum kad_source { KAD_SRC_NONE, KAD_SRC_LOCAL, KAD_SRC_DHT };

@@ -254,7 +254,8 @@ uint32_t kad_get(struct kad *k, const struct pubkey *pk, const void *salt, size_
         op->flags = flags;
         op->rep.target = kad_target(pk, salt, salt_len);
         op->lk.first = (flags & KAD_GET_FIRST) != 0;
-        op->lk.owner = *pk;
+        if ((flags & KAD_GET_NO_OWNER) == 0)
+            op->lk.owner = *pk;
         struct kad_id target = op->rep.target;
         if ((flags & KAD_GET_NETWORK) != 0 || !get_local(op, KAD_USE_FRESH, KAD_END_LOCAL))
             kad_op_lookup(op, &target, true, got);

@@ -501,8 +501,10 @@ static void dht_start(struct resolve *r, struct lookup *l)
     l->dht_err = ERR_NO_ROUTE;
     if (r->http_only || r->host == NULL)
         return;
+    /* Whoever is to be asked for its own entry must have been found already; and a session of a Go
+     * client that is just beginning ends when a stream to it comes too early. */
     l->op = kad_get(host_kad(r->host), &l->pk, salt, sizeof(salt) - 1,
-                    KAD_GET_NETWORK | KAD_GET_FIRST, l, r->loop->now_ns);
+                    KAD_GET_NETWORK | KAD_GET_FIRST | KAD_GET_NO_OWNER, l, r->loop->now_ns);
     if (l->op == 0)
         l->dht_err = ERR_BUSY;
     else

@@ -455,6 +455,28 @@ static void test_local_copy_when_nobody_answers(void **state)
     net_report_clear(&r);
 }
 
+/* What nobody has its owner may still have; but who looks for the way to the owner does not ask it. */
+static void test_whether_the_owner_is_asked(void **state)
+{
+    struct seckey sk;
+    struct pubkey nobody;
+    uint8_t seed[32] = {7};
+
+    (void)state;
+    grow(6);
+    assert_int_equal(crypto_keypair(&sk, &nobody, seed), 0);
+    struct net_node *reader = net_node(&n, 1);
+    struct kad_report r = net_get(reader, &nobody, "x", KAD_GET_NETWORK);
+    assert_int_equal(r.err, ERR_NOT_FOUND);
+    unsigned asked = r.asked, failed = r.failed;
+    net_report_clear(&r);
+    r = net_get(reader, &nobody, "y", KAD_GET_NETWORK | KAD_GET_NO_OWNER);
+    assert_int_equal(r.err, ERR_NOT_FOUND);
+    assert_int_equal(r.asked, asked - 1);
+    assert_int_equal(r.failed, failed - 1);
+    net_report_clear(&r);
+}
+
 /* An entry that is found carried is kept under the slot that was asked for (dht.md §3.5). */
 static void test_mirrored_item_is_cached_under_the_asked_slot(void **state)
 {
@@ -753,6 +775,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_incident_61_sender_in_the_body, setup, teardown),
         cmocka_unit_test_setup_teardown(test_incident_69_stale_copies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_local_copy_when_nobody_answers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_whether_the_owner_is_asked, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mirrored_item_is_cached_under_the_asked_slot, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_put_over_the_quota, setup, teardown),
