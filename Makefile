@@ -24,7 +24,7 @@ CLANG_FORMAT ?= clang-format
 CLANG_TIDY ?= clang-tidy
 CPPCHECK ?= cppcheck
 FUZZ_SECONDS ?= 60
-TEST_TIMEOUT ?= 300
+TEST_TIMEOUT ?= 900
 E2E_TIMEOUT  ?= 1200
 ifeq ($(origin CC),default)
 CC := $(shell command -v gcc >/dev/null 2>&1 && echo gcc || echo cc)
