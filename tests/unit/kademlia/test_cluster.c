@@ -95,7 +95,7 @@ static void test_partition(void **state)
 
     (void)state;
     cfg.full = 4;
-    cfg.nodes = NODES / 5 * 2;
+    cfg.nodes = NODES;
     cluster_init(&c, &cfg, "partition");
     for (unsigned i = 0; i < cfg.nodes; i++)
         c.nodes[i].side = i % 2;
